@@ -23,7 +23,7 @@ class PackedGraphs(NamedTuple):
         number: the id's number, 0 for an id without one (`plug` -> 0, `socket_2` -> 2). int16 [..., O]
         boxes: normalised x_min, y_min, x_max, y_max; 0 where not visible. float32 [..., O, C, 4]
         visible: whether the camera sees the object. bool [..., O, C]
-        attributes: one-hot categories, (value, known) pairs of numbers (`attribute_slots`). float32 [..., O, F]
+        attributes: one-hot categories, (value, known) pairs of numbers (`attribute_slots`). f32 [..., O, F]
         relations: predicate p holds from object i to object j. bool [..., P, O, O]
         budget: subgoals that may still be executed, >= 0. int16 [...]
     """
