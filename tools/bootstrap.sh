@@ -19,12 +19,13 @@ say() { printf 'bootstrap: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 2; }
 
 # --- is there anything to do? ------------------------------------------------------------------------
-# The path belongs to it: scripts of an environment that was moved point to the old place.
+# The stamp has two lines: where the environment was made (its scripts carry that path) and from what.
 wanted() {
-    { printf '%s\n' "$ROOT"; cat requirements.lock pyproject.toml tools/bootstrap.sh plugins/*/pyproject.toml 2>/dev/null; } |
-        cksum
+    printf '%s\n' "$ROOT"
+    cat requirements.lock pyproject.toml tools/bootstrap.sh plugins/*/pyproject.toml 2>/dev/null | cksum
 }
 ready() { [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(wanted)" ] && "$VENV/bin/python" -c '' 2>/dev/null; }
+moved() { [ -f "$STAMP" ] && IFS= read -r place <"$STAMP" && [ "$place" != "$ROOT" ]; }
 
 # --- a Python that really runs -----------------------------------------------------------------------
 # Prints "major.minor path" of the interpreter itself if it runs and can make environments, else fails.
@@ -120,6 +121,9 @@ build() {
         rm -rf "$VENV"
     elif [ -e "$VENV" ] && ! probe "$VENV/bin/python" >/dev/null; then
         say "the Python of .venv does not run any more, making it again"
+        rm -rf "$VENV"
+    elif moved; then
+        say "the environment was made in another place, making it again"
         rm -rf "$VENV"
     fi
     if [ -e "$VENV" ]; then

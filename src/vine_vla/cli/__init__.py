@@ -23,6 +23,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -86,7 +87,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
     if name == "--version":
-        print(f"vine {import_module('vine_vla').__version__}")
+        print(f"vine {version('vine-vla')}")
         return 0
     known = commands()
     if name not in known:

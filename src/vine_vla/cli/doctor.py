@@ -185,13 +185,14 @@ def check_torch() -> Check:
 def check_disk(folder: Path) -> Check:
     """Free space where runs are written."""
     free = shutil.disk_usage(folder).free / 1e9
+    detail = f"{free:.1f} GB free"
     if free < 1:
-        return Check("disk", "failed", f"{free:.1f} GB free in {folder}", "free at least 5 GB")
+        return Check("disk", "failed", detail, f"free at least 5 GB where {folder} is")
     if free < 5:
         return Check(
-            "disk", "warning", f"{free:.1f} GB free in {folder}", "a full experiment writes about 5 GB"
+            "disk", "warning", detail, f"a full experiment writes about 5 GB; make room where {folder} is"
         )
-    return Check("disk", "ok", f"{free:.0f} GB free")
+    return Check("disk", "ok", detail)
 
 
 def check_memory() -> Check:
