@@ -128,7 +128,12 @@ build() {
     fi
     if [ -e "$VENV" ]; then
         say "bringing .venv up to date"
-        if [ -e "$STAMP" ]; then mv "$STAMP" "$BUILDING"; fi # interrupted from here on: make it again
+        # Killed from here on, it is made again. A failure or Ctrl-C leaves it to the next run to bring up
+        # to date, since without a network it could not be made again.
+        if [ -e "$STAMP" ]; then mv "$STAMP" "$BUILDING"; fi
+        trap 'rm -f "$BUILDING"' EXIT
+        trap 'exit 130' INT
+        trap 'exit 143' TERM
     else
         find_python
         free=$(df -Pk . | awk 'NR == 2 {print int($4 / 1000000)}')
@@ -139,7 +144,7 @@ build() {
         make_venv
     fi
     say "installing the packages of requirements.lock (about 6 GB, minutes at first)"
-    install -r requirements.lock || die "the packages could not be installed (see above): check the network and start again"
+    install -r requirements.lock || die "the packages could not be installed (see above): check the network and start again; make clean-env starts from nothing"
     # --no-build-isolation: setuptools is in the lock, so nothing more is fetched.
     install --no-deps --no-build-isolation -e . || die "the project itself could not be installed (see above)"
     for plugin in plugins/*/; do

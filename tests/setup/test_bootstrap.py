@@ -235,6 +235,21 @@ class TestMaking:
         assert "half made" in self.make().stderr
         assert self.make().stderr == ""
 
+    def test_an_update_that_fails_says_so_and_keeps_the_environment(self) -> None:
+        """Without a network it could not be made again."""
+        self.make()
+        keep = self.root / ".venv" / "keep"
+        keep.touch()
+        (self.root / "requirements.lock").write_text("no-such-package-anywhere==3.1\n")
+        failed = self.clone.run(**self.offline)
+        assert failed.returncode == 2
+        assert "could not be installed" in failed.stderr.splitlines()[-1]
+        assert not (self.root / ".venv/.vine-stamp").exists()
+        (self.root / "requirements.lock").write_text("# mended\n")
+        assert "up to date" in self.make().stderr
+        assert keep.exists()
+        assert self.make().stderr == ""
+
     def test_an_environment_of_somebody_else_is_kept(self, base_python: str) -> None:
         subprocess.run([base_python, "-m", "venv", "--without-pip", str(self.root / ".venv")], check=True)
         theirs = self.root / ".venv" / "theirs"
@@ -256,13 +271,6 @@ class TestMaking:
         self.root = self.clone.root = moved
         assert "in another place" in self.make().stderr
         assert self.python("import small; print(small.__file__)") == str(moved / "small.py")
-
-    def test_what_cannot_be_installed_is_said(self) -> None:
-        (self.root / "requirements.lock").write_text("no-such-package-anywhere==3.1\n")
-        done = self.clone.run(**self.offline)
-        assert done.returncode == 2
-        assert "could not be installed" in done.stderr.splitlines()[-1]
-        assert not (self.root / ".venv/.vine-stamp").exists()
 
 
 def test_the_lock_names_versions_and_no_addresses(repository: Path) -> None:
