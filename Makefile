@@ -25,9 +25,11 @@ test-slow: bootstrap  ## the slow tests
 	@$(TEST) -m slow --timeout 3600 $(ARGS)
 
 lint: bootstrap  ## ruff and mypy; the test of the layers is one of the tests
-	@$(PY) -m ruff check .
-	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
+	@failed=0; \
+	$(PY) -m ruff check . || failed=1; \
+	$(PY) -m ruff format --check . || failed=1; \
+	$(PY) -m mypy || failed=1; \
+	exit $$failed
 
 format: bootstrap  ## mend what ruff can mend
 	@$(PY) -m ruff check --fix .
