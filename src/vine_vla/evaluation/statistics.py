@@ -269,7 +269,9 @@ def summarise(rows: pd.DataFrame, *, resamples: int = 9999) -> pd.DataFrame:
         scored = own[pd.to_numeric(own["success"]).notna()]
         success = pd.to_numeric(scored["success"]).astype(float)
         if scored["scene"].duplicated().any():
-            interval = scene_bootstrap(success.groupby(scored["scene"]).mean().to_numpy(), resamples=resamples)
+            interval = scene_bootstrap(
+                success.groupby(scored["scene"]).mean().to_numpy(), resamples=resamples
+            )
         else:
             interval = wilson(int(success.sum()), len(scored))
         found.append(

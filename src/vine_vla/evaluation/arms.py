@@ -1,0 +1,107 @@
+"""Arms: what is compared. A frozen description each; the parts are built from a run directory.
+
+All subgoal arms share perception, proposals and System 1 with its done head: they differ in the outcome
+and value nets and in the planner alone. Every rival is given what `vine` is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from vine_vla.agent import Replanning
+from vine_vla.errors import VineError
+
+PlannerKind = Literal["tree", "greedy", "exhaustive", "imitate", "whole", "oracle-value"]
+Skills = Literal["learned", "scripted", "flat", "flat-all"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of a comparison.
+
+    Args:
+        name, variant: as in `episodes.csv`.
+        about: one line for tables.
+        model: variant directory of System 2's outcome and value nets; None where no model is asked.
+        planner: how subgoals are chosen; `whole` gives the instruction to System 1 as it is.
+        perception: learned from images, or the simulator's true graph.
+        skill: who moves: the shared System 1, the scripted expert, or a flat policy of its own.
+        plans: best-of-K tries this many plans from the same start.
+        replanning: as the agent has it.
+    """
+
+    name: str
+    about: str
+    variant: str = ""
+    model: str | None = None
+    planner: PlannerKind = "tree"
+    perception: Literal["learned", "true"] = "learned"
+    skill: Skills = "learned"
+    plans: int = 1
+    replanning: Replanning = Replanning.ON_FAILURE
+
+    @property
+    def label(self) -> str:
+        """`success-only (slips-removed)`: how tables call it."""
+        return f"{self.name} ({self.variant})" if self.variant else self.name
+
+    @property
+    def is_flat(self) -> bool:
+        return self.planner == "whole"
+
+
+VINE = Arm(
+    "vine", "outcomes and values from all segments, failed episodes included; tree search", model="all"
+)
+SUCCESS_ONLY = replace(
+    VINE, name="success-only", model="withhold", about="VINE without failed, truncated and unknown episodes"
+)
+IMITATE = Arm(
+    "imitate", "top proposal, prior from successful episodes, no value", model="all", planner="imitate"
+)
+
+_ARMS = (
+    Arm("flat", "System 1's architecture on whole successful episodes", planner="whole", skill="flat"),
+    Arm("flat-all", "the same on all episodes", planner="whole", skill="flat-all"),
+    IMITATE,
+    replace(IMITATE, name="imitate-all", model="imitate-all", about="top proposal, prior from all episodes"),
+    SUCCESS_ONLY,
+    replace(SUCCESS_ONLY, variant="slips-removed", model="withhold-slips", about="slips removed as well"),
+    replace(
+        SUCCESS_ONLY,
+        variant="matched-count",
+        model="withhold-matched",
+        about="as many successful episodes as `vine` has episodes",
+    ),
+    replace(VINE, name="greedy", planner="greedy", about="VINE with look-ahead 1"),
+    VINE,
+    replace(VINE, variant="never", replanning=Replanning.NEVER, about="plans once, retries what failed"),
+    replace(VINE, variant="fixed", replanning=Replanning.FIXED, about="plans after every subgoal"),
+    replace(VINE, variant="exhaustive", planner="exhaustive", about="VINE with exhaustive search"),
+    replace(VINE, name="best-of-K", plans=3, about="success if any of the top 3 plans succeeds"),
+    replace(VINE, name="oracle-perception", perception="true", about="VINE on true graphs"),
+    replace(
+        VINE,
+        name="oracle-value",
+        planner="oracle-value",
+        perception="true",
+        about="mean of 4 System 1 roll-outs from the saved state with the best continuation",
+    ),
+    replace(VINE, name="oracle-skill", skill="scripted", about="VINE with the scripted expert as System 1"),
+)
+
+ARMS: dict[str, Arm] = {arm.label: arm for arm in _ARMS}
+"""Label -> arm."""
+
+
+def find_arm(name: str) -> Arm:
+    """The arm called `name`: its label, or `name:variant` for the command line; VineError lists them."""
+    label = name
+    if ":" in name:
+        base, _, variant = name.partition(":")
+        label = f"{base} ({variant})"
+    if label not in ARMS:
+        known = ", ".join(a.name + (f":{a.variant}" if a.variant else "") for a in _ARMS)
+        raise VineError(f"unknown arm {name!r}", mend=f"known arms: {known}")
+    return ARMS[label]

@@ -1,0 +1,299 @@
+"""The paired runner: every arm in every scene, resumable, the same row whoever computes it and when.
+
+Rows are appended to `OUT/parts/` as episodes end. When all are there, `episodes.csv`, `feasibility.csv`,
+`summary.json` and the kept traces are written at once and the parts removed. A run that was killed
+loses at most the episodes that were under way; a finished one can be extended by more arms or scenes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from vine_vla.errors import VineError
+from vine_vla.evaluation.arms import find_arm
+from vine_vla.evaluation.episodes import EPISODE_COLUMNS, FEASIBILITY_COLUMNS, Key, Parts, play
+from vine_vla.evaluation.files import RowLog, environment, read_table, write_json, write_table
+from vine_vla.evaluation.traces import trace_name, write_trace
+from vine_vla.evaluation.world import SimulatedTask
+
+KEY = ("task", "split", "scene", "arm", "variant", "training_seed", "policy_seed")
+
+
+class Builder(Protocol):
+    """Makes tasks and arms; small and picklable, since every worker builds its own."""
+
+    task: str
+    split: str
+
+    def open_task(self) -> SimulatedTask: ...
+
+    def build(self, label: str, training_seed: int, task: SimulatedTask) -> Parts:
+        """The parts of an arm, bound to this task object."""
+        ...
+
+    def settings(self) -> Mapping[str, Any]:
+        """What rows depend on besides their key, JSON-ready; a run may not go on under other settings."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is to be run: all scenes x arms x seeds.
+
+    Args:
+        scenes: numbers in the task's list.
+        arms: labels (`vine`, `success-only (slips-removed)`).
+        training_seeds: one run directory each.
+        policy_seeds: repetitions with other luck of System 1.
+        keep: scenes whose traces are kept at the end, per kind (win, loss, both failed, both succeeded).
+    """
+
+    scenes: tuple[int, ...]
+    arms: tuple[str, ...]
+    training_seeds: tuple[int, ...] = (0,)
+    policy_seeds: tuple[int, ...] = (0,)
+    keep: int = 3
+
+    def keys(self, task: str, split: str) -> Iterator[Key]:
+        """Scene by scene, so that what is there after an interruption is paired."""
+        for scene in self.scenes:
+            for training_seed in self.training_seeds:
+                for policy_seed in self.policy_seeds:
+                    for label in self.arms:
+                        arm = find_arm(label)
+                        yield Key(task, split, scene, arm.name, arm.variant, training_seed, policy_seed)
+
+
+class Workshop:
+    """One process's task and arms, built when first needed."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        self.task: SimulatedTask | None = None
+        self.parts: dict[tuple[str, int], Parts] = {}
+
+    def run(self, key: Key, traces: Path | None) -> dict[str, Any]:
+        """Play one episode; its trace is written under `traces`. Row and options, JSON-ready."""
+        if self.task is None:
+            self.task = self.builder.open_task()
+        label = f"{key.arm} ({key.variant})" if key.variant else key.arm
+        if (label, key.training_seed) not in self.parts:
+            self.parts[label, key.training_seed] = self.builder.build(label, key.training_seed, self.task)
+        episode = play(self.task, self.parts[label, key.training_seed], key)
+        if traces is not None:
+            write_trace(episode, traces)
+        return {"row": asdict(key) | dict(episode.row), "options": list(episode.options)}
+
+
+_workshop: Workshop | None = None
+
+
+def _initialise(builder: Builder) -> None:
+    global _workshop
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run
+    one_thread()
+    _workshop = Workshop(builder)
+
+
+def _work(key: Key, traces: Path | None) -> dict[str, Any]:
+    assert _workshop is not None
+    return _workshop.run(key, traces)
+
+
+def one_thread() -> None:
+    """torch with one thread in this process; nothing where torch is not loaded by any part."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel (Linux) to end this process when its parent is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() == 1:
+            os._exit(1)
+
+
+def evaluate(
+    builder: Builder,
+    schedule: Schedule,
+    out: Path,
+    *,
+    workers: int = 2,
+    traces: bool = True,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Run what is missing of `schedule` and finish the tables under `out`.
+
+    Args:
+        workers: processes; 0 runs in this one.
+        traces: record plans and frames of every episode, and keep a bounded number of them.
+
+    Returns:
+        The rows of the schedule (not those of other arms that `out` may hold already).
+
+    Raises:
+        VineError: `out` was begun under other settings.
+    """
+    settings = {"task": builder.task, "split": builder.split, **builder.settings()}
+    run = _check_settings(out, settings)
+    parts = out / "parts"
+    log = RowLog(parts / "episodes.jsonl")
+    try:
+        finished, options = _finished(out)
+        for entry in log.rows:
+            finished[_key(entry["row"])] = entry["row"]
+            options[_key(entry["row"])] = entry["options"]
+        keys = list(schedule.keys(builder.task, builder.split))
+        if len(set(keys)) != len(keys):
+            raise VineError("an arm or seed stands twice in the schedule", mend="name each once")
+        missing = [key for key in keys if _key(asdict(key)) not in finished]
+        folder = parts / "traces" if traces else None
+        for entry in _progress(_run(builder, missing, folder, workers), keys, missing, progress):
+            log.append(entry)
+            finished[_key(entry["row"])] = entry["row"]
+            options[_key(entry["row"])] = entry["options"]
+    finally:
+        log.close()
+    table = pd.DataFrame(list(finished.values())).sort_values(
+        ["scene", "training_seed", "policy_seed", "arm", "variant"], ignore_index=True
+    )
+    executed = [row for rows in options.values() for row in rows]
+    if traces:
+        _keep_traces(out, table, schedule)
+    if executed:
+        feasibility = pd.DataFrame(executed).sort_values(
+            ["scene", "training_seed", "arm", "source", "position"], ignore_index=True
+        )
+        write_table(out / "feasibility.csv", feasibility[list(FEASIBILITY_COLUMNS)])
+    write_table(out / "episodes.csv", table[list(EPISODE_COLUMNS)])
+    write_json(out / "run.json", run | {"schedule": asdict(schedule), "finished": environment()})
+    shutil.rmtree(parts)
+    wanted = {_key(asdict(key)) for key in keys}
+    return table[[_key(row) in wanted for row in table.to_dict("records")]].reset_index(drop=True)
+
+
+def _run(
+    builder: Builder, missing: Sequence[Key], traces: Path | None, workers: int
+) -> Iterator[dict[str, Any]]:
+    if workers == 0 or len(missing) < 2:
+        workshop = Workshop(builder)
+        for key in missing:
+            yield workshop.run(key, traces)
+        return
+    # `spawn`: a forked process would inherit the parent's graphics context and threads.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_initialise, initargs=(builder,))
+    try:
+        for future in as_completed([pool.submit(_work, key, traces) for key in missing]):
+            yield future.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _progress(
+    entries: Iterator[dict[str, Any]], keys: Sequence[Key], missing: Sequence[Key], show: bool
+) -> Iterator[dict[str, Any]]:
+    if not show:
+        yield from entries
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("episodes", total=len(keys), completed=len(keys) - len(missing))
+        for entry in entries:
+            bar.advance(task)
+            yield entry
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in KEY)
+
+
+def _check_settings(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's description, from `run.json` if the run has begun before."""
+    import json
+
+    file = out / "run.json"
+    plain = json.loads(json.dumps(settings, default=str))
+    if file.is_file():
+        run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in plain.items():
+            if run.get("settings", {}).get(name) != value:
+                raise VineError(
+                    f"the run was begun with another `{name}`",
+                    where=str(file),
+                    mend="give another --out, or remove this one",
+                )
+        return run
+    run = {"settings": plain, "begun": environment()}
+    write_json(file, run)
+    return run
+
+
+def _finished(out: Path) -> tuple[dict[tuple[Any, ...], dict[str, Any]], dict[tuple[Any, ...], list[Any]]]:
+    """Rows and executed options of the tables already under `out`."""
+    try:
+        table = read_table(out / "episodes.csv")
+    except VineError:
+        return {}, {}
+    table["variant"] = table["variant"].fillna("")
+    rows = {_key(row): row for row in table.astype(object).where(table.notna(), None).to_dict("records")}
+    try:
+        options = read_table(out / "feasibility.csv")
+    except VineError:
+        return rows, {}
+    # Which of several policy seeds an option came from is not in the table: they stay together.
+    return rows, {("table",): options.astype(object).where(options.notna(), None).to_dict("records")}
+
+
+def _keep_traces(out: Path, table: pd.DataFrame, schedule: Schedule) -> None:
+    """Move the traces worth showing to `out/traces`: wins, losses and ties of `vine` over its rivals."""
+    chosen = choose_scenes(table, schedule.keep)
+    source, target = out / "parts" / "traces", out / "traces"
+    if not source.is_dir():
+        return
+    for file in sorted(source.glob("*.json")):
+        if int(file.stem.split("_")[0]) in chosen:
+            target.mkdir(parents=True, exist_ok=True)
+            if file.with_suffix("").is_dir():
+                shutil.rmtree(target / file.stem, ignore_errors=True)
+                shutil.move(file.with_suffix(""), target / file.stem)
+            os.replace(file, target / file.name)
+
+
+def choose_scenes(table: pd.DataFrame, keep: int, *, subject: str = "vine") -> list[int]:
+    """Scenes that tell most, at most `keep` of each: subject won, lost, all failed, all succeeded.
+
+    The rival is the best `success-only` (else the best other arm that is no oracle).
+    """
+    labels = table["arm"] + table["variant"].map(lambda v: f" ({v})" if v else "")
+    rates = table.assign(label=labels).pivot_table(index="scene", columns="label", values="success")
+    others = [name for name in rates if name != subject and not name.startswith(("oracle", "best-of"))]
+    rivals = [name for name in others if name.startswith("success-only")] or others
+    if subject not in rates or not rivals:
+        return [int(s) for s in rates.index[: 4 * keep]]
+    rival = max(rivals, key=lambda name: rates[name].mean())
+    a, b = rates[subject], rates[rival]
+    kinds = (a > b, a < b, (a == b) & (a == 0), (a == b) & (a == 1))
+    return sorted({int(s) for kind in kinds for s in rates.index[kind][:keep]})
+
+
+__all__ = ["Builder", "Schedule", "Workshop", "choose_scenes", "evaluate", "trace_name"]

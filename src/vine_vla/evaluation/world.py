@@ -1,0 +1,129 @@
+"""Simulated tasks as the evaluation sees them: a robot plus the truth that only the evaluation may read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from vine_vla.errors import VineError
+from vine_vla.graph import SceneGraph, Schema
+from vine_vla.options import Outcome, Subgoal
+from vine_vla.protocols import Float, Observation, Robot, Skill
+
+SUCCESS, DEAD, STOPPED, FINISHED, LIMIT = "success", "dead", "stopped", "finished", "limit"
+"""How an episode can end in `episodes.csv`: the task fulfilled; failed for good; the agent stopped
+(`infeasible`, `unsupported`); the agent took the task for finished, wrongly; steps or budget used up."""
+
+
+class SimulatedTask(Robot, Protocol):
+    """A task that can be reset to numbered scenes and tells the truth about them."""
+
+    def reset(self, scene: int, seed: int) -> Observation: ...
+
+    def true_graph(self, earlier: SceneGraph | None = None) -> SceneGraph: ...
+
+    def subgoal_status(self, subgoal: Subgoal) -> Outcome | None: ...
+
+    def is_success(self) -> bool: ...
+
+    def is_dead(self) -> bool: ...
+
+    def save_state(self) -> Any: ...
+
+    def restore_state(self, state: Any) -> None: ...
+
+    def scripted_skill(self, s: float = 0.3) -> Skill: ...
+
+
+def _plug(split: str, render: bool) -> SimulatedTask:
+    from vine_vla.tasks import PlugInsertion
+
+    return PlugInsertion(split, render=render)
+
+
+TASKS: dict[str, Callable[[str, bool], SimulatedTask]] = {"plug": _plug}
+"""Name -> factory(split, render). `render=False` gives empty images, for arms that see true graphs."""
+
+
+def open_task(name: str, split: str, *, render: bool = True) -> SimulatedTask:
+    """The task called `name`; raises VineError that lists the known ones."""
+    if name not in TASKS:
+        raise VineError(f"unknown task {name!r}", mend=f"known tasks: {', '.join(TASKS)}")
+    return TASKS[name](split, render)
+
+
+def task_schema(task: SimulatedTask) -> Schema:
+    """The vocabulary of the task's scene graphs."""
+    schema: Schema = task.SCHEMA  # type: ignore[attr-defined]
+    return schema
+
+
+class Judge:
+    """The robot as the agent sees it, with a judge beside it.
+
+    The episode ends as soon as the task is fulfilled or cannot be any more: the same for every arm, and
+    nothing that an arm did afterwards could be told apart from luck. The verdict is the simulator's.
+    """
+
+    def __init__(self, task: SimulatedTask) -> None:
+        self.task = task
+        self.success = False
+        self.dead = False
+
+    @property
+    def instruction(self) -> str:
+        return self.task.instruction
+
+    def observe(self) -> Observation:
+        return self.task.observe()
+
+    def step(self, action: Float) -> bool:
+        over = self.task.step(action)
+        self.success = self.success or self.task.is_success()
+        self.dead = self.dead or (not self.success and self.task.is_dead())
+        return over or self.success or self.dead
+
+
+class TruePerceiver:
+    """Oracle perception: the simulator's own graph."""
+
+    def __init__(self, task: SimulatedTask) -> None:
+        self.task = task
+
+    def perceive(
+        self, observation: Observation, instruction: str, earlier: SceneGraph | None = None
+    ) -> SceneGraph:
+        return self.task.true_graph(earlier)
+
+
+class WatchedSkill:
+    """A skill whose subgoals' true outcomes are taken from the simulator when the next one starts.
+
+    `outcomes` holds one entry a started subgoal; call `close` at the end of the episode for the last.
+    """
+
+    def __init__(self, skill: Skill, task: SimulatedTask) -> None:
+        self.skill, self.task = skill, task
+        self.outcomes: list[Outcome] = []
+        self._running: Subgoal | None = None
+
+    def start(self, subgoal: Subgoal, text: str, seed: int) -> None:
+        self.close()
+        self._running = subgoal
+        self.skill.start(subgoal, text, seed)
+
+    def act(self, observation: Observation, graph: SceneGraph) -> Any:
+        return self.skill.act(observation, graph)
+
+    def close(self) -> None:
+        if self._running is not None:
+            self.outcomes.append(true_outcome(self.task, self._running))
+            self._running = None
+
+
+def true_outcome(task: SimulatedTask, subgoal: Subgoal) -> Outcome:
+    """What became of `subgoal`, whose execution has just ended: reached, dead, else slipped."""
+    status = task.subgoal_status(subgoal)
+    if status is not None:
+        return status
+    return Outcome.DEAD if task.is_dead() else Outcome.SLIPPED
