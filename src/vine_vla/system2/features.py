@@ -1,0 +1,273 @@
+"""Packed graphs and subgoals as the features that the nets read.
+
+Geometry is made easy here, since what stands beside an argument decides: every object's token holds
+the offset from each argument of the subgoal, in units of that argument's size, and the ratio of
+sizes, in each camera; its role; the relations it has with the arguments; and whether the instruction
+names its class or its categories. Everything follows from the schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vine_vla.graph import SceneGraph, Schema
+from vine_vla.options import Subgoal, candidate_subgoals
+from vine_vla.packing import PackedGraphs, attribute_slots, attribute_width, unpack
+from vine_vla.system2.words import Texts, Vocabulary, slot_of_attribute
+
+Float = NDArray[np.float32]
+Int = NDArray[np.int64]
+
+LEAST_SIZE = 0.02
+"""Shares of the image; smaller boxes count as this large when offsets are put in units of size."""
+
+
+class SubgoalInputs(NamedTuple):
+    """N pairs (graph, subgoal) for a net.
+
+    Args:
+        tokens: per object. float32 [N, O, D]
+        present: whether there is an object. bool [N, O]
+        args: object slot of each argument, -1 for none. int64 [N, A]
+        context: verb one-hot and bag of words. float32 [N, G]
+    """
+
+    tokens: Float
+    present: NDArray[np.bool_]
+    args: Int
+    context: Float
+
+
+class GraphInputs(NamedTuple):
+    """N graphs for a net.
+
+    Args:
+        tokens: per object. float32 [N, O, D0]
+        pairs: from object i (row) to object j. float32 [N, O, O, P2]
+        present: bool [N, O]
+        context: bag of words. float32 [N, W]
+    """
+
+    tokens: Float
+    pairs: Float
+    present: NDArray[np.bool_]
+    context: Float
+
+
+class Candidates(NamedTuple):
+    """All subgoals that fit the classes of a graph, in the schema's order.
+
+    Args:
+        subgoals: Q of them. verbs: index of each verb. int64 [Q]
+        args: object slots. int64 [Q, A]
+    """
+
+    subgoals: list[Subgoal]
+    verbs: Int
+    args: Int
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """From graphs to features, for one schema and vocabulary.
+
+    Args:
+        schema, vocabulary: of the data set.
+        scales: mean and standard deviation of each numeric attribute, `number_scales`.
+    """
+
+    schema: Schema
+    vocabulary: Vocabulary
+    scales: tuple[tuple[str, float, float], ...] = ()
+
+    @cached_property
+    def arity(self) -> int:
+        return max([1, *(len(v.arguments) for v in self.schema.verbs)])
+
+    @cached_property
+    def base_width(self) -> int:
+        s = self.schema
+        mentions = 1 + len(s.attributes)
+        return len(s.classes) + attribute_width(s) + 5 * len(s.cameras) + 2 * len(s.predicates) + mentions
+
+    @cached_property
+    def token_width(self) -> int:
+        return self.base_width + self.arity * self.argument_width
+
+    @cached_property
+    def argument_width(self) -> int:
+        """Features of one object with regard to one argument."""
+        return 1 + 7 * len(self.schema.cameras) + 2 * len(self.schema.predicates)
+
+    @cached_property
+    def pair_width(self) -> int:
+        return 5 * len(self.schema.cameras) + 2 * len(self.schema.predicates)
+
+    @cached_property
+    def context_width(self) -> int:
+        return len(self.schema.verbs) + self.vocabulary.width
+
+    def scaled(self, attributes: Float) -> Float:
+        """Attributes with known numbers in units of their spread. [..., F]"""
+        if not self.scales:
+            return attributes
+        found = attributes.copy()
+        slots = attribute_slots(self.schema)
+        for name, mean, spread in self.scales:
+            start = slots[name].start
+            found[..., start] = (attributes[..., start] - mean * attributes[..., start + 1]) / spread
+        return found
+
+    def texts(self, instructions: list[str] | tuple[str, ...]) -> Texts:
+        return self.vocabulary.encode(instructions, self.schema)
+
+    def base(self, graphs: PackedGraphs, texts: Texts) -> Float:
+        """Features of the objects themselves. float32 [N, O, D0]"""
+        s, shape = self.schema, graphs.cls.shape
+        present = graphs.cls >= 0
+        one_hot = (graphs.cls[..., None] == np.arange(len(s.classes))).astype(np.float32)
+        seen = graphs.visible & present[..., None]
+        low, high = graphs.boxes[..., :2], graphs.boxes[..., 2:]
+        place = np.concatenate([(low + high) - 1.0, 4 * (high - low)], -1) * seen[..., None]
+        relations = graphs.relations.astype(np.float32)
+        outgoing, incoming = relations.max(-1), relations.max(-2)  # [N, P, O]
+        mentioned = (one_hot * texts.classes[:, None, :]).sum(-1, keepdims=True)
+        named = graphs.attributes * texts.categories[:, None, :]
+        owner = slot_of_attribute(s)
+        by_attribute = np.zeros((*shape, len(s.attributes)), np.float32)
+        for index in range(len(s.attributes)):
+            by_attribute[..., index] = named[..., owner == index].sum(-1)
+        parts = [
+            one_hot,
+            self.scaled(graphs.attributes),
+            seen.astype(np.float32),
+            place.reshape(*shape, -1),
+            np.moveaxis(outgoing, 1, -1),
+            np.moveaxis(incoming, 1, -1),
+            mentioned,
+            by_attribute,
+        ]
+        return np.concatenate(parts, -1).astype(np.float32) * present[..., None]
+
+    def subgoal_inputs(
+        self,
+        graphs: PackedGraphs,
+        rows: Int,
+        verbs: Int,
+        args: Int,
+        texts: Texts,
+        base: Float | None = None,
+    ) -> SubgoalInputs:
+        """Features of N subgoals, each in one of B graphs.
+
+        Args:
+            graphs: [B]. rows: which graph each subgoal belongs to. [N]
+            verbs: [N]. args: object slots, -1 for none. [N, A]
+            texts: of the B graphs. base: `base(graphs, texts)` if already known.
+        """
+        base = self.base(graphs, texts) if base is None else base
+        count = graphs.cls.shape[1]
+        parts = [base[rows]]
+        boxes, seen = graphs.boxes[rows], graphs.visible[rows]
+        relations = graphs.relations[rows]
+        n = np.arange(len(rows))
+        for a in range(self.arity):
+            slot = args[:, a]
+            there = slot >= 0
+            safe = np.where(there, slot, 0)
+            role = (np.arange(count) == slot[:, None]).astype(np.float32)[..., None]
+            offset, ratio, raw, both = _relative(
+                boxes, seen, boxes[n, safe][:, None], (seen[n, safe] & there[:, None])[:, None]
+            )
+            toward = np.moveaxis(relations[n, :, :, safe], 1, -1) & there[:, None, None]
+            backward = np.moveaxis(relations[n, :, safe, :], 1, -1) & there[:, None, None]
+            geometry = np.concatenate([both[..., None], offset, ratio, raw], -1)
+            flat = geometry.reshape(len(rows), count, -1)
+            parts += [role, flat, toward.astype(np.float32), backward.astype(np.float32)]
+        present = graphs.cls[rows] >= 0
+        verb = (verbs[:, None] == np.arange(len(self.schema.verbs))).astype(np.float32)
+        tokens = np.concatenate(parts, -1).astype(np.float32) * present[..., None]
+        return SubgoalInputs(tokens, present, args, np.concatenate([verb, texts.bag[rows]], -1))
+
+    def graph_inputs(self, graphs: PackedGraphs, texts: Texts, base: Float | None = None) -> GraphInputs:
+        """Features of B graphs with every ordered pair of objects."""
+        base = self.base(graphs, texts) if base is None else base
+        n, count = graphs.cls.shape
+        offset, ratio, _, both = _relative(
+            graphs.boxes[:, None],
+            graphs.visible[:, None],
+            graphs.boxes[:, :, None],
+            graphs.visible[:, :, None],
+        )
+        there = np.moveaxis(graphs.relations, 1, -1)
+        geometry = np.concatenate([both[..., None], offset, ratio], -1).reshape(n, count, count, -1)
+        pairs = np.concatenate([geometry, there, np.swapaxes(there, 1, 2)], -1).astype(np.float32)
+        present = graphs.cls >= 0
+        both_present = present[:, :, None] & present[:, None, :] & ~np.eye(count, dtype=bool)
+        return GraphInputs(base, pairs * both_present[..., None], present, texts.bag)
+
+    def candidates(self, graphs: PackedGraphs, cache: dict[bytes, Candidates]) -> list[Candidates]:
+        """Every subgoal that fits the classes, for each of B graphs; graphs of one layout share the answer."""
+        found = []
+        for b in range(len(graphs.budget)):
+            key = graphs.cls[b].tobytes() + graphs.number[b].tobytes()
+            if key not in cache:
+                cache[key] = self._enumerate(
+                    unpack(graphs.select(slice(b, b + 1)), self.schema)[0], graphs.cls[b]
+                )
+            found.append(cache[key])
+        return found
+
+    def _enumerate(self, graph: SceneGraph, cls: NDArray[np.int16]) -> Candidates:
+        slots = dict(zip([o.id for o in graph.objects], np.flatnonzero(cls >= 0).tolist(), strict=True))
+        subgoals = candidate_subgoals(graph, self.schema)
+        names = [v.name for v in self.schema.verbs]
+        args = np.full((len(subgoals), self.arity), -1, np.int64)
+        for row, subgoal in enumerate(subgoals):
+            args[row, : len(subgoal.args)] = [slots[a] for a in subgoal.args]
+        return Candidates(subgoals, np.array([names.index(s.verb) for s in subgoals], np.int64), args)
+
+
+def number_scales(graphs: PackedGraphs, schema: Schema) -> tuple[tuple[str, float, float], ...]:
+    """(name, mean, standard deviation) of each numeric attribute over the objects that have it."""
+    found = []
+    for name, slot in attribute_slots(schema).items():
+        if not schema.attributes[name]:
+            known = graphs.attributes[..., slot.start + 1] >= 0.5
+            values = graphs.attributes[..., slot.start][known & (graphs.cls >= 0)]
+            if len(values):
+                found.append((name, float(values.mean()), float(max(values.std(), 1e-3))))
+    return tuple(found)
+
+
+def _relative(
+    boxes: Float, seen: NDArray[np.bool_], other: Float, other_seen: NDArray[np.bool_]
+) -> tuple[Float, Float, Float, Float]:
+    """Where `boxes` lie as seen from `other`, per camera.
+
+    Returns:
+        Offset of centres in units of the other's longer side, squeezed by asinh [..., C, 2]; log ratio of
+        sizes [..., C, 2]; plain offset in image units [..., C, 2]; 1 where both are seen [..., C].
+    """
+    both = (seen & other_seen).astype(np.float32)
+    size = boxes[..., 2:] - boxes[..., :2]
+    other_size = other[..., 2:] - other[..., :2]
+    raw = ((boxes[..., :2] + boxes[..., 2:]) - (other[..., :2] + other[..., 2:])) / 2
+    unit = np.maximum(other_size.max(-1, keepdims=True), LEAST_SIZE)
+    offset = np.arcsinh(raw / unit)
+    ratio = np.log(np.maximum(size, LEAST_SIZE) / np.maximum(other_size, LEAST_SIZE))
+    gate = both[..., None]
+    return offset * gate, ratio * gate, raw * gate, both
+
+
+def jitter(graphs: PackedGraphs, sigma: float, rng: np.random.Generator) -> PackedGraphs:
+    """`graphs` with every visible box corner moved by N(0, sigma) image shares, as a detector would."""
+    if sigma <= 0:
+        return graphs
+    noise = rng.normal(0.0, sigma, graphs.boxes.shape).astype(np.float32)
+    return graphs._replace(boxes=graphs.boxes + noise * graphs.visible[..., None])

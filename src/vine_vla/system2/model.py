@@ -1,0 +1,248 @@
+"""The planning model on graphs: proposals, outcomes, next graphs, values and support behind one `expand`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vine_vla.errors import VineError
+from vine_vla.graph import SceneGraph, Schema
+from vine_vla.options import Option, Subgoal, check_subgoal
+from vine_vla.packing import PackedGraphs, pack, unpack
+from vine_vla.protocols import (
+    AFTER_REACHED,
+    AFTER_SLIPPED,
+    DEAD,
+    GOAL,
+    REACHED,
+    Expansion,
+    Neighbours,
+    PruningRule,
+)
+from vine_vla.system2.calibration import Calibration
+from vine_vla.system2.dynamics import Changes, next_graphs
+from vine_vla.system2.features import Candidates, Encoder, Float, Int
+from vine_vla.system2.nets import GraphNet, SubgoalNet, SubgoalTensors
+from vine_vla.system2.outcome import outcome_logits
+from vine_vla.system2.proposal import Flat, prior
+from vine_vla.system2.support import Support, context_bits
+from vine_vla.system2.value import at_budget, values
+from vine_vla.system2.words import Texts
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all variants of one data set share.
+
+    Args:
+        encoder: features. proposal: of successful episodes. proposal_all: of all (the arm `imitate-all`).
+        budget: subgoals an episode may spend. subgoals_a_plan: median of successful demonstrations.
+    """
+
+    encoder: Encoder
+    proposal: SubgoalNet
+    proposal_all: SubgoalNet
+    budget: int
+    subgoals_a_plan: float
+
+
+@dataclass(frozen=True)
+class Records:
+    """The training segments behind the model, for `nearest`.
+
+    Args:
+        episodes: id of each segment's episode, in the order of `Support.points`. outcome: int64 [N]
+    """
+
+    episodes: tuple[str, ...]
+    outcome: Int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the nets say of N (graph, subgoal) pairs.
+
+    Args:
+        logits: before calibration. [M, N, 4]. p: calibrated. [M, N, 4]
+        embedding: for support and evidence. [N, E]. support: [N]
+    """
+
+    logits: Float
+    p: Float
+    embedding: Float
+    support: Float
+
+
+@dataclass(frozen=True)
+class GraphModel:
+    """System 2 without eyes: satisfies `PlanningModel` and `Evidence` on scene graphs.
+
+    Args:
+        shared: encoder and proposals. outcome, dynamics, changes, value: the variant's nets.
+        value_mu: the diagnostic value. calibration, support, pruning: see there.
+        records: training segments. prior_floor: see `OutcomeConfig`.
+        imitate_all: whether the prior is that of all episodes instead of the successful ones.
+    """
+
+    shared: Shared
+    outcome: SubgoalNet
+    dynamics: SubgoalNet
+    changes: Changes
+    value: GraphNet
+    value_mu: GraphNet
+    calibration: Calibration
+    support: Support
+    pruning: PruningRule
+    records: Records
+    prior_floor: float = 0.01
+    imitate_all: bool = False
+    _layouts: dict[bytes, Candidates] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.shared.encoder
+
+    @property
+    def schema(self) -> Schema:
+        return self.shared.encoder.schema
+
+    @property
+    def members(self) -> int:
+        return self.outcome.members
+
+    @property
+    def budget(self) -> int:
+        """Subgoals that an episode may spend."""
+        return self.shared.budget
+
+    def with_prior(self, *, imitate_all: bool) -> GraphModel:
+        """The same model with the proposals of all episodes, or of the successful ones."""
+        return replace(self, imitate_all=imitate_all)
+
+    def proposals(
+        self, graphs: PackedGraphs, texts: Texts, k: int, base: Float | None = None
+    ) -> tuple[list[Candidates], Flat, NDArray[np.float64], Int]:
+        """Candidates of B graphs, flat; prior of each [B, Q]; and the at most k best [B, K], -1 padded."""
+        candidates = self.encoder.candidates(graphs, self._layouts)
+        flat = Flat(candidates, self.encoder.arity)
+        net = self.shared.proposal_all if self.imitate_all else self.shared.proposal
+        likely = prior(net, self.encoder, graphs, flat, texts, base)
+        picked = np.argsort(-likely, axis=1, kind="stable")[:, :k]
+        chance = np.take_along_axis(likely, np.maximum(picked, 0), 1)
+        # The likeliest is always proposed, however flat the prior.
+        keep = (
+            (picked >= 0) & (chance > 0) & ((chance >= self.prior_floor) | (np.arange(picked.shape[1]) == 0))
+        )
+        return candidates, flat, likely, np.where(keep, picked, -1)
+
+    def judge(
+        self, graphs: PackedGraphs, rows: Int, verbs: Int, args: Int, texts: Texts, base: Float | None = None
+    ) -> tuple[Judged, SubgoalTensors]:
+        """Outcomes and support of N subgoals, each in one of B graphs (see `Encoder.subgoal_inputs`)."""
+        inputs = SubgoalTensors(self.encoder.subgoal_inputs(graphs, rows, verbs, args, texts, base))
+        with torch.inference_mode():
+            logits_t, vector = outcome_logits(self.outcome, inputs)
+            logits = logits_t.numpy()
+            embedding = vector.transpose(0, 1).reshape(len(rows), -1).numpy()
+        p = self.calibration.apply(logits, verbs)
+        spread = (p[..., GOAL] + p[..., REACHED]).std(0)
+        context = context_bits(self.encoder, graphs, rows, args)
+        return Judged(logits, p, embedding, self.support.of(embedding, verbs, spread, context)), inputs
+
+    def expand(self, graphs: PackedGraphs, instructions: Sequence[str], k: int) -> Expansion:
+        """At most `k` proposals for each of the B graphs, with outcomes, next graphs and values."""
+        count = len(graphs.budget)
+        if len(instructions) != count:
+            raise VineError(f"{count} graphs but {len(instructions)} instructions")
+        texts = self.encoder.texts(list(instructions))
+        base = self.encoder.base(graphs, texts)
+        candidates, flat, likely, picked = self.proposals(graphs, texts, k, base)
+        mask = picked >= 0
+        rows, columns = np.nonzero(mask)
+        chosen = flat.place[rows, picked[rows, columns]]
+        verbs, args = flat.verbs[chosen], flat.args[chosen]
+        judged, inputs = self.judge(graphs, rows, verbs, args, texts, base)
+        before = graphs.select(rows)
+        after = next_graphs(self.dynamics, self.encoder, self.changes, before, inputs)
+        flat_after = after.reshape(-1)
+        levels = values(self.value, self.encoder, flat_after, texts.select(np.repeat(rows, 2)))
+        value = at_budget(levels, flat_after.budget).reshape(self.members, -1, 2)
+        return self._padded(graphs, candidates, likely, picked, judged, after, value)
+
+    def _padded(
+        self,
+        graphs: PackedGraphs,
+        candidates: list[Candidates],
+        likely: NDArray[np.float64],
+        picked: Int,
+        judged: Judged,
+        after: PackedGraphs,
+        value: Float,
+    ) -> Expansion:
+        """Answers for N proposals spread over [B, K]; padding is dead, worthless and unsupported."""
+        mask = picked >= 0
+        b, k = mask.shape
+        p = np.zeros((self.members, b, k, 4), np.float32)
+        p[..., DEAD] = 1.0
+        p[:, mask] = judged.p
+        padded_value = np.zeros((self.members, b, k, 2), np.float32)
+        padded_value[:, mask] = value
+        support = np.zeros((b, k), np.float32)
+        support[mask] = judged.support
+        chance = np.take_along_axis(likely, np.maximum(picked, 0), 1)
+        arrays = []
+        for parent, child in zip(graphs, after, strict=True):
+            spread = np.broadcast_to(parent[:, None, None], (b, k, 2, *parent.shape[1:])).copy()
+            spread[mask] = child
+            arrays.append(spread)
+        return Expansion(
+            subgoals=[
+                [c.subgoals[q] for q in row if q >= 0] for c, row in zip(candidates, picked, strict=True)
+            ],
+            prior=np.where(mask, chance, 0.0).astype(np.float32),
+            mask=mask,
+            p=p,
+            next=PackedGraphs(*arrays),
+            value=padded_value,
+            support=support,
+        )
+
+    def feasibility(self, graphs: PackedGraphs, instructions: Sequence[str]) -> tuple[Float, Float]:
+        """`V` at each graph's budget [M, B], and the diagnostic `V_mu` [B]."""
+        texts = self.encoder.texts(list(instructions))
+        best = at_budget(values(self.value, self.encoder, graphs, texts), graphs.budget)
+        return best, values(self.value_mu, self.encoder, graphs, texts)[0, :, 1]
+
+    def nearest(self, graph: SceneGraph, subgoal: Subgoal, count: int = 3) -> Neighbours:
+        """Training episodes in which this verb, in the most similar scenes, was reached and was not."""
+        check_subgoal(subgoal, graph, self.schema)
+        graphs = pack([graph], self.schema)
+        place = {o.id: slot for slot, o in enumerate(graph.objects)}
+        args = np.full((1, self.encoder.arity), -1, np.int64)
+        args[0, : len(subgoal.args)] = [place[a] for a in subgoal.args]
+        verbs = np.array([[v.name for v in self.schema.verbs].index(subgoal.verb)], np.int64)
+        judged, _ = self.judge(graphs, np.zeros(1, np.int64), verbs, args, self.encoder.texts([""]))
+        distance = self.support.distances(self.support.place(judged.embedding), verbs)[0]
+        order = [int(i) for i in np.argsort(distance, kind="stable") if np.isfinite(distance[i])]
+        reached = (self.records.outcome == GOAL) | (self.records.outcome == REACHED)
+        found: tuple[list[str], list[str]] = ([], [])
+        for i in order:
+            side = found[0 if reached[i] else 1]
+            if len(side) < count and self.records.episodes[i] not in side:
+                side.append(self.records.episodes[i])
+        return Neighbours(tuple(found[0]), tuple(found[1]))
+
+    def option(self, graph: SceneGraph, subgoal: Subgoal, instruction: str) -> Option:
+        """Everything learned of one subgoal, as a noun."""
+        answer = self.expand(pack([graph], self.schema, budget=self.budget), [instruction], 10_000)
+        if subgoal not in answer.subgoals[0]:
+            raise VineError(f"{subgoal} is not proposed here", mend=f"proposed: {answer.subgoals[0]}")
+        k = answer.subgoals[0].index(subgoal)
+        after = unpack(answer.next.select((0, k)), self.schema)
+        goal, reached, slipped, dead = (float(v) for v in answer.p[:, 0, k].mean(0))
+        leads_to = (after[AFTER_REACHED], after[AFTER_SLIPPED])
+        return Option(subgoal, float(answer.prior[0, k]), (goal, reached, slipped, dead), leads_to)

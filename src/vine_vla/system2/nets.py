@@ -1,0 +1,198 @@
+"""Small nets on graphs whose M ensemble members are one computation: stacked weights, batched products.
+
+Deep sets with two rounds: each object is looked at with regard to the subgoal's arguments, the
+objects are pooled, and the pooled picture is shown to every object again. Sums and maxima over
+objects make the answers independent of their order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vine_vla.system2.features import GraphInputs, SubgoalInputs
+
+
+class StackedLinear(nn.Module):
+    """M linear maps at once. Weights [M, inputs, outputs], biases [M, outputs]."""
+
+    def __init__(
+        self, members: int, inputs: int, outputs: int, generator: torch.Generator, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        bound = scale * math.sqrt(3.0 / max(inputs, 1))
+        weight = (2 * torch.rand(members, inputs, outputs, generator=generator) - 1) * bound
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(members, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [M, ..., inputs], an input for each member -> [M, ..., outputs]."""
+        members, inputs, outputs = self.weight.shape
+        lead = x.shape[1:-1]
+        flat = x.reshape(members, -1, inputs)
+        return torch.baddbmm(self.bias[:, None], flat, self.weight).reshape(members, *lead, outputs)
+
+    def shared(self, x: Tensor) -> Tensor:
+        """The same x [..., inputs] for every member -> [M, ..., outputs]."""
+        members, inputs, outputs = self.weight.shape
+        flat = x.reshape(-1, inputs)
+        answer = torch.baddbmm(self.bias[:, None], flat.expand(members, *flat.shape), self.weight)
+        return answer.reshape(members, *x.shape[:-1], outputs)
+
+
+class SubgoalNet(nn.Module):
+    """(graph, subgoal) -> one vector for the pair and one for every object, per member.
+
+    Args:
+        members: M. token, context, arity: widths from the `Encoder`. width: d.
+        heads: name -> outputs of a head on the pair's vector.
+        object_heads: name -> outputs of a head on every object's vector.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        token: int,
+        context: int,
+        arity: int,
+        width: int,
+        generator: torch.Generator,
+        heads: Mapping[str, int],
+        object_heads: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+
+        def linear(inputs: int, outputs: int, scale: float = 1.0) -> StackedLinear:
+            return StackedLinear(members, inputs, outputs, generator, scale)
+
+        self.arity, self.members, self.width = arity, members, width
+        self.look = linear(token, width)
+        self.gather = linear((2 + arity) * width, width)
+        self.context = linear(context, width)
+        self.again = linear(width, width)
+        self.show = linear(width, width)
+        self.judge = linear((3 + arity) * width, width)
+        self.heads = nn.ModuleDict({name: linear(width, n, 0.3) for name, n in heads.items()})
+        self.object_heads = nn.ModuleDict(
+            {name: linear(width, n, 0.3) for name, n in (object_heads or {}).items()}
+        )
+
+    def forward(self, x: SubgoalTensors, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Vectors of the pairs [M, N, d] and of the objects [M, N, O, d]."""
+        there = x.present[None, :, :, None]
+        h = F.relu(self.look.shared(x.tokens)) * there
+        pooled = torch.cat([h.sum(2) / 4, h.amax(2), *self._arguments(h, x.args)], -1)
+        picture = F.relu(self.gather(pooled) + self.context.shared(x.context))
+        picture = F.dropout(picture, dropout, training=dropout > 0)
+        h = F.relu(self.again(h) + self.show(picture)[:, :, None]) * there
+        pooled = torch.cat([h.sum(2) / 4, h.amax(2), *self._arguments(h, x.args), picture], -1)
+        pair = F.relu(self.judge(pooled))
+        return F.dropout(pair, dropout, training=dropout > 0), h
+
+    def _arguments(self, h: Tensor, args: Tensor) -> list[Tensor]:
+        members, n, _, width = h.shape
+        found = []
+        for a in range(self.arity):
+            slot = args[:, a].clamp(min=0)
+            index = slot[None, :, None, None].expand(members, n, 1, width)
+            found.append(h.gather(2, index)[:, :, 0] * (args[:, a] >= 0)[None, :, None])
+        return found
+
+
+class GraphNet(nn.Module):
+    """Graph -> one vector a member, from objects and all ordered pairs of objects."""
+
+    def __init__(
+        self,
+        members: int,
+        base: int,
+        pair: int,
+        context: int,
+        width: int,
+        generator: torch.Generator,
+        outputs: int,
+        bias: float = 0.0,
+    ) -> None:
+        super().__init__()
+
+        def linear(inputs: int, outputs: int, scale: float = 1.0) -> StackedLinear:
+            return StackedLinear(members, inputs, outputs, generator, scale)
+
+        narrow = width // 2
+        self.members = members
+        self.one = linear(base, narrow)
+        self.other = linear(base, narrow)
+        self.between = linear(pair, narrow)
+        self.look = linear(base, width)
+        self.around = linear(2 * narrow, width)
+        self.context = linear(context, width)
+        self.gather = linear(2 * width, width)
+        self.again = linear(width, width)
+        self.show = linear(width, width)
+        self.judge = linear(3 * width, width)
+        self.head = linear(width, outputs, 0.3)
+        with torch.no_grad():
+            self.head.bias.fill_(bias)
+
+    def forward(self, x: GraphTensors) -> Tensor:
+        """Outputs of the head. [M, N, outputs]"""
+        there = x.present[None, :, :, None]
+        one, other = self.one.shared(x.tokens), self.other.shared(x.tokens)
+        pairs = F.relu(one[:, :, :, None] + other[:, :, None] + self.between.shared(x.pairs))
+        pairs = pairs * x.present[None, :, None, :, None]
+        around = torch.cat([pairs.sum(3) / 4, pairs.amax(3)], -1)
+        h = F.relu(self.look.shared(x.tokens) + self.around(around)) * there
+        pooled = torch.cat([h.sum(2) / 4, h.amax(2)], -1)
+        picture = F.relu(self.gather(pooled) + self.context.shared(x.context))
+        h = F.relu(self.again(h) + self.show(picture)[:, :, None]) * there
+        pooled = torch.cat([h.sum(2) / 4, h.amax(2), picture], -1)
+        answer: Tensor = self.head(F.relu(self.judge(pooled)))
+        return answer
+
+
+class SubgoalTensors:
+    """`SubgoalInputs` as tensors. Attributes tokens, present (float), args, context."""
+
+    def __init__(self, inputs: SubgoalInputs) -> None:
+        self.tokens = torch.from_numpy(np.ascontiguousarray(inputs.tokens, np.float32))
+        self.present = torch.from_numpy(inputs.present.astype(np.float32))
+        self.args = torch.from_numpy(np.ascontiguousarray(inputs.args))
+        self.context = torch.from_numpy(np.ascontiguousarray(inputs.context, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: Tensor) -> SubgoalTensors:
+        part = object.__new__(SubgoalTensors)
+        part.tokens, part.present = self.tokens[index], self.present[index]
+        part.args, part.context = self.args[index], self.context[index]
+        return part
+
+
+class GraphTensors:
+    """`GraphInputs` as tensors. Attributes tokens, pairs, present (float), context."""
+
+    def __init__(self, inputs: GraphInputs) -> None:
+        self.tokens = torch.from_numpy(np.ascontiguousarray(inputs.tokens, np.float32))
+        self.pairs = torch.from_numpy(np.ascontiguousarray(inputs.pairs, np.float32))
+        self.present = torch.from_numpy(inputs.present.astype(np.float32))
+        self.context = torch.from_numpy(np.ascontiguousarray(inputs.context, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: Tensor) -> GraphTensors:
+        part = object.__new__(GraphTensors)
+        part.tokens, part.pairs = self.tokens[index], self.pairs[index]
+        part.present, part.context = self.present[index], self.context[index]
+        return part
+
+
+def member(net: nn.Module, m: int) -> dict[str, Tensor]:
+    """The weights of member `m` alone, as a state of a net with one member."""
+    return {name: value[m : m + 1].clone() for name, value in net.state_dict().items()}
