@@ -1,0 +1,107 @@
+"""Export skills or whole episodes as a plain LeRobot dataset, on which any LeRobot policy trains."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from vine_vla.errors import VineError
+from vine_vla.options import Split
+
+
+@dataclass(frozen=True)
+class _Common:
+    path: tyro.conf.Positional[Path]
+    """Dataset with segments, as `vine collect` or `vine annotate` leaves it."""
+    out: tyro.conf.Positional[Path]
+    """Folder of the export; replaced if it is an older one."""
+    splits: tuple[Literal["train", "calibration", "test"], ...] = ("train",)
+    """Episodes to take, by split."""
+    images: Literal["crops", "whole"] = "crops"
+    """Crops at objects, or whole frames (for ACT, Diffusion, ...)."""
+    whole_pixels: int = 96
+    """Shorter side of whole frames, in pixels."""
+    threads: int = 2
+    """Threads that decode and encode."""
+
+
+@dataclass(frozen=True)
+class Skills(_Common):
+    """Options of `vine export skills`."""
+
+    reached_only: bool = False
+    """Leave out segments that failed, for trainers that do not read VINE's sidecars."""
+
+
+@dataclass(frozen=True)
+class Flat(_Common):
+    """Options of `vine export flat`."""
+
+    all: bool = False
+    """Keep failed, truncated and unknown episodes too."""
+
+
+Config = (
+    Annotated[
+        Skills,
+        tyro.conf.subcommand(
+            name="skills", description="One episode per segment with a known outcome, its task the subgoal."
+        ),
+    ]
+    | Annotated[
+        Flat,
+        tyro.conf.subcommand(
+            name="flat", description="Whole episodes under their instruction, crops at all objects."
+        ),
+    ]
+)
+
+
+def run(config: Config) -> int:
+    """Export, and say how much of what."""
+    from tqdm import tqdm
+
+    from vine_vla.demos.dataset import open_dataset
+    from vine_vla.demos.skills import KNOWN, export_flat, export_skills
+    from vine_vla.options import Outcome
+
+    if config.threads < 1:
+        raise VineError(f"{config.threads} threads", mend="give --threads 1 or more")
+    dataset = open_dataset(config.path)
+    bar = tqdm(desc="export", unit="clip", disable=not sys.stderr.isatty())
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    splits = tuple(Split(s) for s in config.splits)
+    images, pixels, threads = config.images, config.whole_pixels, config.threads
+    if isinstance(config, Skills):
+        summary = export_skills(
+            dataset,
+            config.out,
+            splits=splits,
+            outcomes=(Outcome.REACHED,) if config.reached_only else KNOWN,
+            images=images,
+            whole_pixels=pixels,
+            threads=threads,
+            progress=progress,
+        )
+    else:
+        summary = export_flat(
+            dataset,
+            config.out,
+            splits=splits,
+            successful_only=not config.all,
+            images=images,
+            whole_pixels=pixels,
+            threads=threads,
+            progress=progress,
+        )
+    bar.close()
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.outcomes.items()))
+    state = "" if summary.fresh else " (already there)"
+    print(f"{summary.out}: {summary.episodes} episodes, {summary.frames} frames; {counts}{state}")
+    return 0

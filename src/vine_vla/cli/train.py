@@ -1,0 +1,78 @@
+"""Train System 1 (skills) or System 2 (perception, outcomes and values) on a dataset."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class System1:
+    """Options of `vine train system1`."""
+
+    dataset: tyro.conf.Positional[Path]
+    """LeRobot dataset, as `vine export skills` or `vine export flat` writes it."""
+    out: Path
+    """Folder of the run; a killed run is resumed, a finished one is kept."""
+    minutes: float = 5.0
+    """Budget by the clock, in minutes; 0: --steps alone."""
+    steps: int = 0
+    """Budget in gradient steps; 0: --minutes alone."""
+    batch_size: int = 64
+    """Samples a step."""
+    learning_rate: float = 1e-3
+    """Peak of the cosine."""
+    seed: int = 0
+    """Of weights, order and noise."""
+    threads: int = 2
+    """Threads of torch; 1 is faster on a machine that does other work."""
+    imitate_all: bool = False
+    """Imitate failed episodes too (the arm `flat-all`)."""
+    start: Path | None = None
+    """Run of a trained System 1 to start from, for a round of corrections."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+Config = Annotated[
+    System1,
+    tyro.conf.subcommand(name="system1", description="Train the skill policy with LeRobot's trainer."),
+]
+
+
+def run(config: Config) -> int:
+    """Train and say where it is."""
+    return train_skills(config)
+
+
+def train_skills(config: System1) -> int:
+    """`vine train system1`."""
+    from vine_vla.system1 import System1Training, train_system1
+
+    result = train_system1(
+        config.dataset,
+        config.out,
+        System1Training(
+            minutes=config.minutes,
+            steps=config.steps,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            threads=config.threads,
+            imitate_all=config.imitate_all,
+            start=config.start,
+        ),
+    )
+    if config.json:
+        print(json.dumps(result, indent=2))
+    else:
+        pace = 1000 * result["seconds"] / max(1, result["steps"])
+        print(
+            f"{result['steps']} steps in {result['seconds'] / 60:.1f} min ({pace:.0f} ms a step)",
+            file=sys.stderr,
+        )
+        print(config.out / "policy")
+    return 0

@@ -1,0 +1,33 @@
+"""System 1: the flow-matching skill policy with its done head, its training and its use."""
+
+from vine_vla.system1.configuration_vine_skill import VineSkillConfig
+from vine_vla.system1.weights import check_weights, stored_hash, weights_hash
+
+__all__ = [
+    "FlatSkill",
+    "FlowSkill",
+    "System1Training",
+    "VineSkillConfig",
+    "VineSkillPolicy",
+    "check_weights",
+    "stored_hash",
+    "train_system1",
+    "weights_hash",
+]
+
+_LATE = {
+    "FlatSkill": "skill",
+    "FlowSkill": "skill",
+    "System1Training": "training",
+    "VineSkillPolicy": "modeling_vine_skill",
+    "train_system1": "training",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Nets and trainer are imported when asked for: LeRobot imports this package for each command."""
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    raise AttributeError(name)

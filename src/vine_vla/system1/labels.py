@@ -1,0 +1,88 @@
+"""Labels of System 1 per frame, from the sidecars beside a LeRobot dataset.
+
+LeRobot's preprocessor drops every column that it does not know, so outcomes cannot travel in the batch.
+The frame's `index` does; the policy looks the labels up by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vine_vla.demos.sidecars import EPISODES, SEGMENTS
+from vine_vla.demos.tables import read_columns
+from vine_vla.errors import VineError
+from vine_vla.options import Outcome
+from vine_vla.protocols import DONE, FAILED, RUNNING
+
+IGNORED = -1
+"""Done label of frames that teach nothing about the end (outside segments, or censored)."""
+
+
+class FrameLabels(NamedTuple):
+    """Labels by the frame's `index`.
+
+    Args:
+        imitate: whether the action loss looks at the frame: segments that were reached. bool [N]
+        done: RUNNING, DONE, FAILED or IGNORED. int64 [N]
+    """
+
+    imitate: NDArray[np.bool_]
+    done: NDArray[np.int64]
+
+
+def frame_labels(
+    root: Path, starts: Sequence[int], ends: Sequence[int], done_frames: int, failed_frames: int
+) -> FrameLabels:
+    """Labels of all frames of the LeRobot dataset at `root`.
+
+    The last `done_frames` frames of a reached segment are done, the last `failed_frames` of a slipped or
+    dead one have failed, the rest of both is running. Without sidecars every episode counts as one
+    reached segment.
+
+    Args:
+        starts, ends: per episode, `index` of its first frame and of the one after its last.
+
+    Raises:
+        VineError: a sidecar is unreadable, lacks a column or does not fit the dataset.
+    """
+    frames = max(ends, default=0)
+    imitate, done = np.zeros(frames, bool), np.full(frames, IGNORED, np.int64)
+    segments = _segments(root)
+    if segments is None:
+        segments = [(e, 0, ends[e] - starts[e], Outcome.REACHED) for e in range(len(starts))]
+    for episode, start, end, outcome in segments:
+        if not 0 <= episode < len(starts) or not 0 <= start < end <= ends[episode] - starts[episode]:
+            raise VineError(
+                f"segment {start}..{end} does not fit episode {episode}",
+                where=str(root / SEGMENTS),
+                mend="export the dataset anew; LeRobot's edit tools renumber episodes without the sidecars",
+            )
+        if outcome is Outcome.CENSORED:
+            continue
+        first, last = starts[episode] + start, starts[episode] + end
+        done[first:last] = RUNNING
+        if outcome is Outcome.REACHED:
+            imitate[first:last] = True
+            done[max(first, last - done_frames) : last] = DONE
+        else:
+            done[max(first, last - failed_frames) : last] = FAILED
+    return FrameLabels(imitate, done)
+
+
+def _segments(root: Path) -> list[tuple[int, int, int, Outcome]] | None:
+    """Rows (episode index, start, end, outcome) of the sidecars; None without any."""
+    path = root / SEGMENTS
+    if not path.is_file():
+        return None
+    episodes = read_columns(root / EPISODES, ["episode_id", "episode_index"])
+    index = dict(zip(episodes["episode_id"].to_pylist(), episodes["episode_index"].to_pylist()))
+    rows = read_columns(path, ["episode_id", "start", "end", "outcome"]).to_pylist()
+    try:
+        return [(index[r["episode_id"]], r["start"], r["end"], Outcome(r["outcome"])) for r in rows]
+    except (KeyError, ValueError) as error:
+        raise VineError(f"unknown episode or outcome {error}", where=str(path)) from error

@@ -1,0 +1,97 @@
+"""A LeRobot dataset that holds its frames in memory, because decoding would take most of a step.
+
+LeRobot reads an item by decoding a PNG per camera and by a row look-up per action of the chunk; a batch of 64 takes
+several times as long as the gradient step of a small policy. Here every frame is decoded once, and
+the columns that the policy's `delta_timestamps` ask for are gathered once. A batch is the same to the last bit
+once the trainer has divided the images by 255 (tested).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from lerobot.datasets import LeRobotDataset
+from torch import Tensor
+
+from vine_vla.demos.tables import to_matrix
+from vine_vla.errors import VineError
+
+
+class InMemoryDataset(LeRobotDataset):
+    """`LeRobotDataset` with image columns (not videos) that decodes on construction; same arguments.
+
+    Raises:
+        VineError: the dataset has video features, or image transforms or deltas of images are asked for.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        deltas = self.reader.delta_indices or {}
+        if (
+            self.meta.video_keys
+            or self.image_transforms is not None
+            or set(deltas) & set(self.meta.image_keys)
+        ):
+            raise VineError(
+                "only single frames of image features fit in memory",
+                where=str(self.root),
+                mend="train on an export (`vine export skills`), or with LeRobot's own loader",
+            )
+        table = self.reader.hf_dataset.with_format("arrow")[:]
+        self._columns: dict[str, Tensor] = {}
+        for name, feature in self.meta.features.items():
+            if feature["dtype"] == "image":
+                self._columns[name] = _decode(table[name], feature["shape"])
+            elif feature["dtype"] != "string":
+                values = to_matrix(table[name]) if feature["dtype"] == "float32" else table[name].to_numpy()
+                column = torch.from_numpy(np.array(values))
+                self._columns[name] = (
+                    column[:, 0] if tuple(feature["shape"]) == (1,) and column.ndim == 2 else column
+                )
+        self._gather(deltas)
+        self._tasks = [str(task) for task in self.meta.tasks.sort_values("task_index").index]
+        self._task_of = [self._tasks[i] for i in self._columns["task_index"].tolist()]
+
+    def _gather(self, deltas: dict[str, list[int]]) -> None:
+        """Chunks and their padding masks, clamped to the episode as LeRobot does."""
+        episode = self._columns["episode_index"].numpy()
+        changes = np.flatnonzero(np.diff(episode)) + 1
+        starts, ends = np.concatenate([[0], changes]), np.concatenate([changes, [len(episode)]])
+        lengths = ends - starts
+        first, last = np.repeat(starts, lengths), np.repeat(ends - 1, lengths)
+        for name, offsets in deltas.items():
+            wanted = np.arange(len(episode))[:, None] + np.asarray(offsets)
+            outside = (wanted < first[:, None]) | (wanted > last[:, None])
+            inside = np.clip(wanted, first[:, None], last[:, None])
+            self._columns[name] = self._columns[name][torch.from_numpy(inside)]
+            self._columns[f"{name}_is_pad"] = torch.from_numpy(outside)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {name: column[index] for name, column in self._columns.items()} | {
+            "task": self._task_of[index]
+        }
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """What a DataLoader fetches for one batch."""
+        return [self[index] for index in indices]
+
+
+def _decode(column: Any, shape: Sequence[int]) -> Tensor:
+    """A column of encoded images as uint8 [N, 3, height, width]."""
+    encoded = column.combine_chunks().field("bytes")
+    out = torch.empty((len(encoded), shape[2], shape[0], shape[1]), dtype=torch.uint8)
+    images = out.numpy()
+
+    def decode(index: int) -> None:
+        data = np.frombuffer(encoded[index].as_buffer(), np.uint8)
+        images[index] = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pool.map(decode, range(len(encoded)), chunksize=256):
+            pass
+    return out
