@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page that shows what a run found and why the planner chose what it chose."""
+"""The report: one self-contained HTML page that shows what a run found and why the planner chose so."""
 
 from vine_vla.report.inputs import Results, load_results
 from vine_vla.report.traces import Trace, load_trace, trace_files

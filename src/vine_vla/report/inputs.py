@@ -39,8 +39,8 @@ class Results:
 
     Args:
         path: the directory.
-        episodes: columns of DESIGN section 7 and `label` (arm with its variant); `success` is bool,
-            seconds and probabilities are NaN where an arm has none.
+        episodes: columns of DESIGN section 7 and `label` (arm with its variant); `success` is 1,
+            0, or NaN where the episode could not be scored; seconds and probabilities are NaN where an arm has none.
         feasibility: as the design has it, `predicted` in [0, 1], `pruned` and `reached` bool, plus
             `verb`; empty when there is no such file.
         run: what the run was, as the runner saved it; empty when there is no such file.
@@ -106,7 +106,9 @@ def read_episodes(file: Path) -> pd.DataFrame:
         table[column] = _numbers(table, column, file, whole=True)
     for column in EPISODE_MAYBE:
         table[column] = _numbers(table, column, file, maybe=True)
-    table["success"] = _flags(table, "success", file)
+    scored = table["success"].notna()
+    table.loc[~scored, "success"] = "0"
+    table["success"] = _flags(table, "success", file).astype(float).where(scored)
     _within(table, "plan_p", file)
     table["label"] = [label(a, v) for a, v in zip(table["arm"], table["variant"], strict=True)]
     keys = ["task", "split", "scene", "label", "training_seed", "policy_seed"]

@@ -1,0 +1,447 @@
+"""The page: one HTML file that needs nothing else, put together from the sections."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from vine_vla.errors import VineError
+from vine_vla.evaluation.arms import ARMS
+from vine_vla.evaluation.final import CALIBRATION, DEV, TEST
+from vine_vla.report import calibration, filmstrip, headline, outcomes, tree
+from vine_vla.report.headline import Block, as_mapping
+from vine_vla.report.inputs import Results, load_results
+from vine_vla.report.markup import Markup, element, join, json_text, script_text
+from vine_vla.report.overlay import drawn_frame
+from vine_vla.report.traces import Trace, load_trace, trace_files
+
+MAX_BYTES = 8_000_000
+"""A larger page is refused: nobody opens it on a slow machine."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What goes into a report.
+
+    Args:
+        camera: role of the camera shown in filmstrips.
+        per_kind: scenes shown a kind (saved, lost, both failed), at least 1.
+        trees: decisions whose tree can be opened, at least 0.
+        resamples: bootstrap resamples of the reliability bands.
+    """
+
+    camera: str = "front"
+    per_kind: int = 3
+    trees: int = 6
+    resamples: int = 400
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision with a tree to show."""
+
+    trace: Trace
+    index: int
+    kind: str
+
+    @property
+    def title(self) -> str:
+        step = self.trace.decisions[self.index].step
+        return f"Scene {self.trace.scene}, {self.trace.label} at step {step} ({self.kind})"
+
+
+def write_report(path: Path, out: Path | None = None, config: ReportConfig | None = None) -> Path:
+    """Write the report of the results directory `path` to `out` (default: `path/report.html`), at once.
+
+    Raises:
+        VineError: the results are malformed, or the page would be larger than 8 MB.
+    """
+    target = out or path / "report.html"
+    page = build_report(load_results(path), config or ReportConfig())
+    data = page.encode()
+    if len(data) > MAX_BYTES:
+        raise VineError(
+            f"the report would have {len(data) / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f}",
+            where=str(path),
+            mend="show fewer scenes with --per-kind or fewer trees with --trees",
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial.write_bytes(data)
+    os.replace(partial, target)
+    return target
+
+
+def build_report(results: Results, config: ReportConfig) -> str:
+    """The whole page as text."""
+    found = headline.blocks(results.episodes, results.labels, operator_success(results.run))
+    traces = [load_trace(file, results.path) for file in trace_files(results.path)]
+    decided: list[Decided] = []
+    sections = [
+        _section(
+            "results",
+            "Success",
+            [_results(block, len(found) > 1) for block in found],
+            headline.holm_table(found),
+        ),
+        _section("scenes", "Scene by scene", [_scenes(block, len(found) > 1) for block in found]),
+        _section(
+            "ends", "How episodes ended, and what planning cost", [_ends(b, len(found) > 1) for b in found]
+        ),
+        _section(
+            "calibration",
+            "Are the probabilities right?",
+            calibration.sections(results, found, config.resamples),
+        ),
+        _section("film", "What happened", _films(traces, found, config, decided)),
+        _section("decision", "Why it chose so", _decision(decided, config)),
+        _section("run", "What was run", _run(results)),
+    ]
+    names = ("Success", "Scenes", "Endings and cost", "Calibration", "Filmstrips", "Decision", "Run")
+    anchors = ("results", "scenes", "ends", "calibration", "film", "decision", "run")
+    links = [element("li", element("a", n, href=f"#{a}")) for n, a in zip(names, anchors, strict=True)]
+    views = [
+        tree.tree_view(d.trace.decisions[d.index].tree, d.title, str(d.trace.file))
+        for d in decided[: config.trees]
+    ]
+    return _document(
+        f"VINE report: {results.name}",
+        join(
+            [
+                _top(results, found),
+                element("nav", element("ul", links), aria_label="Sections"),
+                element("main", sections),
+                element("footer", "Made by vine report from the files in this results directory."),
+            ]
+        ),
+        views,
+    )
+
+
+def operator_success(run: Mapping[str, object]) -> float | None:
+    """The operators' own success rate, if the run's description has it."""
+    for part in (run, as_mapping(run.get("settings")), as_mapping(run.get("dataset"))):
+        value = part.get("operator_success")
+        if isinstance(value, int | float) and 0 <= value <= 1:
+            return float(value)
+    return None
+
+
+def _document(title: str, body: Markup, views: Sequence[Mapping[str, object]]) -> str:
+    """The page around the sections. The policy lets nothing run or load but our own script, by its hash."""
+    folder = files("vine_vla.report")
+    style = script_text(folder.joinpath("report.css").read_text(encoding="utf-8"))
+    script = script_text(folder.joinpath("report.js").read_text(encoding="utf-8"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content=f"{policy}; base-uri 'none'; form-action 'none'",
+        ),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("link", rel="icon", href="data:,"),
+        element("title", title),
+        element("style", style),
+    )
+    data = element("script", json_text(views), type="application/json", id="trees") if views else None
+    page = element("html", head, element("body", body, data, element("script", script)), lang="en")
+    return f"<!doctype html>\n{page}\n"
+
+
+def _section(anchor: str, title: str, *content: object) -> Markup:
+    return element("section", element("h2", title), content, id=anchor)
+
+
+def _top(results: Results, found: Sequence[Block]) -> Markup:
+    """Title, the finding in words, and what the run was on one line."""
+    leads = []
+    for block in found:
+        lead = headline.finding(block)
+        leads.append(
+            element(
+                "p",
+                element("b", f"{block.task}, {block.split}: ") if len(found) > 1 else None,
+                lead,
+                class_="lead",
+            )
+        )
+    stamp = as_mapping(results.run.get("finished")) or as_mapping(results.run.get("begun"))
+    facts = [
+        ("task", ", ".join(dict.fromkeys(block.task for block in found))),
+        ("split", ", ".join(dict.fromkeys(block.split for block in found))),
+        ("scenes", "; ".join(dict.fromkeys(scene_range(block.scenes) for block in found))),
+        ("training seeds", ", ".join(str(s) for s in sorted(results.episodes["training_seed"].unique()))),
+        ("episodes", str(len(results.episodes))),
+        ("revision", str(stamp.get("revision", "unknown"))),
+        ("date", str(stamp.get("date", "unknown"))),
+    ]
+    listed = element(
+        "dl", [element("div", element("dt", k), element("dd", v)) for k, v in facts], class_="facts"
+    )
+    return element(
+        "header",
+        element("p", "VINE report", class_="eyebrow"),
+        element("h1", results.name),
+        leads,
+        listed,
+        class_="top",
+    )
+
+
+def scene_range(scenes: Sequence[int]) -> str:
+    """`300 test scenes (400–699)`: how many, of which list."""
+    lists = {"dev": DEV, "calibration": CALIBRATION, "test": TEST}
+    names = [name for name, numbers in lists.items() if any(s in numbers for s in scenes)]
+    kind = " and ".join(names)
+    return f"{len(scenes)} {kind + ' ' if kind else ''}scenes ({min(scenes)}–{max(scenes)})"
+
+
+def _results(block: Block, named: bool) -> Markup:
+    arms = [(name, ARMS[name].about) for name in block.labels if name in ARMS]
+    described = [element("div", element("dt", name), element("dd", about)) for name, about in arms]
+    single = block.rows["training_seed"].nunique() == 1
+    how = (
+        "Rates have Wilson intervals, one episode a scene."
+        if single
+        else "Seeds are averaged within a scene, scenes are resampled."
+    )
+    weak = "the operators’ own success is not recorded in this run"
+    if block.operator_success is not None:
+        weak = f"the operators themselves succeed in {headline.percent(block.operator_success)} of their episodes"
+    return join(
+        [
+            element("h3", f"{block.task}, {block.split} split") if named else None,
+            headline.arms_table(block),
+            headline.differences_table(block) if block.comparisons else None,
+            element(
+                "p",
+                f"Every arm ran the same scenes with the same limit of steps; a stop counts as a failure. {how} "
+                "Differences are paired by scene: bootstrap interval over scenes, sign-flip permutation p, exact "
+                "McNemar p per training seed. An interval that covers 0 is called unresolved; “detectable” is the true "
+                f"difference in points that this many scenes would have found with 80 % power. For weak baselines: {weak}.",
+                class_="note",
+            ),
+            element(
+                "p",
+                "This table is about success, measured. It holds no predicted value, neither V nor V_mu.",
+                class_="note",
+            ),
+            element(
+                "details",
+                element("summary", "What the arms are"),
+                element("dl", described, class_="facts arms"),
+            )
+            if arms
+            else None,
+        ]
+    )
+
+
+def _scenes(block: Block, named: bool) -> Markup:
+    rival = block.rival
+    said = f"Each column is a scene, solved or failed by each arm. Scenes are sorted by {block.main}"
+    said += f", then by {rival.b}: where the two differ stands in the middle." if rival else "."
+    return join(
+        [
+            element("h3", f"{block.task}, {block.split} split") if named else None,
+            element("p", said, class_="note"),
+            outcomes.paired_grid(block),
+            outcomes.two_by_two(block) if block.comparisons else None,
+        ]
+    )
+
+
+def _ends(block: Block, named: bool) -> Markup:
+    return join(
+        [
+            element("h3", f"{block.task}, {block.split} split") if named else None,
+            outcomes.endings(block),
+            element("h3", "Planning"),
+            element(
+                "p", "Wall-clock time of one call of the planner and model calls an episode.", class_="note"
+            ),
+            outcomes.cost(block),
+        ]
+    )
+
+
+def _films(
+    traces: Sequence[Trace], found: Sequence[Block], config: ReportConfig, decided: list[Decided]
+) -> list[Markup]:
+    """Filmstrips of all blocks; the first decision of every shown main episode goes into `decided`."""
+    if not traces:
+        return [element("p", "This run kept no traces, so there is nothing to show here.", class_="note")]
+    parts = [
+        element(
+            "label",
+            element("input", type="checkbox", id="overlays", checked=True),
+            "show the scene graph on the frames",
+            class_="switch",
+        ),
+        element(
+            "p",
+            "A frame is what the camera saw when the subgoal was chosen; the boxes are the perceived scene graph. Below it: "
+            "the subgoal, P(goal or reached) as predicted at that moment, and what the simulator says really came of it. "
+            "Shown are the first scenes of each kind by number, not chosen ones.",
+            class_="note",
+        ),
+    ]
+    for block in found:
+        own = [t for t in traces if (t.task, t.split) == (block.task, block.split)]
+        rival = _filmed_rival(block, own)
+        if rival is None:
+            parts.append(
+                element(
+                    "p", f"No scene of {block.task}, {block.split} has traces of two arms.", class_="note"
+                )
+            )
+            decided += [Decided(t, 0, "solved" if t.success else "failed") for t in own if _has_tree(t, 0)]
+            continue
+        kinds = filmstrip.chosen(filmstrip.pairs(own, block.main, rival), config.per_kind)
+        titles = {
+            "saved": f"{block.main} saved it: {rival} failed",
+            "lost": f"{block.main} lost it: {rival} solved it",
+            "both failed": "Both failed",
+        }
+        totals = _totals(block, rival)
+        for kind, shown in kinds.items():
+            parts.append(
+                element(
+                    "h3",
+                    titles[kind],
+                    " ",
+                    element("span", f"{len(shown)} shown of {totals[kind]}", class_="tag"),
+                )
+            )
+            if not shown:
+                parts.append(
+                    element("p", "None." if totals[kind] == 0 else "No trace was kept.", class_="note")
+                )
+            parts += [filmstrip.strips(pair, config.camera) for pair in shown]
+            decided += [Decided(p.main, 0, kind) for p in shown if _has_tree(p.main, 0)]
+    return parts
+
+
+def _filmed_rival(block: Block, traces: Sequence[Trace]) -> str | None:
+    """The headline's rival if it was recorded beside the main arm, else the first arm that was."""
+    names = [block.rival.b] if block.rival else []
+    names += [name for name in block.labels if name != block.main]
+    return next((name for name in names if filmstrip.pairs(traces, block.main, name)), None)
+
+
+def _totals(block: Block, rival: str) -> Mapping[str, int]:
+    """Scenes and seeds of each kind in the whole run."""
+    wide = block.rows.pivot_table(
+        index=["scene", "training_seed", "policy_seed"], columns="arm", values="success", dropna=False
+    )[[block.main, rival]].dropna()
+    a, b = wide[block.main] == 1, wide[rival] == 1
+    return {"saved": int((a & ~b).sum()), "lost": int((~a & b).sum()), "both failed": int((~a & ~b).sum())}
+
+
+def _has_tree(trace: Trace, index: int) -> bool:
+    return index < len(trace.decisions) and bool(trace.decisions[index].tree.get("nodes"))
+
+
+def _decision(decided: Sequence[Decided], config: ReportConfig) -> list[Markup]:
+    """The tree of one decision at a time, the scene it was made in, and its options as a table."""
+    shown = list(decided)[: config.trees]
+    if not shown:
+        return [element("p", "This run kept no search tree.", class_="note")]
+    choices = [element("option", d.title, value=str(i)) for i, d in enumerate(shown)]
+    chooser = element(
+        "label",
+        "Decision: ",
+        element("select", choices, id="chooser", autocomplete="off"),
+        class_="switch chooser",
+    )
+    scenes, tables = [], []
+    for i, item in enumerate(shown):
+        decision = item.trace.decisions[item.index]
+        frame = item.trace.frame_at(decision.step)
+        held = {"data_tree": str(i), "hidden": i > 0}
+        scenes.append(
+            element("div", drawn_frame(frame, config.camera, alt=item.title) if frame else None, **held)
+        )
+        tables.append(
+            element(
+                "div",
+                element("h3", f"Options at the root: {item.title}"),
+                tree.options_table(decision.tree),
+                **held,
+            )
+        )
+    return [
+        element(
+            "p",
+            "Feasibility is V, P(goal before failure) if this subgoal is taken and the best ones follow. Bars show it "
+            "with its interval; the green path is the plan; dashed lines follow a slip; dashed red options were cut.",
+            class_="note",
+        ),
+        chooser,
+        element(
+            "p",
+            "Click a node, or move with ",
+            [element("kbd", k) for k in ("↑", "↓", "←", "→")],
+            " and open it with ",
+            element("kbd", "Enter"),
+            ". The small circles unfold a branch.",
+            class_="keys",
+        ),
+        element(
+            "div",
+            element(
+                "div",
+                element("noscript", "The tree needs JavaScript; the table below does not."),
+                id="tree",
+                class_="treebox",
+            ),
+            element(
+                "div", scenes, element("div", id="panel", class_="panel", aria_live="polite"), class_="side"
+            ),
+            class_="decision",
+        ),
+        *tables,
+    ]
+
+
+def _run(results: Results) -> list[Markup]:
+    if not results.run:
+        return [
+            element(
+                "p",
+                "This directory has no run.json: configuration, revision and versions are unknown.",
+                class_="note",
+            )
+        ]
+    parts = []
+    stamp = as_mapping(results.run.get("finished")) or as_mapping(results.run.get("begun"))
+    if stamp:
+        rows = [
+            element("tr", element("th", str(k), scope="row"), element("td", str(v))) for k, v in stamp.items()
+        ]
+        parts.append(
+            element(
+                "table", element("caption", "Revision and versions"), element("tbody", rows), class_="small"
+            )
+        )
+    rest = {key: value for key, value in results.run.items() if key not in ("finished",)}
+    text = json.dumps(rest, indent=1, ensure_ascii=False)
+    parts.append(
+        element(
+            "details",
+            element("summary", "Resolved configuration, seeds and schedule"),
+            element("pre", text, class_="config"),
+            open=True,
+        )
+    )
+    return parts
