@@ -7,15 +7,12 @@ loses at most the episodes that were under way; a finished one can be extended b
 
 from __future__ import annotations
 
-import ctypes
+import json
 import os
 import shutil
-import signal
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +22,8 @@ from vine_vla.errors import VineError
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.episodes import EPISODE_COLUMNS, FEASIBILITY_COLUMNS, Key, Parts, play
 from vine_vla.evaluation.files import RowLog, environment, read_table, write_json, write_table
-from vine_vla.evaluation.traces import trace_name, write_trace
+from vine_vla.evaluation.traces import write_trace
+from vine_vla.evaluation.workers import map_jobs, show_progress
 from vine_vla.evaluation.world import SimulatedTask
 
 KEY = ("task", "split", "scene", "arm", "variant", "training_seed", "policy_seed")
@@ -79,53 +77,22 @@ class Schedule:
 class Workshop:
     """One process's task and arms, built when first needed."""
 
-    def __init__(self, builder: Builder) -> None:
-        self.builder = builder
+    def __init__(self, builder: Builder, traces: Path | None) -> None:
+        self.builder, self.traces = builder, traces
         self.task: SimulatedTask | None = None
         self.parts: dict[tuple[str, int], Parts] = {}
 
-    def run(self, key: Key, traces: Path | None) -> dict[str, Any]:
-        """Play one episode; its trace is written under `traces`. Row and options, JSON-ready."""
+    def __call__(self, key: Key) -> dict[str, Any]:
+        """Play one episode; its trace is written under `traces` if given. Row and options, JSON-ready."""
         if self.task is None:
             self.task = self.builder.open_task()
         label = f"{key.arm} ({key.variant})" if key.variant else key.arm
         if (label, key.training_seed) not in self.parts:
             self.parts[label, key.training_seed] = self.builder.build(label, key.training_seed, self.task)
         episode = play(self.task, self.parts[label, key.training_seed], key)
-        if traces is not None:
-            write_trace(episode, traces)
+        if self.traces is not None:
+            write_trace(episode, self.traces)
         return {"row": asdict(key) | dict(episode.row), "options": list(episode.options)}
-
-
-_workshop: Workshop | None = None
-
-
-def _initialise(builder: Builder) -> None:
-    global _workshop
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run
-    one_thread()
-    _workshop = Workshop(builder)
-
-
-def _work(key: Key, traces: Path | None) -> dict[str, Any]:
-    assert _workshop is not None
-    return _workshop.run(key, traces)
-
-
-def one_thread() -> None:
-    """torch with one thread in this process; nothing where torch is not loaded by any part."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def die_with_parent() -> None:
-    """Ask the kernel (Linux) to end this process when its parent is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() == 1:
-            os._exit(1)
 
 
 def evaluate(
@@ -163,7 +130,9 @@ def evaluate(
             raise VineError("an arm or seed stands twice in the schedule", mend="name each once")
         missing = [key for key in keys if _key(asdict(key)) not in finished]
         folder = parts / "traces" if traces else None
-        for entry in _progress(_run(builder, missing, folder, workers), keys, missing, progress):
+        answers = map_jobs(partial(Workshop, builder, folder), missing, workers)
+        done = len(keys) - len(missing)
+        for entry in show_progress(answers, name="episodes", total=len(keys), done=done, show=progress):
             log.append(entry)
             finished[_key(entry["row"])] = entry["row"]
             options[_key(entry["row"])] = entry["options"]
@@ -187,50 +156,12 @@ def evaluate(
     return table[[_key(row) in wanted for row in table.to_dict("records")]].reset_index(drop=True)
 
 
-def _run(
-    builder: Builder, missing: Sequence[Key], traces: Path | None, workers: int
-) -> Iterator[dict[str, Any]]:
-    if workers == 0 or len(missing) < 2:
-        workshop = Workshop(builder)
-        for key in missing:
-            yield workshop.run(key, traces)
-        return
-    # `spawn`: a forked process would inherit the parent's graphics context and threads.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_initialise, initargs=(builder,))
-    try:
-        for future in as_completed([pool.submit(_work, key, traces) for key in missing]):
-            yield future.result()
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
-
-
-def _progress(
-    entries: Iterator[dict[str, Any]], keys: Sequence[Key], missing: Sequence[Key], show: bool
-) -> Iterator[dict[str, Any]]:
-    if not show:
-        yield from entries
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("episodes", total=len(keys), completed=len(keys) - len(missing))
-        for entry in entries:
-            bar.advance(task)
-            yield entry
-
-
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in KEY)
 
 
 def _check_settings(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The run's description, from `run.json` if the run has begun before."""
-    import json
-
     file = out / "run.json"
     plain = json.loads(json.dumps(settings, default=str))
     if file.is_file():
@@ -294,6 +225,3 @@ def choose_scenes(table: pd.DataFrame, keep: int, *, subject: str = "vine") -> l
     a, b = rates[subject], rates[rival]
     kinds = (a > b, a < b, (a == b) & (a == 0), (a == b) & (a == 1))
     return sorted({int(s) for kind in kinds for s in rates.index[kind][:keep]})
-
-
-__all__ = ["Builder", "Schedule", "Workshop", "choose_scenes", "evaluate", "trace_name"]
