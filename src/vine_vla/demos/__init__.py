@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 from vine_vla.demos.dataset import DemoDataset, open_dataset
 from vine_vla.demos.recorder import EpisodeRecorder
+from vine_vla.demos.splits import calibration_split
 from vine_vla.demos.staging import BoxTable, staged_ids
 
 if TYPE_CHECKING:
-    from vine_vla.demos.assembly import assemble, calibration_split
+    from vine_vla.demos.assembly import assemble
 
 __all__ = [
     "BoxTable",
@@ -22,8 +23,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what needs LeRobot (and with it torch) when asked for, so that recording stays light."""
-    if name in ("assemble", "calibration_split"):
-        from vine_vla.demos import assembly
+    if name == "assemble":
+        from vine_vla.demos.assembly import assemble
 
-        return getattr(assembly, name)
+        return assemble
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,6 @@ Nothing is encoded again: the episodes' videos are joined packet by packet with 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -34,10 +33,11 @@ from vine_vla.demos.sidecars import (
     write_demonstrations,
     write_info,
 )
+from vine_vla.demos.splits import CALIBRATION_SHARE, calibration_split
 from vine_vla.demos.staging import BoxTable, StagedEpisode, read_staged, staged_ids, staged_path
 from vine_vla.demos.video import silence_codec_logs
 from vine_vla.errors import VineError
-from vine_vla.options import Demonstration, EpisodeOutcome, Split
+from vine_vla.options import Demonstration, EpisodeOutcome
 
 VIDEO_FILE_SECONDS = 900.0
 """Longest video file. LeRobot compares float32 timestamps with a tolerance of 1e-4 s; from 1024 s on their
@@ -53,7 +53,7 @@ def assemble(
     *,
     robot_type: str,
     ids: Sequence[str] | None = None,
-    calibration_share: float = 0.15,
+    calibration_share: float = CALIBRATION_SHARE,
     state_names: Sequence[str] | None = None,
     action_names: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -98,12 +98,6 @@ def assemble(
         assert writer is not None
         writer.close()
     return out
-
-
-def calibration_split(episode_id: str, share: float) -> Split:
-    """`calibration` for about `share` of all ids, `train` for the rest; depends on the id alone."""
-    digest = hashlib.blake2b(episode_id.encode(), digest_size=8, person=b"vine-split").digest()
-    return Split.CALIBRATION if int.from_bytes(digest, "big") < share * 2**64 else Split.TRAIN
 
 
 def _with_split(episode: StagedEpisode, share: float) -> StagedEpisode:

@@ -6,7 +6,7 @@ import io
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,8 +16,18 @@ from PIL import Image as PillowImage
 
 from vine_vla.demos import sidecars
 from vine_vla.demos.labels import LABEL_COLUMNS, read_outcome
+from vine_vla.demos.segmentation import named_subtasks, segments_of, verbs_of
 from vine_vla.demos.staging import BoxTable
-from vine_vla.demos.tables import FrameTable, LeRobotFiles, read_columns, read_files
+from vine_vla.demos.tables import (
+    FrameTable,
+    LeRobotFiles,
+    check_counts,
+    check_types,
+    off_grid,
+    off_grid_error,
+    read_columns,
+    read_files,
+)
 from vine_vla.demos.video import Image, decode_frames, silence_codec_logs
 from vine_vla.errors import VineError
 from vine_vla.graph import NAME, Box, Schema
@@ -72,11 +82,11 @@ class DemoDataset:
 
     def proprioception(self, episode_index: int) -> NDArray[np.float32]:
         """The robot's own state, float32 [L, P]."""
-        return self._frame_table.vector(episode_index, STATE)
+        return self._vector(episode_index, STATE)
 
     def actions(self, episode_index: int) -> NDArray[np.float32]:
         """Actions taken, float32 [L, A]."""
-        return self._frame_table.vector(episode_index, ACTION)
+        return self._vector(episode_index, ACTION)
 
     def boxes(self, episode_index: int) -> Mapping[int, Mapping[str, Mapping[str, Box]]]:
         """frame -> camera role -> object id -> box; frames without boxes are absent."""
@@ -127,6 +137,23 @@ class DemoDataset:
     def _boxes(self) -> dict[str, BoxTable]:
         return sidecars.read_boxes(self.root, self.schema.cameras)
 
+    def _vector(self, episode_index: int, name: str) -> NDArray[np.float32]:
+        where = f"{self.files.episodes[episode_index].data_file}, column {name}, episode {episode_index}"
+        if name not in self.files.features:
+            raise VineError(f"the dataset has no {name}", where=where)
+        try:
+            found = self._frame_table.vector(episode_index, name)
+        except ValueError as error:
+            raise VineError(str(error), where=where) from error
+        if not np.isfinite(found).all():
+            frame = int(np.argwhere(~np.isfinite(found))[0, 0])
+            raise VineError(
+                f"{name} holds NaN or infinity",
+                where=f"{where}, frame {frame}",
+                mend="leave the episode out or record it again",
+            )
+        return found
+
     def _key(self, camera_role: str) -> str:
         try:
             return self.cameras[camera_role]
@@ -136,11 +163,16 @@ class DemoDataset:
             ) from None
 
 
-def open_dataset(path: Path | str) -> DemoDataset:
+def open_dataset(path: Path | str, *, check: bool = True) -> DemoDataset:
     """Open a LeRobot v3 dataset, with VINE's sidecars or without.
 
-    Without sidecars episodes are called `episode_000000` and so on, outcomes come from the labels that other
-    tools wrote (`labels`), and there are no segments; `vine annotate` adds them.
+    Without sidecars episodes are called `episode_000000` and so on, outcomes and segments come from what
+    other tools wrote (`labels`, `segmentation`); `vine annotate` adds more.
+
+    Args:
+        path: dataset folder.
+        check: refuse a dataset whose counts, column types, timestamps or video files are wrong. Without it
+            only what cannot be read at all is refused; for inspection.
 
     Raises:
         VineError: no dataset, another format, or files that are damaged or disagree.
@@ -148,7 +180,8 @@ def open_dataset(path: Path | str) -> DemoDataset:
     silence_codec_logs()
     root = Path(path)
     files = read_files(root)
-    check_counts(files)
+    if check:
+        check_files(files)
     if not files.episodes:
         raise VineError("the dataset is empty", where=str(root), mend="collect or convert episodes first")
     lengths = {e.index: e.length for e in files.episodes}
@@ -160,29 +193,36 @@ def open_dataset(path: Path | str) -> DemoDataset:
                     f"camera {role} is feature {key}, which the dataset lacks",
                     where=f"{root / sidecars.INFO}, field cameras",
                 )
-        found = sidecars.read_demonstrations(root, lengths, instructions(files))
+        found = sidecars.read_demonstrations(root, lengths, instructions(files), info.schema)
         return DemoDataset(root, info.schema, files.fps, info.cameras, tuple(found), files)
     cameras = camera_roles(files.camera_keys, root)
-    schema = Schema((), {}, (), (), tuple(cameras))
-    return DemoDataset(root, schema, files.fps, cameras, tuple(foreign_demonstrations(files)), files)
+    found, verbs = foreign_demonstrations(files), ()
+    if subtasks := named_subtasks(files):
+        kind, cuts = subtasks
+        found = [
+            replace(d, segments=segments_of(cuts[d.episode_index], kind, d.outcome, OutcomeSource.OPERATOR))
+            for d in found
+        ]
+        verbs = verbs_of(cuts)
+    schema = Schema((), {}, (), verbs, tuple(cameras))
+    return DemoDataset(root, schema, files.fps, cameras, tuple(found), files)
 
 
-def check_counts(files: LeRobotFiles) -> None:
-    """Raises VineError when info.json and meta/episodes disagree about how much there is."""
-    where = str(files.root / "meta/info.json")
-    held = {"total_episodes": len(files.episodes), "total_frames": sum(e.length for e in files.episodes)}
-    for field, count in held.items():
-        said = files.info.get(field)
-        if said is not None and said != count:
+def check_files(files: LeRobotFiles) -> None:
+    """Raises VineError at the first wrong count, column type, timestamp or missing video."""
+    check_counts(files)
+    for path in sorted({e.data_file for e in files.episodes}):
+        check_types(files, path)
+        table = read_columns(path, ["timestamp", "frame_index", "episode_index"])
+        time, frame, episode = (column.to_numpy() for column in table.columns)
+        away = off_grid(time, frame, files.fps)
+        if away.any():
+            raise off_grid_error(away, episode, path)
+    for path in sorted({video for e in files.episodes for video, _ in e.videos.values()}):
+        if not path.is_file():
             raise VineError(
-                f"{said} in info.json, {count} in meta/episodes",
-                where=f"{where}, field {field}",
-                mend="the files are not of one version: copy the dataset again",
+                "video is missing", where=str(path), mend="copy it from the source of the dataset"
             )
-    if [e.index for e in files.episodes] != list(range(len(files.episodes))):
-        raise VineError(
-            "episodes are not numbered from 0", where=f"{files.root}/meta/episodes, column episode_index"
-        )
 
 
 def camera_roles(keys: Sequence[str], root: Path) -> dict[str, str]:

@@ -38,6 +38,7 @@ from vine_vla.options import (
     Segment,
     Split,
     Subgoal,
+    check_subgoal,
 )
 
 VERSION = 1
@@ -156,13 +157,14 @@ def write_demonstrations(root: Path, demonstrations: Sequence[Demonstration]) ->
 
 
 def read_demonstrations(
-    root: Path, lengths: Mapping[int, int], instructions: Mapping[int, str]
+    root: Path, lengths: Mapping[int, int], instructions: Mapping[int, str], schema: Schema
 ) -> list[Demonstration]:
     """The demonstrations in order of `episode_index`.
 
     Args:
         root: dataset folder.
         lengths, instructions: episode_index -> frames and task text, from LeRobot's own files.
+        schema: vocabulary that the subgoals must fit.
 
     Raises:
         VineError: a sidecar is damaged, or disagrees with the dataset.
@@ -184,26 +186,24 @@ def read_demonstrations(
     for row in sorted(rows, key=lambda r: r["episode_index"]):
         name, index, source = row["episode_id"], row["episode_index"], row["outcome_source"]
         at = f"{where}, episode {name}"
-        found.append(
-            Demonstration(
-                episode_id=name,
-                episode_index=index,
-                instruction=instructions.get(index, ""),
-                length=lengths[index],
-                outcome=_word(EpisodeOutcome, row["outcome"], f"{at}, column outcome"),
-                outcome_source=_word(OutcomeSource, source, f"{at}, column outcome_source")
-                if source
-                else None,
-                segments=tuple(sorted(segments.get(name, []), key=lambda s: s.start)),
-                graphs=dict(sorted(graphs.get(name, {}).items())),
-                onset_frame=row["onset_frame"],
-                failure_kind=row["failure_kind"],
-                scene=row["scene"],
-                seed=row["seed"],
-                collector=_word(Collector, row["collector"] or "operator", f"{at}, column collector"),
-                split=_word(Split, row["split"] or "train", f"{at}, column split"),
-            )
+        demonstration = Demonstration(
+            episode_id=name,
+            episode_index=index,
+            instruction=instructions.get(index, ""),
+            length=lengths[index],
+            outcome=_word(EpisodeOutcome, row["outcome"], f"{at}, column outcome"),
+            outcome_source=_word(OutcomeSource, source, f"{at}, column outcome_source") if source else None,
+            segments=tuple(sorted(segments.get(name, []), key=lambda s: s.start)),
+            graphs=dict(sorted(graphs.get(name, {}).items())),
+            onset_frame=row["onset_frame"],
+            failure_kind=row["failure_kind"],
+            scene=row["scene"],
+            seed=row["seed"],
+            collector=_word(Collector, row["collector"] or "operator", f"{at}, column collector"),
+            split=_word(Split, row["split"] or "train", f"{at}, column split"),
         )
+        _check_subgoals(demonstration, schema, str(root / SEGMENTS))
+        found.append(demonstration)
     return found
 
 
@@ -344,6 +344,19 @@ def _read_graphs(root: Path, known: set[str]) -> dict[str, dict[int, SceneGraph]
         except VineError as error:
             raise VineError(error.what, where=f"{path}, row {number}, column graph, {error.where}") from error
     return found
+
+
+def _check_subgoals(d: Demonstration, schema: Schema, path: str) -> None:
+    """Raises VineError for a verb or argument that the schema or the scene does not know."""
+    for segment in d.segments:
+        where = f"{path}, episode {d.episode_id}, frame {segment.start}, column verb"
+        try:
+            if segment.start in d.graphs:
+                check_subgoal(segment.subgoal, d.graphs[segment.start], schema)
+            elif len(schema.verb(segment.subgoal.verb).arguments) != len(segment.subgoal.args):
+                raise VineError(f"subgoal {segment.subgoal} has a wrong number of arguments")
+        except VineError as error:
+            raise VineError(f"unknown subgoal: {error.what}", where=where, mend=error.mend) from error
 
 
 def _check_known(name: str, known: set[str], where: str) -> None:

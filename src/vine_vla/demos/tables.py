@@ -7,7 +7,7 @@ used for reading; a test compares what is read here with what `LeRobotDataset` g
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,71 @@ def _episode(root: Path, info: Mapping[str, Any], cameras: Sequence[str], row: d
     )
 
 
+TOLERANCE = 1e-4
+"""LeRobot's own tolerance of timestamps, in seconds."""
+
+
+def check_counts(files: LeRobotFiles) -> None:
+    """Raises VineError when info.json and meta/episodes disagree about how much there is."""
+    where = str(files.root / "meta/info.json")
+    held = {"total_episodes": len(files.episodes), "total_frames": sum(e.length for e in files.episodes)}
+    for field, count in held.items():
+        said = files.info.get(field)
+        if said is not None and said != count:
+            raise VineError(
+                f"{said} in info.json, {count} in meta/episodes",
+                where=f"{where}, field {field}",
+                mend="the files are not of one version: copy the dataset again",
+            )
+    if [e.index for e in files.episodes] != list(range(len(files.episodes))):
+        raise VineError(
+            "episodes are not numbered from 0", where=f"{files.root}/meta/episodes, column episode_index"
+        )
+
+
+_ARROW_NAMES = {"float": "float32", "double": "float64", "halffloat": "float16"}
+
+
+def check_types(files: LeRobotFiles, path: Path) -> None:
+    """Raises VineError unless the columns of a data file have the types that info.json declares."""
+    schema = read_schema(path)
+    for name, feature in files.features.items():
+        if feature["dtype"] in ("video", "image", "language"):
+            continue
+        if name not in schema.names:
+            raise VineError(f"column {name} is missing", where=str(path))
+        kind = schema.field(name).type
+        while isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)):
+            kind = kind.value_type
+        if isinstance(kind, pa.BaseExtensionType):  # tensors of LeRobot's `datasets`
+            continue
+        held = _ARROW_NAMES.get(str(kind), str(kind))
+        if held.removeprefix("large_") != feature["dtype"]:
+            raise VineError(
+                f"{name} is {held}, info.json says {feature['dtype']}",
+                where=f"{path}, column {name}",
+                mend="write the column with the type that is declared",
+            )
+
+
+def off_grid(time: NDArray[Any], frame: NDArray[Any], fps: float) -> NDArray[np.float64]:
+    """How far each timestamp is from frame / fps, in seconds; 0 within LeRobot's tolerance. [N]"""
+    away = np.abs(time.astype(np.float64) - frame / fps)
+    grain = np.spacing(np.abs(time).astype(np.float32)).astype(np.float64)  # what float32 cannot resolve
+    return np.where(away > TOLERANCE + grain, away, 0.0)
+
+
+def off_grid_error(away: NDArray[np.float64], episode: NDArray[Any], path: Path) -> VineError:
+    """The error for timestamps off the grid, as `off_grid` found them."""
+    wrong = np.unique(episode[away > 0])
+    return VineError(
+        f"timestamps are up to {away.max():.3g} s off frame_index / fps in {len(wrong)} episodes, so that"
+        " LeRobot would fetch wrong images or none",
+        where=f"{path}, column timestamp, episode {wrong[0]}",
+        mend="if the video has one frame a row, set timestamp to frame_index / fps",
+    )
+
+
 class FrameTable:
     """Columns of the frame table, read once a file and kept; large columns only when asked for.
 
@@ -205,14 +270,23 @@ class FrameTable:
         return to_matrix(self._rows[episode][name])
 
 
+def read_schema(path: Path) -> pa.Schema:
+    """Columns of a parquet file; VineError when it cannot be read."""
+    return _reading(path, lambda: pq.read_schema(path))
+
+
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
     """Some columns of a parquet file; VineError naming file and column."""
+    present = read_schema(path).names
+    for column in columns:
+        if column not in present:
+            raise VineError(f"column {column} is missing", where=str(path))
+    return _reading(path, lambda: pq.read_table(path, columns=list(columns), partitioning=None))
+
+
+def _reading[T](path: Path, read: Callable[[], T]) -> T:
     try:
-        present = pq.read_schema(path).names
-        for column in columns:
-            if column not in present:
-                raise VineError(f"column {column} is missing", where=str(path))
-        return pq.read_table(path, columns=list(columns), partitioning=None)
+        return read()
     except FileNotFoundError as error:
         raise VineError("file is missing", where=str(path)) from error
     except (OSError, pa.ArrowException) as error:

@@ -1,0 +1,74 @@
+"""Add outcomes, segments and boxes to a LeRobot dataset, as sidecar files only.
+
+The dataset's own files are never changed. Annotating again adds to what is there: a new label replaces the
+old one of the same kind.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of `vine annotate`."""
+
+    path: tyro.conf.Positional[Path]
+    """Root folder of the dataset (the one with meta/info.json)."""
+    labels: Path | None = None
+    """JSON lines, one an episode: episode_index, success (true, false, null), grasp_attempts (close_frame,
+    open_frame, outcome)."""
+    outcomes: Path | None = None
+    """CSV with the columns episode (index or id) and outcome (success, failure, truncated, unknown)."""
+    segments: Literal["gripper", "task", "language", "sarm"] | None = None
+    """Cut the episodes at gripper changes, per-frame task texts, LeRobot 0.6 subtasks or SARM columns."""
+    boxes: Path | None = None
+    """JSON lines, one a frame: episode_index, frame_index, camera, image_size, objects (label, pixel box)."""
+    out: Path | None = None
+    """Leave the source alone and make a dataset here that links to its frames; needed if it is read-only."""
+    source: Literal["human", "operator", "model", "simulator"] = "human"
+    """Who judged."""
+    grasped: str | None = None
+    """Class that grasp attempts take hold of; default: the one that boxes mark as held, else `object`."""
+    gripper_dimension: int | None = None
+    """Dimension of the action that drives the gripper, from 0; default: the one whose name says gripper."""
+    gripper_closed: Literal["high", "low"] = "high"
+    """Whether the gripper is closed at high or at low values of that dimension."""
+    calibration_share: float = 0.15
+    """Share of the episodes kept for calibration, in [0, 1]; for a dataset without sidecars."""
+
+
+def run(config: Config) -> int:
+    """Annotate and say what there is now."""
+    from vine_vla.demos.annotation import Sources, annotate
+    from vine_vla.errors import VineError
+    from vine_vla.options import OutcomeSource
+
+    if not (config.labels or config.outcomes or config.segments or config.boxes):
+        raise VineError("nothing to add", mend="give --labels, --outcomes, --segments or --boxes")
+    sources = Sources(
+        labels=config.labels,
+        outcomes=config.outcomes,
+        boxes=config.boxes,
+        segments=config.segments,
+        judge=OutcomeSource(config.source),
+        grasped=config.grasped,
+        gripper_dimension=config.gripper_dimension,
+        gripper_closed_is_high=config.gripper_closed == "high",
+        calibration_share=config.calibration_share,
+    )
+    dataset = annotate(config.path, sources, config.out)
+    outcomes: dict[str, int] = {}
+    for d in dataset.demonstrations:
+        outcomes[d.outcome.value] = outcomes.get(d.outcome.value, 0) + 1
+    segments = sum(len(d.segments) for d in dataset.demonstrations)
+    graphs = sum(len(d.graphs) for d in dataset.demonstrations)
+    counted = ", ".join(f"{n} {name}" for name, n in sorted(outcomes.items()))
+    print(f"{len(dataset.demonstrations)} episodes: {counted}; {segments} segments, {graphs} scene graphs")
+    print(f"sidecars written to {dataset.root / 'meta'}", file=sys.stderr)
+    if config.out is not None:
+        print(f"{config.path} is unchanged; {config.out} links to its data and videos", file=sys.stderr)
+    return 0

@@ -1,0 +1,434 @@
+"""Annotation: outcomes, segments and boxes for a dataset that came without, as sidecars only.
+
+The source's own files are never touched. Sources of labels:
+
+- labels (`labels.jsonl`): one JSON object an episode: `episode_index`, `success` (true, false, null),
+  optionally `length` (checked), `failure_kind` or `final_state`, and `grasp_attempts` with `close_frame`,
+  `open_frame` and `outcome` (`success`, or `missed`, `regrasp_in_place` for an attempt that failed);
+- outcomes (CSV): columns `episode` (index or id) and `outcome`;
+- segments: cut by `segmentation`;
+- boxes (JSONL): one object a frame: `episode_index`, `frame_index`, `camera` (feature key or role),
+  `image_size`, `objects` with `label`, `box` in pixels and optionally `held`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vine_vla.demos import sidecars
+from vine_vla.demos.dataset import DemoDataset, open_dataset
+from vine_vla.demos.labels import as_outcome
+from vine_vla.demos.segmentation import (
+    Cut,
+    Kind,
+    cut_by_gripper,
+    cut_by_language,
+    cut_by_sarm,
+    cut_by_task,
+    segments_of,
+    verb_name,
+    verbs_of,
+)
+from vine_vla.demos.splits import CALIBRATION_SHARE, calibration_split
+from vine_vla.demos.staging import BoxTable
+from vine_vla.errors import VineError
+from vine_vla.graph import NAME, Box, SceneGraph, SceneObject, Schema, Verb
+from vine_vla.identity import assign_ids, match_identity
+from vine_vla.options import EpisodeOutcome, Outcome, OutcomeSource, Segment, Subgoal
+from vine_vla.relations import GRIP, GRIPPER, HOLDING, PREDICATES, with_relations
+
+GRIPS = ("open", "holding", "empty")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where labels come from; None leaves that kind as it is.
+
+    Args:
+        labels, outcomes, boxes: files. segments: how to cut.
+        judge: who made the labels.
+        grasped: class that grasp attempts take hold of; default the one that boxes mark as held.
+        gripper_dimension, gripper_closed_is_high: see `segmentation.cut_by_gripper`.
+        calibration_share: of the episodes of a dataset that has no sidecars yet.
+    """
+
+    labels: Path | None = None
+    outcomes: Path | None = None
+    boxes: Path | None = None
+    segments: Kind | None = None
+    judge: OutcomeSource = OutcomeSource.HUMAN
+    grasped: str | None = None
+    gripper_dimension: int | None = None
+    gripper_closed_is_high: bool = True
+    calibration_share: float = CALIBRATION_SHARE
+
+
+def annotate(path: Path, sources: Sources, out: Path | None = None) -> DemoDataset:
+    """Add sidecars to the dataset at `path`, keeping those it has.
+
+    Args:
+        path: LeRobot v3 dataset.
+        sources: labels.
+        out: leave `path` alone and make this dataset: its own `meta/`, with `data` and `videos` linked to the
+            source. Needed when the source is read-only.
+
+    Returns:
+        The annotated dataset.
+
+    Raises:
+        VineError: labels that are malformed or do not fit the dataset; nothing is written then.
+    """
+    dataset = open_dataset(path)
+    work = _Annotation(dataset)
+    if not sidecars.has_sidecars(path):
+        work.assign_splits(sources.calibration_share)
+    if sources.boxes is not None:
+        work.add_boxes(sources.boxes)
+    if sources.outcomes is not None:
+        work.add_outcomes(sources.outcomes, sources.judge)
+    if sources.labels is not None:
+        work.add_labels(sources.labels, sources.judge)
+    if sources.segments is not None:
+        work.add_segments(sources)
+    if (
+        sources.labels is not None
+    ):  # judged attempts count more than cuts, and inferred outcomes need the labels
+        work.add_attempts(sources)
+    root = _target(path, out)
+    work.write(root)
+    return open_dataset(root)
+
+
+def _target(path: Path, out: Path | None) -> Path:
+    if out is None:
+        if not os.access(path / "meta", os.W_OK):
+            raise VineError("source is read-only", where=str(path / "meta"), mend="name a folder by --out")
+        return path
+    if out.exists() and any(out.iterdir()) and not (out / "meta/info.json").is_file():
+        raise VineError("exists and is no dataset", where=str(out), mend="choose another folder for --out")
+    if out.resolve() == path.resolve():
+        return path
+    (out / "meta").mkdir(parents=True, exist_ok=True)
+    for name in ("data", "videos", "images"):
+        link = out / name
+        if (path / name).exists() and not link.is_symlink():
+            if link.exists():
+                raise VineError(
+                    "exists and is no link", where=str(link), mend="choose another folder for --out"
+                )
+            link.symlink_to((path / name).resolve(), target_is_directory=True)
+    for file in (path / "meta").rglob("*"):
+        if file.is_file():
+            copy = out / file.relative_to(path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)  # not its mode: the source may be read-only
+    return out
+
+
+class _Annotation:
+    """The labels of one dataset while they are put together."""
+
+    def __init__(self, dataset: DemoDataset) -> None:
+        self.dataset = dataset
+        self.schema = dataset.schema
+        self.demonstrations = list(dataset.demonstrations)
+        self.boxes = {d.episode_id: dataset.box_table(d.episode_index) for d in self.demonstrations}
+        self.held_classes: set[str] = set()
+
+    def assign_splits(self, share: float) -> None:
+        for d in list(self.demonstrations):
+            self._replace(d.episode_index, split=calibration_split(d.episode_id, share))
+
+    def add_outcomes(self, path: Path, judge: OutcomeSource) -> None:
+        for line, row in _csv_rows(path, ("episode", "outcome")):
+            where = f"{path}, line {line}"
+            text = (row["episode"] or "").strip()
+            ids = {d.episode_id: d.episode_index for d in self.demonstrations}
+            index = ids.get(text, int(text) if text.isdigit() else -1)
+            self._set_outcome(
+                self._checked(index, text, f"{where}, field episode"), row["outcome"], judge, where
+            )
+
+    def add_labels(self, path: Path, judge: OutcomeSource) -> None:
+        """Outcomes of whole episodes."""
+        for line, row in _json_rows(path):
+            where = f"{path}, line {line}"
+            index = self._episode_of(row, where)
+            if "success" in row:
+                kind = row.get("failure_kind") or row.get("final_state")
+                self._set_outcome(index, row["success"], judge, where, failure_kind=kind)
+
+    def add_attempts(self, sources: Sources) -> None:
+        """Grasp attempts of the labels as segments; they replace an episode's other segments."""
+        assert sources.labels is not None
+        found: dict[int, list[Segment]] = {}
+        grasped = self._grasped_class(sources)
+        for line, row in _json_rows(sources.labels):
+            where = f"{sources.labels}, line {line}"
+            if "grasp_attempts" not in row:
+                continue
+            index = self._episode_of(row, where)
+            found[index] = [
+                self._attempt(a, index, grasped, sources.judge, f"{where}, field grasp_attempts")
+                for a in _list(row["grasp_attempts"], f"{where}, field grasp_attempts")
+            ]
+        if not found:
+            return
+        verb = Verb("grasp", (grasped,), "grasp {0}")
+        classes = (*self.schema.classes, *(() if grasped in self.schema.classes else (grasped,)))
+        self._extend(classes=classes, verbs=(verb,))
+        for index, segments in found.items():
+            self._replace(index, segments=tuple(sorted(segments, key=lambda s: s.start)))
+
+    def _grasped_class(self, sources: Sources) -> str:
+        if sources.grasped is not None:
+            return sources.grasped
+        return next(iter(self.held_classes)) if len(self.held_classes) == 1 else "object"
+
+    def _attempt(self, data: Any, index: int, grasped: str, judge: OutcomeSource, where: str) -> Segment:
+        length = self.demonstrations[index].length
+        try:
+            start, end, word = data["close_frame"], data["open_frame"], data["outcome"]
+        except (KeyError, TypeError) as error:
+            raise VineError(f"an attempt lacks {error}", where=where) from error
+        end = length if end is None else end
+        if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start < end <= length:
+            raise VineError(f"frames {start} to {end} of an episode of {length}", where=where)
+        outcome = {"success": Outcome.REACHED, "reached": Outcome.REACHED, "dead": Outcome.DEAD}.get(word)
+        if word is None or word in ("unknown", "undecided"):
+            outcome = Outcome.CENSORED
+        return Segment(
+            start,
+            end,
+            Subgoal("grasp", (grasped,)),
+            f"grasp the {grasped.replace('_', ' ')}",
+            outcome or Outcome.SLIPPED,
+            judge,
+        )
+
+    def add_segments(self, sources: Sources) -> None:
+        files, kind = self.dataset.files, sources.segments
+        cutters: dict[Kind, Callable[[], dict[int, list[Cut]]]] = {
+            "gripper": lambda: cut_by_gripper(
+                files, sources.gripper_dimension, sources.gripper_closed_is_high
+            ),
+            "task": lambda: cut_by_task(files),
+            "language": lambda: cut_by_language(files),
+            "sarm": lambda: cut_by_sarm(files),
+        }
+        assert kind is not None
+        cuts = cutters[kind]()
+        if not any(cuts.values()):
+            raise VineError(f"no {kind} subtasks in the dataset", where=str(self.dataset.root))
+        self._extend(verbs=verbs_of(cuts))
+        for d in list(self.demonstrations):
+            found = segments_of(cuts[d.episode_index], kind, d.outcome, sources.judge)
+            self._replace(d.episode_index, segments=found)
+
+    def add_boxes(self, path: Path) -> None:
+        """Boxes, and a scene graph a frame from the boxes of all its cameras."""
+        frames: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+        for line, row in _json_rows(path):
+            where = f"{path}, line {line}"
+            index = self._episode_of(row, where)
+            frame, role = row.get("frame_index"), self._role(row.get("camera"), where)
+            if not isinstance(frame, int) or not 0 <= frame < self.demonstrations[index].length:
+                raise VineError(
+                    f"frame {frame!r} of {self.demonstrations[index].length}", where=f"{where}, frame_index"
+                )
+            frames[index, frame][role] = [
+                self._object(o, role, row, where) for o in _list(row.get("objects"), where)
+            ]
+        labels = {o["label"] for found in frames.values() for some in found.values() for o in some}
+        classes = (*self.schema.classes, *sorted(labels - set(self.schema.classes)))
+        grip = {GRIP: GRIPS} if GRIPPER in classes and GRIP not in self.schema.attributes else {}
+        self._extend(classes=classes, attributes=grip, predicates=PREDICATES)
+        earlier: dict[int, SceneGraph] = {}
+        tables: dict[int, list[tuple[int, str, str, Box]]] = defaultdict(list)
+        for (index, frame), cameras in sorted(frames.items()):
+            graph = self._graph(cameras, earlier.get(index))
+            earlier[index] = earlier.get(index, graph)
+            self._replace(index, graphs={**self.demonstrations[index].graphs, frame: graph})
+            tables[index] += [(frame, r, o.id, box) for o in graph.objects for r, box in o.boxes.items()]
+        for index, rows in tables.items():
+            self.boxes[self.demonstrations[index].episode_id] = self._table(rows)
+
+    def _object(self, data: Any, role: str, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+        try:
+            label, corners, size = str(data["label"]), [float(v) for v in data["box"]], row["image_size"]
+            box = Box.from_pixels(*corners, size=(int(size[0]), int(size[1])))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise VineError(f"malformed object: {error!r}", where=f"{where}, field objects") from error
+        except VineError as error:
+            raise VineError(error.what, where=f"{where}, field box") from error
+        if not NAME.fullmatch(label):
+            raise VineError(
+                f"malformed label {label!r}", where=f"{where}, field label", mend="use a-z, 0-9 and _"
+            )
+        if data.get("held"):
+            self.held_classes.add(label)
+        return {"label": label, "box": box, "role": role, "held": bool(data.get("held"))}
+
+    def _graph(self, cameras: Mapping[str, list[dict[str, Any]]], earlier: SceneGraph | None) -> SceneGraph:
+        """One graph of a frame: objects of a class are matched over the cameras, left to right."""
+        items: dict[tuple[str, int], dict[str, Box]] = defaultdict(dict)
+        for role, objects in cameras.items():
+            seen: dict[str, int] = defaultdict(int)
+            for o in sorted(objects, key=lambda o: o["box"].center[0]):
+                items[o["label"], seen[o["label"]]][role] = o["box"]
+                seen[o["label"]] += 1
+        holding = any(o["held"] for objects in cameras.values() for o in objects)
+        objects = [
+            SceneObject(f"{cls}_{number}", cls, boxes, {GRIP: HOLDING} if cls == GRIPPER and holding else {})
+            for (cls, number), boxes in items.items()
+        ]
+        camera = self.schema.cameras[0]
+        if earlier is None:
+            named = assign_ids(objects, camera)
+        else:
+            # Ids are kept; what is not seen in this frame is not part of its annotation.
+            matched = match_identity(objects, earlier)
+            present = [o.boxes for o in objects]
+            named = tuple(o for o in matched if any(o.boxes == boxes for boxes in present))
+        return with_relations(SceneGraph(named), camera, self.schema.predicates)
+
+    def _table(self, rows: list[tuple[int, str, str, Box]]) -> BoxTable:
+        names = tuple(dict.fromkeys(r[2] for r in rows))
+        return BoxTable(
+            np.array([r[0] for r in rows], np.int32),
+            np.array([self.schema.cameras.index(r[1]) for r in rows], np.int32),
+            np.array([names.index(r[2]) for r in rows], np.int32),
+            np.array([r[3] for r in rows], np.float32),
+            names,
+        )
+
+    def _role(self, camera: Any, where: str) -> str:
+        for role, key in self.dataset.cameras.items():
+            if camera in (role, key):
+                return role
+        known = ", ".join(self.dataset.cameras.values())
+        raise VineError(
+            f"unknown camera {camera!r}", where=f"{where}, field camera", mend=f"cameras: {known}"
+        )
+
+    def _episode_of(self, row: Mapping[str, Any], where: str) -> int:
+        index = self._checked(
+            row.get("episode_index"), row.get("episode_index"), f"{where}, field episode_index"
+        )
+        said, held = row.get("length"), self.demonstrations[index].length
+        if said is not None and said != held:
+            raise VineError(
+                f"length {said}, the dataset's episode {index} has {held} frames",
+                where=f"{where}, field length",
+                mend="the labels belong to another version of the dataset",
+            )
+        return index
+
+    def _checked(self, index: Any, shown: Any, where: str) -> int:
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(self.demonstrations):
+            raise VineError(f"no episode {shown!r} among {len(self.demonstrations)}", where=where)
+        return index
+
+    def _set_outcome(
+        self, index: int, value: Any, judge: OutcomeSource, where: str, failure_kind: Any = None
+    ) -> None:
+        try:
+            outcome = as_outcome(value)
+        except ValueError as error:
+            raise VineError(
+                str(error), where=where, mend=f"use {', '.join(EpisodeOutcome)}, true, false or null"
+            ) from error
+        failed = outcome is EpisodeOutcome.FAILURE
+        self._replace(
+            index,
+            outcome=outcome,
+            outcome_source=None if outcome is EpisodeOutcome.UNKNOWN else judge,
+            failure_kind=verb_name(str(failure_kind)) if failed and failure_kind else None,
+        )
+
+    def _replace(self, index: int, **changes: Any) -> None:
+        self.demonstrations[index] = replace(self.demonstrations[index], **changes)
+
+    def _extend(
+        self,
+        classes: tuple[str, ...] | None = None,
+        attributes: Mapping[str, tuple[str, ...]] | None = None,
+        predicates: tuple[str, ...] = (),
+        verbs: tuple[Verb, ...] = (),
+    ) -> None:
+        """Add words to the schema; a verb of the same name is replaced."""
+        old = self.schema
+        fresh = {v.name for v in verbs}
+        self.schema = Schema(
+            classes if classes is not None else old.classes,
+            {**old.attributes, **(attributes or {})},
+            (*old.predicates, *(p for p in predicates if p not in old.predicates)),
+            (*(v for v in old.verbs if v.name not in fresh), *verbs),
+            old.cameras,
+            old.describing,
+        )
+
+    def write(self, root: Path) -> None:
+        """Write the sidecars; `vine.json` last, so that an interrupted run leaves none or all."""
+        used = {s.subgoal.verb for d in self.demonstrations for s in d.segments}
+        kept = sidecars.read_info(root) if sidecars.has_sidecars(root) else None
+        known = {v.name for v in kept.schema.verbs} if kept else set()
+        verbs = tuple(v for v in self.schema.verbs if v.name in used | known)
+        schema = replace(self.schema, verbs=verbs)
+        sidecars.write_demonstrations(root, self.demonstrations)
+        sidecars.write_boxes(root, self.boxes.items(), schema.cameras)
+        info = sidecars.SidecarInfo(schema, self.dataset.cameras, kept.assembled if kept else False)
+        sidecars.write_info(root, info)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of a JSONL file."""
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise VineError(f"no JSON: {error}", where=f"{path}, line {number}") from error
+        if not isinstance(row, dict):
+            raise VineError("no JSON object", where=f"{path}, line {number}")
+        if "episode_index" not in row and "episode" in row:
+            row["episode_index"] = row["episode"]
+        if "frame_index" not in row and "frame" in row:
+            row["frame_index"] = row["frame"]
+        yield number, row
+
+
+def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and row of a CSV file with a header."""
+    reader = csv.DictReader(_lines(path))
+    for column in columns:
+        if column not in (reader.fieldnames or ()):
+            raise VineError(
+                f"column {column} is missing", where=str(path), mend=f"header: {','.join(columns)}"
+            )
+    for row in reader:
+        yield reader.line_num, row
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise VineError(f"cannot be read: {error}", where=str(path)) from error
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise VineError(f"expected a list, got {value!r}", where=where)
+    return value
