@@ -27,7 +27,7 @@ Schema, version 1. Probabilities are in [0, 1] and rounded to 6 digits; nothing 
               "visits": int, "prior": float, "support": float,
               "pruned": null | {"code": "below_tau", "reason": str},
               "children": {"reached": id | null, "slipped": id | null},   # null: not expanded
-              "value_after": {"reached": float, "slipped": float}}        # V used, of the child or else of the model
+              "value_after": {"reached": float, "slipped": float}}        # V used, of child or model
 """
 
 from __future__ import annotations

@@ -1,0 +1,128 @@
+"""Plan from images: scene graph, ranked subgoals with feasibility, and what was cut and why.
+
+Exit code 0 with a plan, 1 when the answer is "no" (`infeasible`, `unsupported`), 2 for bad input. The whole
+search tree goes to a JSON file, which `vine report` can draw.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from vine_vla.errors import VineError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vine_vla.graph import Schema
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of `vine plan`."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a trained System 2."""
+    instruction: str
+    """The task text."""
+    image: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """CAMERA=FILE, once for each camera role, e.g. --image front=a.png --image wrist=b.png."""
+    proprioception: Path | None = None
+    """JSON file with the robot's state as a list of numbers, as in the dataset's observation.state."""
+    planner: Literal["tree", "greedy", "exhaustive", "imitate"] = "tree"
+    """How to search."""
+    budget: int | None = None
+    """Subgoals that may be executed; default: twice the median of successful demonstrations."""
+    expansions: int = 64
+    """Nodes that the tree search expands."""
+    seconds: float | None = None
+    """Time for the search, in seconds; default: no limit."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = field(default=Path("tree.json"))
+    """Where the search tree goes, as JSON."""
+    json: bool = False
+    """Print the tree instead of the text."""
+
+
+def run(config: Config) -> int:
+    """Perceive, plan, print, and write the tree."""
+    from vine_vla.cli._plan_text import plan_lines
+    from vine_vla.protocols import Observation, PlanStatus
+    from vine_vla.search import SearchConfig, make_planner, save_trace
+    from vine_vla.system2 import load_system2
+
+    settings = SearchConfig(expansions=config.expansions, seconds=config.seconds)
+    if config.budget is not None and config.budget < 0:
+        raise VineError(f"budget is {config.budget}", where="--budget", mend="use 0 or more")
+    model = load_system2(config.run)
+    images = read_images(config.image, model.schema)
+    observation = Observation(images, read_proprioception(config.proprioception))
+    graph = model.perceive(observation, config.instruction)
+    budget = model.budget if config.budget is None else config.budget
+    plan = make_planner(config.planner, model, settings).plan(graph, config.instruction, budget, seed=0)
+    save_trace(config.out, plan.tree)
+    if config.json:
+        print(json.dumps(plan.tree))
+    else:
+        print("\n".join(plan_lines(graph, plan)))
+    print(f"tree: {config.out}", file=sys.stderr)
+    return 0 if plan.status is PlanStatus.PLANNED else 1
+
+
+def read_images(pairs: tuple[str, ...], schema: Schema) -> dict[str, NDArray[np.uint8]]:
+    """The images given as CAMERA=FILE, one for each camera of `schema`; uint8 [height, width, 3].
+
+    Raises:
+        VineError: a camera is unknown, missing or given twice, or a file is no image.
+    """
+    import numpy as np
+    from PIL import Image
+
+    wanted = " ".join(f"--image {camera}=FILE" for camera in schema.cameras)
+    images: dict[str, NDArray[np.uint8]] = {}
+    for pair in pairs:
+        camera, equals, file = pair.partition("=")
+        if not equals or camera not in schema.cameras:
+            raise VineError(f"{pair!r} names no camera of the model", where="--image", mend=f"give {wanted}")
+        if camera in images:
+            raise VineError(f"camera {camera} is given twice", where="--image", mend=f"give {wanted}")
+        try:
+            with Image.open(file) as image:
+                images[camera] = np.asarray(image.convert("RGB"))
+        except OSError as error:
+            raise VineError(f"cannot read the image: {error}", where=f"--image {pair}") from error
+    missing = [camera for camera in schema.cameras if camera not in images]
+    if missing:
+        raise VineError(f"no image of {', '.join(missing)}", where="--image", mend=f"give {wanted}")
+    return images
+
+
+def read_proprioception(file: Path | None) -> NDArray[np.float32]:
+    """The robot's state from a JSON list; float32 [P].
+
+    Raises:
+        VineError: no file (a made-up state would tell the model a wrong grip), or no list of numbers.
+    """
+    import numpy as np
+
+    where = f"--proprioception {file}"
+    if file is None:
+        raise VineError(
+            "the robot's state is missing",
+            where="--proprioception",
+            mend="give a JSON file with the dataset's observation.state at this moment, e.g. [0.1, 0.2, ...]",
+        )
+    try:
+        state = np.array(json.loads(file.read_text(encoding="utf-8")), np.float32)
+    except OSError as error:
+        raise VineError(f"cannot read the state: {error.strerror}", where=where) from error
+    except (ValueError, TypeError) as error:
+        raise VineError(f"not a JSON list of numbers: {error}", where=where) from error
+    if state.ndim != 1 or not len(state) or not np.isfinite(state).all():
+        raise VineError("not a flat list of finite numbers", where=where, mend="e.g. [0.1, 0.2, 0.3]")
+    return state
