@@ -1,7 +1,8 @@
 """A results directory made the real way: the paired runner over a small drawn world, with real searches.
 
-`DrawnWorld` is the line world of the agent's tests with cameras that show something; `HunchModel` is its model with
-members that are each somewhat wrong, so that intervals, cuts and reliability plots have something to say.
+`DrawnWorld` is the line world of the agent's tests with cameras that show something; `HunchModel` is its
+model with members that are each somewhat wrong, so that intervals, cuts and reliability plots have
+something to say.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Headless Chromium over its debugging pipe: real clicks and keys, console messages, screenshots. No package needed."""
+"""Headless Chromium over its debugging pipe: real clicks and keys, console messages, screenshots."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def find_chromium() -> str | None:
 
 
 class Page:
-    """One tab. `problems` collects console errors, exceptions, blocked loads and requests that leave the file."""
+    """One tab. `problems` collects console errors and warnings, exceptions, dialogs and blocked loads."""
 
     def __init__(self, send: int, receive: int) -> None:
         self._send, self._receive, self._buffer, self._count = send, receive, b"", 0

@@ -1,7 +1,8 @@
 """Write one self-contained HTML report of a results directory.
 
-Shows success with intervals, paired wins and losses, reliability of the predicted probabilities, filmstrips of
-episodes that VINE saved and lost, and the search tree behind a decision. The page needs no network.
+Shows success with intervals, paired wins and losses, reliability of the predicted probabilities,
+filmstrips of episodes that VINE saved and lost, and the search tree behind a decision. The page needs
+no network.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The section on probabilities: reliability per verb, scores beside the attainable ones, plans against episodes."""
+"""The section on probabilities: reliability per verb, scores beside the attainable, plans against episodes."""
 
 from __future__ import annotations
 
@@ -7,91 +7,74 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from vine_vla.report import charts
-from vine_vla.report.headline import Block, percent
+from vine_vla.evaluation.probes import pruning_table
+from vine_vla.evaluation.reliability import BINS, Ceiling, Scores, ceiling, reliability, score
+from vine_vla.report import charts, notes
+from vine_vla.report.headline import Block
 from vine_vla.report.inputs import Results
 from vine_vla.report.markup import Markup, element, join
-from vine_vla.report.reliability import Scores, reliability_bins, score
+from vine_vla.report.parts import note, percent, row_head, table
 
-EPISODE = ["task", "split", "scene", "arm", "training_seed"]
-SOURCES = {
-    "probe": "probes: subgoals drawn uniformly from the proposals",
-    "executed": "subgoals that the plan chose",
-}
+SCENE = ["task", "split", "scene"]
+SOURCES = {"probe": "probes, drawn uniformly from the proposals", "executed": "subgoals that the plan chose"}
 MIN_ROWS = 10
 """Fewer rows than this are counted but not drawn."""
+ROWS_PER_BIN = 15
+PLAN_PANELS = 6
 
 
 def sections(results: Results, found: Sequence[Block], resamples: int) -> list[Markup]:
     """Everything about predicted probabilities that the run recorded."""
-    parts = [
+    return [
         _subgoals(results.feasibility, found, resamples),
         _plans(results.episodes, found, resamples),
     ]
-    return [part for part in parts if part is not None]
 
 
 def _subgoals(rows: pd.DataFrame, found: Sequence[Block], resamples: int) -> Markup:
     if rows.empty:
-        return element("p", "This run recorded no predictions for single subgoals.", class_="note")
-    parts: list[Markup] = [element("h3", "One subgoal: P(goal or reached)")]
-    parts.append(
-        element(
-            "p",
-            "Predicted before the subgoal was executed, against what the simulator says came of it. This is the chance "
-            "of a single execution: neither V nor V_mu. Dots on the diagonal are right; bands resample whole episodes; "
-            "the bars below count rows. Probes judge the model; chosen subgoals are a selection of what looked best.",
-            class_="note",
-        )
-    )
+        return note("This run recorded no predictions for single subgoals.")
     main = found[0].main
     own = rows[rows["arm"] == main]
-    for source in [
-        s for s in (*SOURCES, *sorted(set(rows["source"]) - set(SOURCES))) if s in set(own["source"])
-    ]:
+    parts: list[Markup | None] = [element("h3", "One subgoal: P(goal or reached)"), note(notes.SUBGOALS)]
+    for source in [s for s in SOURCES if s in set(own["source"])]:
         part = own[own["source"] == source]
         splits = sorted(part["split"].unique())
         panels = [_panel(part, "all verbs", splits, resamples, "predicted", "reached")]
         verbs = sorted(part["verb"].unique())
         if len(verbs) > 1:
-            panels += [
-                _panel(part[part["verb"] == v], v, splits, resamples, "predicted", "reached") for v in verbs
-            ]
-        parts.append(element("h4", f"{main}, {SOURCES.get(source, source)}"))
+            each = [(verb, part[part["verb"] == verb]) for verb in verbs]
+            panels += [_panel(r, verb, splits, resamples, "predicted", "reached") for verb, r in each]
+        parts.append(element("h4", f"{main}, {SOURCES[source]}"))
         parts.append(charts.legend([(f"s{i}", split) for i, split in enumerate(splits)]))
-        parts.append(element("div", [p for p in panels if p], class_="panels"))
-    groups = rows.groupby(["arm", "source", "split"], sort=True)
-    table = {" · ".join(str(k) for k in key): _score(part, "predicted", "reached") for key, part in groups}
-    parts.append(_scores_table(table, "arm · source · split"))
+        parts.append(element("div", panels, class_="panels"))
+    rivals = {block.rival.b for block in found if block.rival}
+    scored = rows[(rows["source"] == "probe") | rows["arm"].isin({main, *rivals})]
+    groups = scored.groupby(["arm", "source", "split"], sort=True)
+    parts.append(_scores_table({_name(key): _score(r, "predicted", "reached") for key, r in groups}))
+    probes = rows[rows["source"] == "probe"]
+    parts += [_ceiling(probes[probes["arm"] == main], main), _pruning(probes)]
     return join(parts)
 
 
 def _plans(episodes: pd.DataFrame, found: Sequence[Block], resamples: int) -> Markup:
     rows = episodes[episodes["plan_p"].notna() & episodes["success"].notna()]
     if rows.empty:
-        return element("p", "No arm of this run gave a probability for its plan.", class_="note")
+        return note("No arm of this run gave a probability for its plan.")
     rows = rows.assign(arm=rows["label"], happened=rows["success"] == 1)
-    labels = [name for block in found for name in block.labels]
-    arms = [name for name in dict.fromkeys(labels) if name in set(rows["arm"])]
-    first = [name for name in dict.fromkeys([found[0].main, *arms])][:6]
+    labels = dict.fromkeys([found[0].main, *(name for block in found for name in block.labels)])
+    arms = [name for name in labels if name in set(rows["arm"])]
     splits = sorted(rows["split"].unique())
-    panels = [
-        _panel(rows[rows["arm"] == name], name, splits, resamples, "plan_p", "happened") for name in first
-    ]
+    each = [(name, rows[rows["arm"] == name]) for name in arms]
+    panels = [_panel(r, name, splits, resamples, "plan_p", "happened") for name, r in each[:PLAN_PANELS]]
     groups = rows.groupby(["arm", "split"], sort=False)
-    table = {" · ".join(str(k) for k in key): _score(part, "plan_p", "happened") for key, part in groups}
     return join(
         [
             element("h3", "A whole plan: V against the episode’s success"),
-            element(
-                "p",
-                "The first plan’s feasibility is V: P(goal before failure) if the best subgoal is taken from here on. "
-                "Replanning after a failure can lift success above it.",
-                class_="note",
-            ),
+            note(notes.PLANS),
             charts.legend([(f"s{i}", split) for i, split in enumerate(splits)]),
-            element("div", [p for p in panels if p], class_="panels"),
-            _scores_table(table, "arm · split"),
+            element("div", panels, class_="panels"),
+            _scores_table({_name(key): _score(r, "plan_p", "happened") for key, r in groups}),
         ]
     )
 
@@ -99,93 +82,117 @@ def _plans(episodes: pd.DataFrame, found: Sequence[Block], resamples: int) -> Ma
 def _panel(
     rows: pd.DataFrame, title: str, splits: Sequence[str], resamples: int, predicted: str, happened: str
 ) -> Markup:
-    series, counts = {}, []
+    """One reliability plot with a series a split."""
+    series: dict[str, list[charts.ReliabilityBin]] = {}
     for split in splits:
         part = rows[rows["split"] == split]
-        counts.append(f"{split} {len(part)}")
-        p, y, e = _arrays(part, predicted, happened)
-        series[split] = reliability_bins(p, y, e, resamples=resamples) if len(part) >= MIN_ROWS else []
-    drawn = any(series.values())
+        series[split] = []
+        if len(part) >= MIN_ROWS:
+            bins = int(np.clip(len(part) // ROWS_PER_BIN, 1, BINS))
+            made = reliability(*_arrays(part, predicted, happened), bins=bins, resamples=resamples)
+            series[split] = [
+                charts.ReliabilityBin(b.predicted, b.reached, b.low, b.high, b.n) for b in made.itertuples()
+            ]
+    counts = ", ".join(f"{split} {int((rows['split'] == split).sum())}" for split in splits)
     spoken = f"Reliability of {title}: " + "; ".join(
         f"{split}: " + ", ".join(f"predicted {b.predicted:.2f} observed {b.observed:.2f}" for b in bins)
         for split, bins in series.items()
         if bins
     )
-    body = (
-        charts.reliability_plot(series, spoken)
-        if drawn
-        else element("p", "too few rows to draw", class_="note")
-    )
-    said = element(
-        "figcaption",
-        element("b", title),
-        " · rows: ",
-        ", ".join(counts),
-        ". Across: predicted; up: observed.",
-    )
+    drawn = any(series.values())
+    body = charts.reliability_plot(series, spoken) if drawn else note("Too few rows to draw.")
+    said = element("figcaption", element("b", title), f" · rows: {counts}")
     return element("figure", body, said)
 
 
-def _scores_table(table: Mapping[str, Scores], what: str) -> Markup:
-    rows = []
-    for name, s in table.items():
-        within = s.ece <= s.ece_attainable + 0.05
-        rows.append(
-            element(
-                "tr",
-                element("th", name, scope="row"),
-                element("td", str(s.n), class_="n"),
-                element("td", str(s.episodes), class_="n"),
-                element("td", percent(s.rate), class_="n"),
-                element("td", _three(s.auroc), class_="n strong"),
-                element("td", f"{_three(s.auroc_low)} – {_three(s.auroc_high)}", class_="n"),
-                element("td", _three(s.auroc_attainable), class_="n faint"),
-                element("td", _three(s.ece), class_="n strong" + ("" if within else " bad")),
-                element(
-                    "td", f"{_three(s.ece_attainable)} (95 %: {_three(s.ece_perfect_high)})", class_="n faint"
-                ),
-                element("td", _three(s.brier), class_="n strong"),
-                element("td", _three(s.brier_attainable), class_="n faint"),
-                element("td", _three(s.log_loss), class_="n"),
-            )
-        )
+def _scores_table(scores: Mapping[str, Scores]) -> Markup:
     names = (
-        what,
+        "",
         "rows",
-        "episodes",
         "came true",
         "AUROC",
         "95 % interval",
-        "attainable",
         "ECE",
-        "perfect predictor",
+        "perfect (95 %)",
+        "Brier",
+        "base",
+        "log loss",
     )
-    names = (*names, "Brier", "attainable", "log loss")
-    head = element(
-        "tr", [element("th", n, scope="col", class_="n" if i else None) for i, n in enumerate(names)]
+    rows = [
+        (
+            row_head(name),
+            str(s.n),
+            percent(s.base),
+            element("b", _three(s.auroc)),
+            f"{_three(s.auroc_low)} to {_three(s.auroc_high)}",
+            element("b", _three(s.ece), class_="bad" if s.ece > s.ece_perfect + 0.05 else None),
+            f"{_three(s.ece_perfect)} ({_three(s.ece_perfect_95)})",
+            element("b", _three(s.brier)),
+            _three(s.brier_base),
+            _three(s.log_loss),
+        )
+        for name, s in scores.items()
+    ]
+    return join([table(names, rows, "Scores of the predicted probabilities"), note(notes.SCORES)])
+
+
+def _ceiling(probes: pd.DataFrame, main: str) -> Markup | None:
+    """What AUROC is attainable at all, if the probes were repeated."""
+    found = repeated(probes)
+    if found is None:
+        return None
+    reach = score(*_arrays(probes, "predicted", "reached"), resamples=0).auroc
+    first, second = sorted(found.share(reach))
+    text = notes.CEILING.format(
+        probes=found.probes,
+        repeats=found.repeats,
+        low=_three(found.left_out),
+        high=_three(found.plug_in),
+        main=main,
+        first=percent(first),
+        second=percent(second),
     )
-    note = element(
-        "p",
-        "“Attainable” is what these predictions would score if each were exactly right, so no predictor with this spread "
-        "does better at this n. An ECE more than 0.05 above a perfect predictor’s is set in red. AUROC near 0.5 with an "
-        "interval that covers it means: no ranking shown.",
-        class_="note",
-    )
+    return note(text)
+
+
+def repeated(probes: pd.DataFrame) -> Ceiling | None:
+    """The ceiling from probes executed equally often from the same state; None if none was repeated."""
+    keys = [*SCENE, "arm", "training_seed", "position", "subgoal", "predicted"]
+    outcomes = [group.to_numpy(float) for _, group in probes.groupby(keys)["reached"]]
+    if not outcomes:
+        return None
+    usual = int(np.median([len(o) for o in outcomes]))
+    kept = [o for o in outcomes if len(o) == usual]
+    return ceiling(np.stack(kept)) if usual >= 2 and len(kept) >= MIN_ROWS else None
+
+
+def _pruning(probes: pd.DataFrame) -> Markup | None:
+    """False cuts per arm and verb; None if no probe would have been cut."""
+    if not probes["pruned"].any():
+        return None
+    rows = []
+    for split, part in probes.groupby("split"):
+        for row in pruning_table(part).itertuples():
+            cells = (f"{row.n}", percent(row.cut), f"{row.reached}", element("b", percent(row.reached_cut)))
+            rows.append((row_head(f"{row.arm} · {row.verb} · {split}"), *cells))
+    names = ("arm · verb · split", "probes", "cut", "reached", "of these cut")
     return join(
-        [
-            element("div", element("table", element("thead", head), element("tbody", rows)), class_="scroll"),
-            note,
-        ]
+        [element("h4", "Pruning"), note(notes.PRUNING), table(names, rows, "Probes that pruning would cut")]
     )
 
 
 def _score(rows: pd.DataFrame, predicted: str, happened: str) -> Scores:
-    return score(*_arrays(rows, predicted, happened))
+    return score(*_arrays(rows, predicted, happened), resamples=200)
 
 
-def _arrays(rows: pd.DataFrame, predicted: str, happened: str):  # type: ignore[no-untyped-def]
-    codes = rows.groupby(EPISODE, sort=False).ngroup().to_numpy(np.int64)
-    return rows[predicted].to_numpy(float), rows[happened].to_numpy(bool), codes
+def _arrays(rows: pd.DataFrame, predicted: str, happened: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    """Predictions, outcomes and scenes, [n] each."""
+    scenes = rows.groupby(SCENE, sort=False).ngroup().to_numpy(np.int64)
+    return rows[predicted].to_numpy(float), rows[happened].to_numpy(float), scenes
+
+
+def _name(key: Sequence[object]) -> str:
+    return " · ".join(str(part) for part in key)
 
 
 def _three(value: float) -> str:

@@ -1,7 +1,7 @@
 """Hand-drawn SVG: interval marks, bars, the scene grid and reliability plots.
 
-Every chart is static, takes its colours from the page's style sheet through classes (so it follows light, dark and
-print) and carries a sentence for screen readers. Lengths are pixels of the SVG's own coordinates.
+Every chart is static, takes its colours from the page's style sheet through classes (so it follows light,
+dark and print) and carries a sentence for screen readers. Lengths are pixels of the SVG's own coordinates.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def rect(x: float, y: float, width: float, height: float, class_: str, title: st
     return element("rect", inner, x=float(x), y=float(y), class_=class_, **size)
 
 
-WIDTH, PAD = 260.0, 8.0
+WIDTH, PAD = 216.0, 8.0
 
 
 def interval_mark(
@@ -134,7 +134,7 @@ def ticks(scale: Scale) -> list[float]:
     return [round(i * step, 6) + 0.0 for i in range(first, math.floor(scale.high / step + 1e-9) + 1)]
 
 
-def stacked_bar(parts: Sequence[tuple[str, int, str]], label: str, width: float = 520.0) -> Markup:
+def stacked_bar(parts: Sequence[tuple[str, int, str]], label: str, width: float = 470.0) -> Markup:
     """One arm's episodes by how they ended: (name, count, class), left to right."""
     total = sum(count for _, count, _ in parts) or 1
     x, drawn = 0.0, []
@@ -148,15 +148,16 @@ def stacked_bar(parts: Sequence[tuple[str, int, str]], label: str, width: float 
 
 
 class GridRow(NamedTuple):
-    """One arm in the scene grid: success a scene (mean over seeds), None where it did not run or was not scored."""
+    """One arm in the scene grid: success a scene (mean over seeds), None where it was not scored."""
 
     label: str
     rates: Sequence[float | None]
 
 
-def scene_grid(scenes: Sequence[int], rows: Sequence[GridRow], left: float = 190.0) -> Markup:
+def scene_grid(scenes: Sequence[int], rows: Sequence[GridRow]) -> Markup:
     """Who solved what: one column a scene, one row an arm, in the order given."""
-    width, high, gap = 960.0, 20.0, 4.0
+    width, high, gap = 1010.0, 20.0, 4.0
+    left = 20.0 + 6.9 * max(len(row.label) for row in rows)
     cell = (width - left) / max(len(scenes), 1)
     parts: list[Markup] = []
     for place, row in enumerate(rows):
@@ -179,32 +180,42 @@ def scene_grid(scenes: Sequence[int], rows: Sequence[GridRow], left: float = 190
             )
             wide = (stop - start) * cell - (1.0 if cell > 4 else 0.0)
             parts.append(
-                rect(left + start * cell, y, wide, high, f"cell {class_}", f"{row.label}, {where}: {state}")
+                rect(left + start * cell, y, wide, high, f"scene {class_}", f"{row.label}, {where}: {state}")
             )
             start = stop
     label = f"Grid of {len(scenes)} scenes by {len(rows)} arms: solved or failed"
     return svg(width, len(rows) * (high + gap), label, *parts)
 
 
-def range_chart(rows: Sequence[tuple[str, float, float]], unit: str, left: float = 190.0) -> Markup:
-    """p50 to p95 per arm on a logarithmic axis; rows are (arm, p50, p95) with positive values."""
-    width, high = 620.0, 26.0
-    low = 10 ** math.floor(math.log10(min(p50 for _, p50, _ in rows)))
-    top = 10 ** math.ceil(math.log10(max(p95 for _, _, p95 in rows) * 1.0001))
-    scale = LogScale(low, max(top, low * 10), left, width - 24)
-    decades = [low * 10**i for i in range(round(math.log10(scale.high / low)) + 1)]
-    bottom = len(rows) * high
-    parts = [line(scale(d), 0, scale(d), bottom, "grid") for d in decades]
-    parts += [text(scale(d), bottom + 14, f"{d:g} {unit}", "tick", "middle") for d in decades]
-    for place, (name, p50, p95) in enumerate(rows):
-        y = place * high + high / 2
-        parts += [
-            text(left - 10, y + 4, name, "t", "end"),
-            line(scale(p50), y, scale(p95), y, "span"),
-            element("circle", cx=scale(p50), cy=y, r=4.5, class_="dot mine"),
-            line(scale(p95), y - 5, scale(p95), y + 5, "whisker mine"),
-        ]
-    return svg(width, bottom + 20, f"Median and 95th percentile per arm in {unit}", *parts)
+def log_scale(values: Sequence[float]) -> LogScale:
+    """Whole decades around positive values."""
+    low = 10 ** math.floor(math.log10(min(values)))
+    top = 10 ** math.ceil(math.log10(max(values) * 1.0001))
+    return LogScale(low, max(top, low * 10), PAD + 8, WIDTH - PAD - 14)
+
+
+def decades(scale: LogScale) -> list[float]:
+    return [scale.low * 10**i for i in range(round(math.log10(scale.high / scale.low)) + 1)]
+
+
+def range_mark(p50: float, p95: float, scale: LogScale, label: str) -> Markup:
+    """Median (dot) to 95th percentile (bar) for one table row."""
+    height, y = 22.0, 11.0
+    return svg(
+        WIDTH,
+        height,
+        label,
+        [line(scale(d), 0, scale(d), height, "grid") for d in decades(scale)],
+        line(scale(p50), y, scale(p95), y, "span"),
+        line(scale(p95), y - 4, scale(p95), y + 4, "whisker mine"),
+        element("circle", cx=scale(p50), cy=y, r=4.5, class_="dot mine"),
+        class_="chart row",
+    )
+
+
+def range_axis(scale: LogScale, unit: str) -> Markup:
+    marks = [text(scale(d), 12, f"{d:g}", "tick", "middle") for d in decades(scale)]
+    return svg(WIDTH, 16, f"axis in {unit}, logarithmic", *marks, class_="chart row")
 
 
 class ReliabilityBin(NamedTuple):
@@ -247,7 +258,8 @@ def reliability_plot(
                 )
             )
         for b in bins:
-            title = f"predicted {b.predicted:.2f}, observed {b.observed:.2f} [{b.low:.2f}, {b.high:.2f}], {b.count} rows"
+            band = f"[{b.low:.2f}, {b.high:.2f}]"
+            title = f"predicted {b.predicted:.2f}, observed {b.observed:.2f} {band}, {b.count} rows"
             if len(bins) == 1:
                 parts.append(
                     line(x(b.predicted), y.clip(b.low), x(b.predicted), y.clip(b.high), f"whisker {tone}")

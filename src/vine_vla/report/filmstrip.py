@@ -1,4 +1,4 @@
-"""Filmstrips: the same scene in two arms, subgoal by subgoal, with prediction and true result under each frame."""
+"""Filmstrips: one scene in two arms, with prediction and true result under each subgoal's frame."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from vine_vla.options import parse_subgoal
 from vine_vla.report import charts
 from vine_vla.report.markup import Markup, element, join
 from vine_vla.report.overlay import drawn_frame
+from vine_vla.report.parts import tag
 from vine_vla.report.traces import Executed, Trace
 
 KINDS = ("saved", "lost", "both failed")
@@ -70,7 +71,8 @@ def strip(trace: Trace, camera: str, differ: int | None) -> Markup:
         for place, executed in enumerate(trace.executed)
     ]
     last = trace.frames[-1] if trace.frames else None
-    ending = "solved" if trace.success else f"failed: {trace.reason or trace.outcome or 'no reason given'}"
+    why = ", ".join(dict.fromkeys(word for word in (trace.outcome, trace.reason) if word))
+    ending = "solved" if trace.success else f"failed: {why or 'no reason given'}"
     stopped = (
         trace.decisions[-1].reason if not trace.success and trace.decisions and not trace.executed else ""
     )
@@ -80,7 +82,7 @@ def strip(trace: Trace, camera: str, differ: int | None) -> Markup:
             drawn_frame(last, camera, alt=f"end of scene {trace.scene} in {trace.label}: {ending}")
             if last
             else None,
-            element("p", element("span", ending, class_=f"tag {'good' if trace.success else 'poor'}")),
+            element("p", tag(ending, "good" if trace.success else "poor")),
             element("p", stopped, class_="why") if stopped else None,
             class_="cell end",
         )
@@ -90,7 +92,7 @@ def strip(trace: Trace, camera: str, differ: int | None) -> Markup:
         "h5",
         trace.label,
         " ",
-        element("span", "solved" if trace.success else "failed", class_=f"tag {state}"),
+        tag("solved" if trace.success else "failed", state),
     )
     return element("div", name, element("ol", cells, class_="strip", tabindex="0"), class_="arm")
 
@@ -115,10 +117,10 @@ def _cell(trace: Trace, executed: Executed, camera: str, *, differs: bool, repla
         forecast = element("p", "no prediction", class_="forecast faint")
     marks = []
     if replanned:
-        marks.append(element("span", "replanned", class_="tag even"))
+        marks.append(tag("replanned"))
     if differs:
-        marks.append(element("span", "choices part here", class_="tag mark"))
-    result = element("span", executed.result, class_=f"tag {RESULT_TONE.get(executed.result, 'even')}")
+        marks.append(tag("choices part here", "mark"))
+    result = tag(executed.result, RESULT_TONE.get(executed.result, "even"))
     alt = f"{trace.label}, scene {trace.scene}, step {executed.start}: {name}"
     return element(
         "li",

@@ -39,8 +39,8 @@ class Results:
 
     Args:
         path: the directory.
-        episodes: columns of DESIGN section 7 and `label` (arm with its variant); `success` is 1,
-            0, or NaN where the episode could not be scored; seconds and probabilities are NaN where an arm has none.
+        episodes: columns of DESIGN section 7 and `label` (arm with its variant); `success` is 1, 0, or NaN
+            where the episode could not be scored; seconds and probabilities are NaN where an arm has none.
         feasibility: as the design has it, `predicted` in [0, 1], `pruned` and `reached` bool, plus
             `verb`; empty when there is no such file.
         run: what the run was, as the runner saved it; empty when there is no such file.

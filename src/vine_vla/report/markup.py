@@ -27,7 +27,7 @@ RAW = frozenset({"script", "style"})
 def element(name: str, /, *children: Child, **attributes: object) -> Markup:
     """One element. `class_` and `for_` lose the underscore at the end, `data_id` becomes `data-id`.
 
-    An attribute that is None or False is left out, True stands bare, a float is written with at most 2 decimals.
+    An attribute that is None or False is left out, True stands bare, a float has at most 2 decimals.
     """
     written = "".join(_attribute(key, value) for key, value in attributes.items())
     if name in VOID:

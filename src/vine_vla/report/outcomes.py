@@ -9,9 +9,10 @@ from vine_vla.evaluation.world import DEAD, FINISHED, LIMIT, STOPPED, SUCCESS
 from vine_vla.report import charts
 from vine_vla.report.headline import Block
 from vine_vla.report.markup import Markup, element, join
+from vine_vla.report.parts import cell, note, row_head, table
 
-ENDS = (SUCCESS, DEAD, FINISHED, LIMIT, STOPPED)
-"""Outcomes with a fixed place and tone; any other comes after them in the order of its name."""
+ENDS = {SUCCESS: "win", DEAD: "loss", FINISHED: "half", LIMIT: "other0", STOPPED: "stop"}
+"""Outcomes in their order, with their colour; any other comes after them by name."""
 
 
 def paired_grid(block: Block) -> Markup:
@@ -20,133 +21,122 @@ def paired_grid(block: Block) -> Markup:
     order = _scene_order(rates, block)
     rows = [
         charts.GridRow(name, [_maybe(rates.at[s, name]) for s in order])
-        for name in [block.main, *[n for n in block.labels if n != block.main]]
+        for name in [block.main, *[n for n in _by_interest(block) if n != block.main]]
     ]
-    keys = [("win", "solved"), ("loss", "failed"), ("none", "not scored")]
-    if any(rate not in (None, 0.0, 1.0) for row in rows for rate in row.rates):
-        keys.insert(1, ("half", "solved in some seeds"))
+    seen = {rate for row in rows for rate in row.rates}
+    keys = [("win", "solved"), ("loss", "failed")]
+    if seen - {None, 0.0, 1.0}:
+        keys.insert(1, ("half", "solved in some runs"))
+    if None in seen:
+        keys.append(("none", "not scored"))
     return join([element("div", charts.scene_grid(order, rows), class_="scroll"), charts.legend(keys)])
 
 
 def two_by_two(block: Block) -> Markup:
     """Counts of scenes for the main arm against each rival: both, only one, neither."""
     rates = _rates(block)
-    tables = []
-    for comparison in block.comparisons:
-        pair = rates[[comparison.a, comparison.b]].dropna()
-        a, b = pair[comparison.a] >= 0.5, pair[comparison.b] >= 0.5
-        cells = [[int((a & b).sum()), int((a & ~b).sum())], [int((~a & b).sum()), int((~a & ~b).sum())]]
-        head = element(
-            "tr", element("td"), element("th", "solved", scope="col"), element("th", "failed", scope="col")
-        )
-        body = [
-            element(
-                "tr",
-                element("th", f"{comparison.a} {word}", scope="row"),
-                [_count(n, c) for n, c in zip(row, tone)],
+    rows = []
+    for c in block.comparisons:
+        pair = rates[[c.a, c.b]].dropna()
+        a, b = pair[c.a] >= 0.5, pair[c.b] >= 0.5
+        won, lost = int((a & ~b).sum()), int((~a & b).sum())
+        rows.append(
+            (
+                row_head(c.b),
+                str(int((a & b).sum())),
+                cell(str(won), class_="n good"),
+                cell(str(lost), class_="n poor"),
+                str(int((~a & ~b).sum())),
+                str(len(pair)),
             )
-            for word, row, tone in zip(("solved", "failed"), cells, (("", "good"), ("poor", "")))
-        ]
-        caption = element("caption", f"columns: {comparison.b}")
-        tables.append(
-            element("table", caption, element("thead", head), element("tbody", body), class_="small")
         )
-    return element("div", tables, class_="wrap")
+    names = (f"{block.main} and …", "both solve", f"only {block.main}", "only the other", "neither", "scenes")
+    return element("div", table(names, rows, "Pairs of scenes"), class_="half-width")
 
 
 def endings(block: Block) -> Markup:
-    """How each arm's episodes ended: one bar by outcome, and the reasons counted beside it."""
+    """How each arm's episodes ended: one bar by outcome, and the agent's own reasons beside it."""
     kinds = _kinds(block.rows)
     rows = []
     for name in block.labels:
         own = block.rows[block.rows["arm"] == name]
         counts = own["outcome"].replace("", "unknown").value_counts()
-        parts = [
-            (kind, int(counts[kind]), _tone(kind, place))
-            for place, kind in enumerate(kinds)
-            if kind in counts
-        ]
+        parts = [(kind, int(counts[kind]), tone) for kind, tone in kinds.items() if kind in counts]
         spoken = f"{name}: " + ", ".join(f"{kind} {count}" for kind, count, _ in parts)
         failed = own[own["success"] != 1.0]
         reasons = failed["reason"].replace("", "no reason given").value_counts()
         shown = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
-        rows.append(
-            element(
-                "tr",
-                element("th", name, scope="row"),
-                element("td", charts.stacked_bar(parts, spoken), class_="plot"),
-                element("td", shown or "–", class_="reasons"),
-            )
+        bar = charts.stacked_bar(parts, spoken)
+        means = (
+            f"{own['subgoals'].mean():.1f}",
+            f"{own['replans'].mean():.2f}",
+            f"{own['steps'].median():.0f}",
         )
-    head = element(
-        "tr", [element("th", n, scope="col") for n in ("arm", "episodes by outcome", "why the others ended")]
+        rows.append((row_head(name), cell(bar, class_="plot"), cell(shown or "–", class_="reasons"), *means))
+    names = (
+        "arm",
+        "episodes by outcome",
+        "reasons of those not solved",
+        "subgoals",
+        "replans",
+        "steps, median",
     )
-    table = element("table", element("thead", head), element("tbody", rows))
-    keys = [(_tone(kind, place), kind) for place, kind in enumerate(kinds)]
-    return join([element("div", table, class_="scroll"), charts.legend(keys)])
+    keys = [(tone, kind) for kind, tone in kinds.items()]
+    return join([table(names, rows, "How episodes ended", shown=False, text_from=3), charts.legend(keys)])
 
 
 def cost(block: Block) -> Markup:
-    """Planning time and model calls, median and 95th percentile per episode, for arms that plan."""
+    """Planning time and model calls, median and 95th percentile over episodes, for arms that plan."""
     planned = block.rows[block.rows["plan_seconds"].notna() & (block.rows["plan_seconds"] > 0)]
     if planned.empty:
-        return element("p", "No arm planned in this run.", class_="note")
-    rows, ranges = [], []
-    for name in [n for n in block.labels if n in set(planned["arm"])]:
+        return note("No arm planned in this run.")
+    spans = {
+        name: np.percentile(planned[planned["arm"] == name]["plan_seconds"] * 1e3, (50, 95))
+        for name in block.labels
+        if name in set(planned["arm"])
+    }
+    scale = charts.log_scale([float(v) for span in spans.values() for v in span])
+    rows = []
+    for name, (p50, p95) in spans.items():
         own = planned[planned["arm"] == name]
-        seconds = np.percentile(own["plan_seconds"], (50, 95)) * 1e3
         calls = np.percentile(own["model_calls"], (50, 95))
-        plans = 1 + own["replans"].mean()
-        ranges.append((name, float(seconds[0]), float(seconds[1])))
-        cells = (
-            f"{seconds[0]:.1f}",
-            f"{seconds[1]:.1f}",
-            f"{calls[0]:.0f}",
-            f"{calls[1]:.0f}",
-            f"{plans:.2f}",
-        )
-        rows.append(
-            element("tr", element("th", name, scope="row"), [element("td", c, class_="n") for c in cells])
-        )
-    names = ("arm", "planning ms p50", "p95", "model calls p50", "p95", "plans an episode")
-    head = element(
-        "tr", [element("th", n, scope="col", class_="n" if i else None) for i, n in enumerate(names)]
-    )
-    table = element("div", element("table", element("thead", head), element("tbody", rows)), class_="scroll")
-    return element("div", table, charts.range_chart(ranges, "ms"), class_="wrap")
+        mark = charts.range_mark(p50, p95, scale, f"{name}: {p50:.1f} to {p95:.1f} ms")
+        times = f"{p50:.1f}", f"{p95:.1f}", cell(mark, class_="plot"), f"{calls[0]:.0f}", f"{calls[1]:.0f}"
+        rows.append((row_head(name), *times))
+    names = ("arm", "ms a plan, p50", "p95", charts.range_axis(scale, "ms"), "model calls, p50", "p95")
+    return table(names, rows, "What planning cost", shown=False)
 
 
 def _rates(block: Block) -> pd.DataFrame:
-    """Success [scenes, arms], mean over training seeds; NaN where an arm has no scored row."""
-    table = block.rows.pivot_table(
+    """Success [scenes, arms], mean over seeds; NaN where an arm has no scored row."""
+    wide = block.rows.pivot_table(
         index="scene", columns="arm", values="success", aggfunc="mean", dropna=False
     )
-    return table.reindex(columns=list(block.labels))
+    return wide.reindex(columns=list(block.labels))
+
+
+def _by_interest(block: Block) -> list[str]:
+    """The headline's rival first, then the others in table order."""
+    first = [block.rival.b] if block.rival else []
+    return [*first, *[name for name in block.labels if name not in first]]
 
 
 def _scene_order(rates: pd.DataFrame, block: Block) -> list[int]:
-    """Main arm's wins first; within them scenes that the headline's rival fails, then the other arms'."""
+    """Main arm's solved scenes first; within them those that the rival solves too, then its own wins; of the
+    main arm's failures first those that the rival solves. The others decide ties."""
     rival = block.rival.b if block.rival else block.main
-    others = [n for n in block.labels if n not in (block.main, rival)]
-    keys = pd.DataFrame({"main": -rates[block.main].fillna(-1), "rival": rates[rival].fillna(-1)})
-    for place, name in enumerate(others):
+    keys = pd.DataFrame({"main": -rates[block.main].fillna(-1), "rival": -rates[rival].fillna(-1)})
+    for place, name in enumerate(n for n in block.labels if n not in (block.main, rival)):
         keys[f"other{place}"] = -rates[name].fillna(-1)
     return [int(s) for s in keys.sort_values(list(keys.columns), kind="stable").index]
 
 
-def _kinds(rows: pd.DataFrame) -> list[str]:
+def _kinds(rows: pd.DataFrame) -> dict[str, str]:
+    """Outcomes that occur, in order, with their colours."""
     found = set(rows["outcome"].replace("", "unknown"))
-    return [*[k for k in ENDS if k in found], *sorted(found - set(ENDS))]
-
-
-def _tone(kind: str, place: int) -> str:
-    known = {SUCCESS: "win", DEAD: "loss", FINISHED: "half", LIMIT: "other0", STOPPED: "stop"}
-    return known.get(kind, f"other{place % 3}")
+    other = {kind: f"other{1 + place % 2}" for place, kind in enumerate(sorted(found - set(ENDS)))}
+    return {kind: tone for kind, tone in ENDS.items() if kind in found} | other
 
 
 def _maybe(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def _count(count: int, tone: str) -> Markup:
-    return element("td", str(count), class_=f"n {tone}".strip())

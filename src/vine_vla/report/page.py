@@ -14,11 +14,12 @@ from pathlib import Path
 from vine_vla.errors import VineError
 from vine_vla.evaluation.arms import ARMS
 from vine_vla.evaluation.final import CALIBRATION, DEV, TEST
-from vine_vla.report import calibration, filmstrip, headline, outcomes, tree
+from vine_vla.report import calibration, filmstrip, headline, notes, outcomes, tree
 from vine_vla.report.headline import Block, as_mapping
 from vine_vla.report.inputs import Results, load_results
 from vine_vla.report.markup import Markup, element, join, json_text, script_text
 from vine_vla.report.overlay import drawn_frame
+from vine_vla.report.parts import note, percent, tag
 from vine_vla.report.traces import Trace, load_trace, trace_files
 
 MAX_BYTES = 8_000_000
@@ -82,46 +83,34 @@ def build_report(results: Results, config: ReportConfig) -> str:
     """The whole page as text."""
     found = headline.blocks(results.episodes, results.labels, operator_success(results.run))
     traces = [load_trace(file, results.path) for file in trace_files(results.path)]
+    named = len(found) > 1
     decided: list[Decided] = []
-    sections = [
-        _section(
-            "results",
-            "Success",
-            [_results(block, len(found) > 1) for block in found],
-            headline.holm_table(found),
-        ),
-        _section("scenes", "Scene by scene", [_scenes(block, len(found) > 1) for block in found]),
-        _section(
-            "ends", "How episodes ended, and what planning cost", [_ends(b, len(found) > 1) for b in found]
-        ),
-        _section(
-            "calibration",
-            "Are the probabilities right?",
+    films = _films(traces, found, config, decided)
+    shown = decided[: config.trees]
+    content: list[tuple[str, str, str, object]] = [
+        ("results", "Success", "Success", [[_results(b, named) for b in found], headline.holm_table(found)]),
+        ("scenes", "Scenes", "Scene by scene", [_scenes(b, named) for b in found]),
+        ("ends", "Endings and cost", "How episodes ended", [_ends(b, named) for b in found]),
+        (
+            *("calibration", "Probabilities", "Are the probabilities right?"),
             calibration.sections(results, found, config.resamples),
         ),
-        _section("film", "What happened", _films(traces, found, config, decided)),
-        _section("decision", "Why it chose so", _decision(decided, config)),
-        _section("run", "What was run", _run(results)),
+        ("film", "Filmstrips", "What happened", films),
+        ("decision", "Decision", "Why it chose so", _decision(shown, config)),
+        ("run", "Run", "What was run", _run(results)),
     ]
-    names = ("Success", "Scenes", "Endings and cost", "Calibration", "Filmstrips", "Decision", "Run")
-    anchors = ("results", "scenes", "ends", "calibration", "film", "decision", "run")
-    links = [element("li", element("a", n, href=f"#{a}")) for n, a in zip(names, anchors, strict=True)]
-    views = [
-        tree.tree_view(d.trace.decisions[d.index].tree, d.title, str(d.trace.file))
-        for d in decided[: config.trees]
+    links = [element("li", element("a", name, href=f"#{anchor}")) for anchor, name, _, _ in content]
+    sections = [
+        element("section", element("h2", title), inner, id=anchor) for anchor, _, title, inner in content
     ]
-    return _document(
-        f"VINE report: {results.name}",
-        join(
-            [
-                _top(results, found),
-                element("nav", element("ul", links), aria_label="Sections"),
-                element("main", sections),
-                element("footer", "Made by vine report from the files in this results directory."),
-            ]
-        ),
-        views,
-    )
+    body = [
+        _top(results, found),
+        element("nav", element("ul", links), aria_label="Sections"),
+        element("main", sections),
+        element("footer", "Made by `vine report` from the files of this results directory."),
+    ]
+    views = [tree.tree_view(d.trace.decisions[d.index].tree, d.title, str(d.trace.file)) for d in shown]
+    return _document(f"VINE report: {results.name}", join(body), views)
 
 
 def operator_success(run: Mapping[str, object]) -> float | None:
@@ -139,14 +128,15 @@ def _document(title: str, body: Markup, views: Sequence[Mapping[str, object]]) -
     style = script_text(folder.joinpath("report.css").read_text(encoding="utf-8"))
     script = script_text(folder.joinpath("report.js").read_text(encoding="utf-8"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+    policy += "base-uri 'none'; form-action 'none'"
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element(
             "meta",
             http_equiv="Content-Security-Policy",
-            content=f"{policy}; base-uri 'none'; form-action 'none'",
+            content=policy,
         ),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("link", rel="icon", href="data:,"),
@@ -158,42 +148,29 @@ def _document(title: str, body: Markup, views: Sequence[Mapping[str, object]]) -
     return f"<!doctype html>\n{page}\n"
 
 
-def _section(anchor: str, title: str, *content: object) -> Markup:
-    return element("section", element("h2", title), content, id=anchor)
-
-
 def _top(results: Results, found: Sequence[Block]) -> Markup:
     """Title, the finding in words, and what the run was on one line."""
     leads = []
     for block in found:
-        lead = headline.finding(block)
-        leads.append(
-            element(
-                "p",
-                element("b", f"{block.task}, {block.split}: ") if len(found) > 1 else None,
-                lead,
-                class_="lead",
-            )
-        )
-    stamp = as_mapping(results.run.get("finished")) or as_mapping(results.run.get("begun"))
-    facts = [
-        ("task", ", ".join(dict.fromkeys(block.task for block in found))),
-        ("split", ", ".join(dict.fromkeys(block.split for block in found))),
-        ("scenes", "; ".join(dict.fromkeys(scene_range(block.scenes) for block in found))),
-        ("training seeds", ", ".join(str(s) for s in sorted(results.episodes["training_seed"].unique()))),
-        ("episodes", str(len(results.episodes))),
-        ("revision", str(stamp.get("revision", "unknown"))),
-        ("date", str(stamp.get("date", "unknown"))),
-    ]
-    listed = element(
-        "dl", [element("div", element("dt", k), element("dd", v)) for k, v in facts], class_="facts"
-    )
+        where = element("b", f"{block.task}, {block.split}: ") if len(found) > 1 else None
+        leads.append(element("p", where, headline.finding(block), class_="lead"))
+    stamp = _stamp(results)
+    facts = {
+        "task": ", ".join(dict.fromkeys(block.task for block in found)),
+        "split": ", ".join(dict.fromkeys(block.split for block in found)),
+        "scenes": "; ".join(dict.fromkeys(scene_range(block.scenes) for block in found)),
+        "training seeds": ", ".join(str(s) for s in sorted(results.episodes["training_seed"].unique())),
+        "episodes": str(len(results.episodes)),
+        "revision": str(stamp.get("revision", "unknown")),
+        "date": str(stamp.get("date", "unknown")),
+    }
+    listed = [element("div", element("dt", k), element("dd", v)) for k, v in facts.items()]
     return element(
         "header",
         element("p", "VINE report", class_="eyebrow"),
         element("h1", results.name),
         leads,
-        listed,
+        element("dl", listed, class_="facts"),
         class_="top",
     )
 
@@ -207,54 +184,33 @@ def scene_range(scenes: Sequence[int]) -> str:
 
 
 def _results(block: Block, named: bool) -> Markup:
-    arms = [(name, ARMS[name].about) for name in block.labels if name in ARMS]
-    described = [element("div", element("dt", name), element("dd", about)) for name, about in arms]
-    single = block.rows["training_seed"].nunique() == 1
-    how = (
-        "Rates have Wilson intervals, one episode a scene."
-        if single
-        else "Seeds are averaged within a scene, scenes are resampled."
-    )
-    weak = "the operators’ own success is not recorded in this run"
+    known = [(name, ARMS[name].about) for name in block.labels if name in ARMS]
+    described = [element("div", element("dt", name), element("dd", about)) for name, about in known]
+    single = block.rows["training_seed"].nunique() * block.rows["policy_seed"].nunique() == 1
+    weak = notes.OPERATORS_UNKNOWN
     if block.operator_success is not None:
-        weak = f"the operators themselves succeed in {headline.percent(block.operator_success)} of their episodes"
+        weak = notes.OPERATORS.format(
+            rate=percent(block.operator_success), share=percent(headline.WEAK_SHARE)
+        )
+    how = notes.ONE_EPISODE if single else notes.SEVERAL_SEEDS
     return join(
         [
-            element("h3", f"{block.task}, {block.split} split") if named else None,
+            _heading(block, named),
             headline.arms_table(block),
             headline.differences_table(block) if block.comparisons else None,
-            element(
-                "p",
-                f"Every arm ran the same scenes with the same limit of steps; a stop counts as a failure. {how} "
-                "Differences are paired by scene: bootstrap interval over scenes, sign-flip permutation p, exact "
-                "McNemar p per training seed. An interval that covers 0 is called unresolved; “detectable” is the true "
-                f"difference in points that this many scenes would have found with 80 % power. For weak baselines: {weak}.",
-                class_="note",
-            ),
-            element(
-                "p",
-                "This table is about success, measured. It holds no predicted value, neither V nor V_mu.",
-                class_="note",
-            ),
-            element(
-                "details",
-                element("summary", "What the arms are"),
-                element("dl", described, class_="facts arms"),
-            )
-            if arms
-            else None,
+            note(notes.RESULTS.format(how=how, weak=weak)),
+            note(notes.MEASURED),
+            _folded("What the arms are", element("dl", described, class_="arms")) if described else None,
         ]
     )
 
 
 def _scenes(block: Block, named: bool) -> Markup:
-    rival = block.rival
-    said = f"Each column is a scene, solved or failed by each arm. Scenes are sorted by {block.main}"
-    said += f", then by {rival.b}: where the two differ stands in the middle." if rival else "."
+    rival = block.rival.b if block.rival else None
     return join(
         [
-            element("h3", f"{block.task}, {block.split} split") if named else None,
-            element("p", said, class_="note"),
+            _heading(block, named),
+            note(notes.SCENES.format(main=block.main, rival=rival)) if rival else None,
             outcomes.paired_grid(block),
             outcomes.two_by_two(block) if block.comparisons else None,
         ]
@@ -264,15 +220,22 @@ def _scenes(block: Block, named: bool) -> Markup:
 def _ends(block: Block, named: bool) -> Markup:
     return join(
         [
-            element("h3", f"{block.task}, {block.split} split") if named else None,
+            _heading(block, named),
+            note(notes.ENDINGS),
             outcomes.endings(block),
             element("h3", "Planning"),
-            element(
-                "p", "Wall-clock time of one call of the planner and model calls an episode.", class_="note"
-            ),
+            note(notes.PLANNING),
             outcomes.cost(block),
         ]
     )
+
+
+def _heading(block: Block, named: bool) -> Markup | None:
+    return element("h3", f"{block.task}, {block.split} split") if named else None
+
+
+def _folded(title: str, *content: object, opened: bool = False) -> Markup:
+    return element("details", element("summary", title), content, open=opened)
 
 
 def _films(
@@ -280,22 +243,9 @@ def _films(
 ) -> list[Markup]:
     """Filmstrips of all blocks; the first decision of every shown main episode goes into `decided`."""
     if not traces:
-        return [element("p", "This run kept no traces, so there is nothing to show here.", class_="note")]
-    parts = [
-        element(
-            "label",
-            element("input", type="checkbox", id="overlays", checked=True),
-            "show the scene graph on the frames",
-            class_="switch",
-        ),
-        element(
-            "p",
-            "A frame is what the camera saw when the subgoal was chosen; the boxes are the perceived scene graph. Below it: "
-            "the subgoal, P(goal or reached) as predicted at that moment, and what the simulator says really came of it. "
-            "Shown are the first scenes of each kind by number, not chosen ones.",
-            class_="note",
-        ),
-    ]
+        return [note("This run kept no traces, so there is nothing to show here.")]
+    box = element("input", type="checkbox", id="overlays", checked=True, autocomplete="off")
+    parts = [note(notes.FILMS), element("label", box, "show the scene graph on the frames", class_="switch")]
     for block in found:
         own = [t for t in traces if (t.task, t.split) == (block.task, block.split)]
         rival = _filmed_rival(block, own)
@@ -315,20 +265,12 @@ def _films(
         }
         totals = _totals(block, rival)
         for kind, shown in kinds.items():
-            parts.append(
-                element(
-                    "h3",
-                    titles[kind],
-                    " ",
-                    element("span", f"{len(shown)} shown of {totals[kind]}", class_="tag"),
-                )
-            )
+            count = tag(f"{len(shown)} shown of {totals[kind]}")
+            parts.append(element("h3", titles[kind], " ", count))
             if not shown:
-                parts.append(
-                    element("p", "None." if totals[kind] == 0 else "No trace was kept.", class_="note")
-                )
+                parts.append(note("There is none." if totals[kind] == 0 else "No trace of them was kept."))
             parts += [filmstrip.strips(pair, config.camera) for pair in shown]
-            decided += [Decided(p.main, 0, kind) for p in shown if _has_tree(p.main, 0)]
+            decided += [Decided(pair.main, 0, kind) for pair in shown if _has_tree(pair.main, 0)]
     return parts
 
 
@@ -352,62 +294,39 @@ def _has_tree(trace: Trace, index: int) -> bool:
     return index < len(trace.decisions) and bool(trace.decisions[index].tree.get("nodes"))
 
 
-def _decision(decided: Sequence[Decided], config: ReportConfig) -> list[Markup]:
+def _decision(shown: Sequence[Decided], config: ReportConfig) -> list[Markup]:
     """The tree of one decision at a time, the scene it was made in, and its options as a table."""
-    shown = list(decided)[: config.trees]
     if not shown:
-        return [element("p", "This run kept no search tree.", class_="note")]
+        return [note("This run kept no search tree.")]
     choices = [element("option", d.title, value=str(i)) for i, d in enumerate(shown)]
-    chooser = element(
-        "label",
-        "Decision: ",
-        element("select", choices, id="chooser", autocomplete="off"),
-        class_="switch chooser",
-    )
+    select = element("select", choices, id="chooser", autocomplete="off")
     scenes, tables = [], []
     for i, item in enumerate(shown):
         decision = item.trace.decisions[item.index]
         frame = item.trace.frame_at(decision.step)
-        held = {"data_tree": str(i), "hidden": i > 0}
-        scenes.append(
-            element("div", drawn_frame(frame, config.camera, alt=item.title) if frame else None, **held)
-        )
-        tables.append(
-            element(
-                "div",
-                element("h3", f"Options at the root: {item.title}"),
-                tree.options_table(decision.tree),
-                **held,
-            )
-        )
+        drawn = drawn_frame(frame, config.camera, alt=item.title) if frame else None
+        scenes.append(element("div", drawn, data_tree=str(i), hidden=i > 0))
+        options = element("h3", f"Its options: {item.title}"), tree.options_table(decision.tree)
+        tables.append(element("div", options, data_tree=str(i), hidden=i > 0))
+    arrows = [element("kbd", arrow) for arrow in "↑↓←→"]
+    enter = element("kbd", "Enter")
+    keys = (
+        "Click a node, or walk with ",
+        arrows,
+        " and open with ",
+        enter,
+        "; the small circles unfold a branch.",
+    )
+    fallback = element("noscript", note("The tree needs JavaScript; the table below does not."))
+    panel = element("div", id="panel", class_="panel", aria_live="polite")
     return [
-        element(
-            "p",
-            "Feasibility is V, P(goal before failure) if this subgoal is taken and the best ones follow. Bars show it "
-            "with its interval; the green path is the plan; dashed lines follow a slip; dashed red options were cut.",
-            class_="note",
-        ),
-        chooser,
-        element(
-            "p",
-            "Click a node, or move with ",
-            [element("kbd", k) for k in ("↑", "↓", "←", "→")],
-            " and open it with ",
-            element("kbd", "Enter"),
-            ". The small circles unfold a branch.",
-            class_="keys",
-        ),
+        note(notes.DECISION),
+        element("label", "Decision ", select, class_="switch chooser"),
+        element("p", keys, class_="keys"),
         element(
             "div",
-            element(
-                "div",
-                element("noscript", "The tree needs JavaScript; the table below does not."),
-                id="tree",
-                class_="treebox",
-            ),
-            element(
-                "div", scenes, element("div", id="panel", class_="panel", aria_live="polite"), class_="side"
-            ),
+            element("div", fallback, id="tree", class_="treebox"),
+            element("div", scenes, panel, class_="side"),
             class_="decision",
         ),
         *tables,
@@ -416,32 +335,20 @@ def _decision(decided: Sequence[Decided], config: ReportConfig) -> list[Markup]:
 
 def _run(results: Results) -> list[Markup]:
     if not results.run:
-        return [
-            element(
-                "p",
-                "This directory has no run.json: configuration, revision and versions are unknown.",
-                class_="note",
-            )
-        ]
-    parts = []
-    stamp = as_mapping(results.run.get("finished")) or as_mapping(results.run.get("begun"))
-    if stamp:
-        rows = [
-            element("tr", element("th", str(k), scope="row"), element("td", str(v))) for k, v in stamp.items()
-        ]
-        parts.append(
-            element(
-                "table", element("caption", "Revision and versions"), element("tbody", rows), class_="small"
-            )
-        )
-    rest = {key: value for key, value in results.run.items() if key not in ("finished",)}
-    text = json.dumps(rest, indent=1, ensure_ascii=False)
-    parts.append(
-        element(
-            "details",
-            element("summary", "Resolved configuration, seeds and schedule"),
-            element("pre", text, class_="config"),
-            open=True,
-        )
-    )
-    return parts
+        return [note("There is no run.json: configuration, revision and versions are unknown.")]
+    stamp = _stamp(results)
+    rows = [
+        element("tr", element("th", str(k), scope="row"), element("td", str(v))) for k, v in stamp.items()
+    ]
+    rest = {key: value for key, value in results.run.items() if key != "finished"}
+    config = element("pre", json.dumps(rest, indent=1, ensure_ascii=False), class_="config", tabindex="0")
+    caption = element("caption", "Revision and versions")
+    return [
+        element("table", caption, element("tbody", rows), class_="small") if rows else join([]),
+        _folded("Resolved configuration, seeds and schedule (run.json)", config, opened=True),
+    ]
+
+
+def _stamp(results: Results) -> Mapping[str, object]:
+    """Revision, date and versions: of the end of the run, or of its beginning."""
+    return as_mapping(results.run.get("finished")) or as_mapping(results.run.get("begun"))

@@ -3,7 +3,7 @@
 (function () {
   "use strict";
   const SVG = "http://www.w3.org/2000/svg";
-  const WIDE = 206, HIGH = 42, COLUMN = 262, GAP = 8, EDGE = 14;
+  const WIDE = 178, HIGH = 42, COLUMN = 222, GAP = 8, EDGE = 14;
   const OUTCOMES = [["goal", "goal"], ["reached", "win"], ["slipped", "half"], ["dead", "loss"]];
 
   function make(name, attributes, ...children) {
@@ -88,11 +88,11 @@
       });
       group.append(make("rect", { class: "body", width: WIDE, height: HIGH, rx: 8 }));
       group.append(make("title", {}, (node.text || node.name) + (node.pruned ? "\n" + node.pruned : "")));
-      group.append(make("text", { class: "name", x: 10, y: 16 }, clip(node.name, 28)));
+      group.append(make("text", { class: "name", x: 10, y: 16 }, clip(node.name, 25)));
       if (i === 0) {
         group.append(make("text", { class: "sub", x: 10, y: 32 }, `${many} options considered`));
       } else {
-        const via = node.via === "slipped" ? "after a slip · " : "";
+        const via = node.via === "slipped" ? "slipped · " : "";
         const said = node.pruned ? "cut: " + clip(node.short, 30)
           : `${via}${show(node.v)}${node.visits === null ? "" : " · " + node.visits + (node.visits === 1 ? " visit" : " visits")}`;
         group.append(make("text", { class: "sub", x: 10, y: 32 }, said));
@@ -105,7 +105,7 @@
       return group;
     }
     bar(node) {
-      const x = WIDE - 74, wide = 62;
+      const x = WIDE - 54, wide = 44;
       const group = make("g", { transform: `translate(${x} 26)` });
       group.append(make("rect", { class: "track", width: wide, height: 5 }));
       group.append(make("rect", { class: "fill", width: Math.max(0, Math.min(1, node.v)) * wide, height: 5 }));
@@ -175,7 +175,7 @@
     else if (node.note) parts.push(html("p", "reason fine", node.note));
     if (i) {
       const rows = [
-        ["feasibility, V if taken", show(node.v, 3)],
+        ["feasibility Q", show(node.v, 3)],
         ["interval", node.lo === null || node.hi === null ? null : `${show(node.lo)} to ${show(node.hi)}`],
         ["spread between members", node.spread === null ? null : show(node.spread, 3)],
         ["visits", node.visits === null ? null : String(node.visits)],

@@ -1,7 +1,7 @@
 """One decision's search tree, made ready for the page's script: a node an option, best path marked.
 
-Reads the JSON of `search.trace`. The script lays the tree out; without it the table of root options, which is
-written here as plain HTML, says the same in print and to readers without JavaScript.
+Reads the JSON of `search.trace`. The script lays the tree out; the table of root options, which is
+written here as plain HTML, says the essential in print and to readers without JavaScript.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from vine_vla.report import charts
 from vine_vla.report.markup import Markup, element
+from vine_vla.report.parts import cell, row_head, table, tag
 from vine_vla.search.trace import OUTCOMES, PLACES, validate_trace
 
 MAX_NODES = 500
@@ -22,8 +23,7 @@ def tree_view(tree: Mapping[str, object], title: str, where: str) -> dict[str, o
     """The tree for the script; VineError names the field if `tree` is malformed.
 
     Returns:
-        `{"title", "nodes": [{"parent", "depth", "via", "name", "text", "v", "lo", "hi", "visits", "prior",
-        "support", "spread", "p", "u", "pruned", "short", "best", "graphs"}]}`; parents come first, 0 is the root.
+        `{"title", "nodes"}`; nodes have the fields of `_drawn`, parents come first, 0 is the root.
     """
     validate_trace(tree, where=where)
     data: Any = tree
@@ -74,34 +74,23 @@ def options_table(tree: Mapping[str, object]) -> Markup:
         mark = charts.interval_mark(
             low, middle, high, scale, f"{middle:.2f}, {low:.2f} to {high:.2f}", tone=tone
         )
+        said: tuple[object, ...] = (tag("chosen", "good"),) if (0, k) in best else ()
         if cut:
-            said = element("span", "cut", class_="tag poor"), " ", element("small", cut["reason"])
-        else:
-            said = (element("span", "chosen", class_="tag good"),) if (0, k) in best else ()
+            said = tag("cut", "poor"), element("small", cut["reason"])
         rows.append(
-            element(
-                "tr",
-                element("th", option["text"], scope="row"),
-                element("td", f"{middle:.2f}", class_="n strong"),
-                element("td", mark, class_="plot"),
-                element("td", str(option["visits"]), class_="n"),
-                element("td", f"{option['prior']:.2f}", class_="n"),
-                element("td", f"{option['support']:.2f}", class_="n"),
-                element("td", said, class_="reasons"),
+            (
+                row_head(option["text"]),
+                cell(f"{middle:.2f}", class_="n strong"),
+                cell(mark, class_="plot"),
+                str(option["visits"]),
+                f"{option['prior']:.2f}",
+                f"{option['support']:.2f}",
+                cell(*said, class_="reasons"),
             )
         )
-    head = element(
-        "tr",
-        element("th", "option", scope="col"),
-        element("th", "feasibility", scope="col", class_="n"),
-        element("th", charts.interval_axis(scale, unit="probability", factor=1), scope="col", class_="plot"),
-        [element("th", name, scope="col", class_="n") for name in ("visits", "prior", "support")],
-        element("th", "", scope="col"),
-    )
-    table = element("table", element("thead", head), element("tbody", rows))
-    return element(
-        "div", table, class_="scroll", tabindex="0", role="region", aria_label="Options at the root"
-    )
+    axis = charts.interval_axis(scale, unit="probability", factor=1)
+    names = ("option", "feasibility", axis, "visits", "prior", "support", "")
+    return table(names, rows, "Options at the root", shown=False)
 
 
 def tidy(graph: str) -> str:
