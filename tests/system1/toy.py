@@ -27,6 +27,8 @@ SCHEMA = Schema(
 )
 SIDE = 96
 STEP = 0.08
+HOLD = 5
+"""Frames at the end of a segment in which the hand is there and closed."""
 COLOURS = {"red": (220, 30, 30), "blue": (30, 60, 220)}
 
 
@@ -100,10 +102,12 @@ def record_toy(folder: Path, episodes: int = 12, seed: int = 0) -> DemoDataset:
             slips = turn == 0 and number % 3 == 2
             subgoal = Subgoal("reach", (f"block_{block + 1}",))
             recorder.start_segment(subgoal, f"reach the {world.colours[block]} block", world.graph())
-            for _ in range(14):
+            still = 0
+            while still < HOLD:
                 action = world.expert(1 - block if slips else block)
                 recorder.add_frame(world.observe(), action, world.boxes())
                 world.step(action)
+                still += int(action[2] > 0)
             recorder.end_segment(Outcome.SLIPPED if slips else Outcome.REACHED, OutcomeSource.SIMULATOR)
         success = number % 2 == 0
         recorder.finish(

@@ -29,6 +29,8 @@ class System1:
     """Of weights, order and noise."""
     threads: int = 2
     """Threads of torch; 1 is faster on a machine that does other work."""
+    save_every: int = 1000
+    """Steps between checkpoints, from which a killed run is resumed."""
     imitate_all: bool = False
     """Imitate failed episodes too (the arm `flat-all`)."""
     start: Path | None = None
@@ -37,15 +39,39 @@ class System1:
     """Print the result as JSON."""
 
 
-Config = Annotated[
-    System1,
-    tyro.conf.subcommand(name="system1", description="Train the skill policy with LeRobot's trainer."),
-]
+@dataclass(frozen=True)
+class Check:
+    """Options of `vine train check`."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder that `vine train system1` wrote."""
+
+
+Config = (
+    Annotated[
+        System1,
+        tyro.conf.subcommand(name="system1", description="Train the skill policy with LeRobot's trainer."),
+    ]
+    | Annotated[
+        Check,
+        tyro.conf.subcommand(name="check", description="Check that System 1's weights are as trained."),
+    ]
+)
 
 
 def run(config: Config) -> int:
-    """Train and say where it is."""
+    """Train, and say where the result is."""
+    if isinstance(config, Check):
+        return check(config)
     return train_skills(config)
+
+
+def check(config: Check) -> int:
+    """`vine train check`: the hash of the weights against the one stored with them."""
+    from vine_vla.system1 import check_weights
+
+    print(check_weights(config.run))
+    return 0
 
 
 def train_skills(config: System1) -> int:
@@ -62,6 +88,7 @@ def train_skills(config: System1) -> int:
             learning_rate=config.learning_rate,
             seed=config.seed,
             threads=config.threads,
+            save_every=config.save_every,
             imitate_all=config.imitate_all,
             start=config.start,
         ),

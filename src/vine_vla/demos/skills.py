@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ from vine_vla.demos.dataset import DemoDataset
 from vine_vla.demos.files import folder_in_the_making, write_json
 from vine_vla.demos.sidecars import SidecarInfo, write_demonstrations, write_info
 from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph
+from vine_vla.graph import SceneGraph, Verb
 from vine_vla.options import (
     Demonstration,
     EpisodeOutcome,
@@ -53,6 +53,9 @@ KNOWN = (Outcome.REACHED, Outcome.SLIPPED, Outcome.DEAD)
 DATA_FILE_BYTES = 100_000_000
 STATS_EVERY = 8
 """Every 8th frame enters the image statistics."""
+
+EPISODE = Verb("episode", (), "do the whole task")
+"""What the one segment of a whole episode is called in the sidecars of a flat export."""
 
 Images = Literal["crops", "whole"]
 
@@ -436,7 +439,10 @@ class _ExportWriter:
         write_lerobot_info(info, self.root)
         write_stats(aggregate_stats(self._statistics), self.root)
         write_demonstrations(self.root, self._rows)
-        write_info(self.root, SidecarInfo(self.dataset.schema, self.cameras))
+        schema = self.dataset.schema
+        if any(d.segments[0].subgoal.verb == EPISODE.name for d in self._rows):
+            schema = replace(schema, verbs=(*schema.verbs, EPISODE))
+        write_info(self.root, SidecarInfo(schema, self.cameras))
 
 
 def _demonstration(clip: Clip, index: int) -> Demonstration:
@@ -448,7 +454,7 @@ def _demonstration(clip: Clip, index: int) -> Demonstration:
         Outcome.CENSORED: EpisodeOutcome.TRUNCATED,
     }[clip.outcome]
     length, graph, source = clip.end - clip.start, clip.graph, clip.demonstration
-    subgoal = clip.subgoal or Subgoal("episode", ())
+    subgoal = clip.subgoal or Subgoal(EPISODE.name, ())
     return Demonstration(
         episode_id=clip.name,
         episode_index=index,

@@ -1,9 +1,9 @@
 """A LeRobot dataset that holds its frames in memory, because decoding would take most of a step.
 
-LeRobot reads an item by decoding a PNG per camera and by a row look-up per action of the chunk; a batch of 64 takes
-several times as long as the gradient step of a small policy. Here every frame is decoded once, and
-the columns that the policy's `delta_timestamps` ask for are gathered once. A batch is the same to the last bit
-once the trainer has divided the images by 255 (tested).
+LeRobot reads an item by decoding a PNG per camera and by a row look-up per action of the chunk; a batch
+of 64 takes several times as long as the gradient step of a small policy. Here every frame is decoded
+once, and the columns that the policy's `delta_timestamps` ask for are gathered once. A batch is the same
+to the last bit once the trainer has divided the images by 255 (tested).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import math
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -101,11 +101,8 @@ def train_system1(dataset: Path, out: Path, config: System1Training) -> dict[str
     else:
         cfg = _resumed(checkpoint, trainer)
     out.mkdir(parents=True, exist_ok=True)
-    with _trainer_around(cfg, out, config) as run:
-        try:
-            lerobot_train.train(cfg)
-        except BudgetSpentError:
-            pass
+    with _trainer_around(cfg, out, config) as run, suppress(BudgetSpentError):
+        lerobot_train.train(cfg)
     return _finish(out, trainer, settings, run)
 
 
@@ -184,7 +181,11 @@ def _trainer_around(cfg: TrainPipelineConfig, out: Path, config: System1Training
     """Everything that the trainer is given beside its configuration, and taken back afterwards."""
     run, threads, cache = _Run(), torch.get_num_threads(), out / ".cache"
     bar = tqdm(
-        total=100.0, desc="system 1", unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}", mininterval=5.0
+        total=100.0,
+        desc="system 1",
+        unit="%",
+        bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
+        mininterval=5.0,
     )
     scheduler = cfg.scheduler
     assert isinstance(scheduler, ClockCosineConfig)

@@ -1,0 +1,26 @@
+"""Datasets and policies that several tests share; made once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from system1.toy import record_toy
+
+from vine_vla.demos.dataset import DemoDataset
+from vine_vla.demos.skills import export_flat, export_skills
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> DemoDataset:
+    return record_toy(tmp_path_factory.mktemp("toy"), episodes=6)
+
+
+@pytest.fixture(scope="session")
+def skills(toy: DemoDataset) -> Path:
+    return export_skills(toy, toy.root.parent / "skills", threads=1).out
+
+
+@pytest.fixture(scope="session")
+def flat(toy: DemoDataset) -> Path:
+    return export_flat(toy, toy.root.parent / "flat", threads=1, successful_only=False).out

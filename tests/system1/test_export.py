@@ -1,0 +1,95 @@
+"""Exports are plain LeRobot datasets with the right frames, whole or not there, and made once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lerobot.datasets import LeRobotDataset
+
+from vine_vla.demos import open_dataset
+from vine_vla.demos.crops import LAYOUT, CropLayout, skill_inputs
+from vine_vla.demos.dataset import DemoDataset
+from vine_vla.demos.skills import export_skills
+from vine_vla.errors import VineError
+from vine_vla.options import Outcome, Split
+
+
+def test_skills_hold_the_segments_frames(toy: DemoDataset, skills: Path) -> None:
+    export = open_dataset(skills)
+    train = [d for d in toy.demonstrations if d.split is Split.TRAIN]
+    segments = [(d, s) for d in train for s in d.segments]
+    assert len(export.demonstrations) == len(segments)
+    layout = CropLayout.from_json((skills / LAYOUT).read_text())
+    reader = LeRobotDataset("vine/skills", root=skills)
+    assert sum(s.end - s.start for _, s in segments) == len(reader)
+    for found, (source, segment) in zip(export.demonstrations, segments, strict=True):
+        assert found.segments[0].subgoal == segment.subgoal and found.segments[0].outcome is segment.outcome
+        assert found.instruction == segment.text
+        frame = segment.start + 3
+        item = reader[int(reader.meta.episodes["dataset_from_index"][found.episode_index]) + 3]
+        assert item["task"] == segment.text
+        images = {c: toy.images(source.episode_index, [frame], c)[0] for c in toy.cameras}
+        boxes = toy.boxes(source.episode_index)[frame]
+        inputs = skill_inputs(images, boxes, layout, segment.subgoal, segment.subgoal.args[-1:])
+        for camera, crop in inputs.crops.items():
+            stored = (item[f"observation.images.{camera}"].numpy() * 255).round().transpose(1, 2, 0)
+            assert np.array_equal(stored, crop)
+        assert np.array_equal(item["observation.environment_state"].numpy(), inputs.environment_state)
+        assert np.array_equal(item["action"].numpy(), toy.actions(source.episode_index)[frame])
+
+
+def test_statistics_are_those_of_the_frames(skills: Path) -> None:
+    reader = LeRobotDataset("vine/skills", root=skills)
+    actions = np.stack(reader.hf_dataset.with_format("numpy")["action"])
+    assert reader.meta.stats["action"]["mean"] == pytest.approx(actions.mean(0), abs=1e-5)
+    assert reader.meta.stats["action"]["std"] == pytest.approx(actions.std(0), abs=1e-5)
+    assert reader.meta.stats["observation.images.front"]["mean"].shape == (3, 1, 1)
+
+
+def test_flat_holds_whole_episodes_with_all_objects(toy: DemoDataset, flat: Path) -> None:
+    export = open_dataset(flat)
+    train = [d for d in toy.demonstrations if d.split is Split.TRAIN]
+    assert [d.instruction for d in export.demonstrations] == [d.instruction for d in train]
+    assert [d.length for d in export.demonstrations] == [d.length for d in train]
+    assert {d.segments[0].outcome for d in export.demonstrations} == {Outcome.REACHED, Outcome.DEAD}
+    assert CropLayout.from_json((flat / LAYOUT).read_text()).slots == ("block", "block")
+    assert LeRobotDataset("vine/flat", root=flat)[0]["observation.images.front"].shape == (3, 160, 80)
+
+
+def test_export_is_made_once_and_again_when_asked_for_otherwise(toy: DemoDataset, tmp_path: Path) -> None:
+    out = tmp_path / "skills"
+    assert export_skills(toy, out, threads=1).fresh
+    stamp = (out / "meta/info.json").stat().st_mtime_ns
+    assert not export_skills(toy, out, threads=2).fresh
+    assert (out / "meta/info.json").stat().st_mtime_ns == stamp
+    only = export_skills(toy, out, outcomes=(Outcome.REACHED,), threads=1)
+    assert only.fresh and set(only.outcomes) == {"reached"}
+    assert {d.segments[0].outcome for d in open_dataset(out).demonstrations} == {Outcome.REACHED}
+    assert [p.name for p in tmp_path.iterdir()] == ["skills"]
+
+
+def test_export_refuses_what_it_did_not_write(toy: DemoDataset, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("x")
+    with pytest.raises(VineError, match="no export of VINE"):
+        export_skills(toy, tmp_path)
+    with pytest.raises(VineError, match="no segment"):
+        export_skills(toy, tmp_path / "none", splits=(Split.TEST,))
+
+
+def test_whole_images_by_the_command_line(toy: DemoDataset, tmp_path: Path) -> None:
+    out = tmp_path / "whole"
+    command = ["export", "skills", str(toy.root), str(out)]
+    command += ["--images", "whole", "--whole-pixels", "48", "--reached-only", "--threads", "1"]
+    code = "import sys; from vine_vla.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "reached" in done.stdout and "slipped" not in done.stdout
+    item = LeRobotDataset("vine/whole", root=out)[0]
+    assert item["observation.images.wrist"].shape == (3, 48, 48)
+    assert item["observation.environment_state"].tolist() == [1.0, 0.0]
+    assert json.loads((out / "meta/vine_export.json").read_text())["images"] == "whole"

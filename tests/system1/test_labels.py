@@ -1,0 +1,70 @@
+"""Label tables from sidecars: which frames are imitated, and where the done head's classes lie."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vine_vla.demos import open_dataset
+from vine_vla.demos.dataset import DemoDataset
+from vine_vla.demos.sidecars import SEGMENTS
+from vine_vla.errors import VineError
+from vine_vla.options import Outcome
+from vine_vla.protocols import DONE, FAILED, RUNNING
+from vine_vla.system1.labels import IGNORED, frame_labels
+
+
+def bounds(dataset: DemoDataset) -> tuple[list[int], list[int]]:
+    starts = [e.begin for e in dataset.files.episodes]
+    return starts, [e.begin + e.length for e in dataset.files.episodes]
+
+
+def test_reached_and_failed_episodes(skills: Path) -> None:
+    export = open_dataset(skills)
+    starts, ends = bounds(export)
+    labels = frame_labels(skills, starts, ends, done_frames=5, failed_frames=3)
+    slipped = 0
+    for d, start, end in zip(export.demonstrations, starts, ends, strict=True):
+        reached = d.segments[0].outcome is Outcome.REACHED
+        slipped += not reached
+        tail = 5 if reached else 3
+        assert labels.imitate[start:end].all() == labels.imitate[start:end].any() == reached
+        assert (labels.done[start : end - tail] == RUNNING).all()
+        assert (labels.done[end - tail : end] == (DONE if reached else FAILED)).all()
+    assert slipped > 0
+
+
+def test_several_segments_in_an_episode(toy: DemoDataset) -> None:
+    labels = frame_labels(toy.root, *bounds(toy), done_frames=2, failed_frames=2)
+    first = toy.demonstrations[0].segments
+    assert [s.outcome for s in first] == [Outcome.REACHED, Outcome.REACHED]
+    lengths = [s.end - s.start for s in first]
+    expected = [label for n in lengths for label in [RUNNING] * (n - 2) + [DONE] * 2]
+    assert labels.done[: sum(lengths)].tolist() == expected and labels.imitate[: sum(lengths)].all()
+
+
+def test_without_sidecars_every_episode_is_reached(tmp_path: Path) -> None:
+    labels = frame_labels(tmp_path, [0, 4], [4, 10], done_frames=2, failed_frames=2)
+    assert labels.imitate.all()
+    assert labels.done.tolist() == [RUNNING] * 2 + [DONE] * 2 + [RUNNING] * 4 + [DONE] * 2
+
+
+def test_censored_flat_episodes_teach_nothing_about_the_end(toy: DemoDataset, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shutil.copytree(toy.root / "meta", tmp_path / "meta")
+    table = pq.read_table(tmp_path / SEGMENTS)
+    censored = pa.array(["censored"] * len(table))
+    table = table.set_column(table.column_names.index("outcome"), "outcome", censored)
+    pq.write_table(table, tmp_path / SEGMENTS)
+    labels = frame_labels(tmp_path, *bounds(toy), done_frames=2, failed_frames=2)
+    assert not labels.imitate.any() and np.all(labels.done == IGNORED)
+
+
+def test_sidecars_of_another_version_are_refused(skills: Path) -> None:
+    with pytest.raises(VineError, match="does not fit"):
+        frame_labels(skills, [0], [14], 5, 5)

@@ -1,0 +1,279 @@
+"""The policy: scaling, labels in the loss, gradients, saving, determinism, and that it learns."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
+from lerobot.policies import make_policy, make_pre_post_processors
+from system1.toy import SCHEMA, ToyWorld
+
+from vine_vla.errors import VineError
+from vine_vla.options import Subgoal
+from vine_vla.system1 import FlatSkill, FlowSkill, VineSkillConfig, VineSkillPolicy
+from vine_vla.system1.modeling_vine_skill import default_units
+
+
+def make(root: Path, **changes: object) -> VineSkillPolicy:
+    torch.manual_seed(0)
+    config = VineSkillConfig(device="cpu", width=64, blocks=2, encoder_dtype="float32", **changes)
+    policy = make_policy(config, ds_meta=LeRobotDatasetMetadata("vine/x", root=root))
+    assert isinstance(policy, VineSkillPolicy)
+    return policy
+
+
+def batch_of(root: Path, policy: VineSkillPolicy, count: int = 32) -> dict:
+    dataset = LeRobotDataset(
+        "vine/x", root=root, delta_timestamps={"action": [i / 10 for i in range(policy.config.chunk_size)]}
+    )
+    items = [dataset[i] for i in np.linspace(0, len(dataset) - 1, count).astype(int)]
+    return torch.utils.data.default_collate(items)
+
+
+def train(policy: VineSkillPolicy, batch: dict, steps: int) -> list[float]:
+    policy.train()
+    optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
+    losses = []
+    for _ in range(steps):
+        loss, info = policy(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        policy.update()
+        losses.append(info["flow_loss"])
+    return losses
+
+
+def test_scaling_round_trip_and_units(skills: Path) -> None:
+    policy = make(skills)
+    assert policy.config.action_units[:2] == pytest.approx(
+        [0.4 * s for s in _deviation(skills)[:2]], rel=1e-4
+    )
+    assert policy.config.action_units[2] == 0.0, "the gripper is a switch"
+    actions = torch.tensor([[0.08, -0.001, 1.0], [0.0, 0.02, -1.0]])
+    scaled = policy.scale(actions)
+    assert torch.equal(scaled[:, 2], actions[:, 2])
+    assert torch.allclose(policy.unscale(scaled), actions, atol=1e-6)
+    assert policy.unscale(torch.tensor([0.0, 0.0, 1.7]))[2] == 1.0
+
+
+def _deviation(root: Path) -> np.ndarray:
+    dataset = LeRobotDataset("vine/x", root=root)
+    return np.stack(dataset.hf_dataset.with_format("numpy")["action"]).std(0)
+
+
+def test_default_units_of_odd_columns() -> None:
+    constant, wide = np.zeros(50), np.linspace(-3, 3, 50)
+    units = default_units(np.stack([constant, wide], 1).astype(np.float32))
+    assert units[0] == pytest.approx(1e-6) and units[1] == pytest.approx(0.4 * wide.std(), rel=1e-4)
+
+
+def test_past_the_end_nothing_moves_and_the_gripper_holds(skills: Path) -> None:
+    policy = make(skills)
+    actions, padded = torch.ones(1, 4, 3), torch.tensor([[False, False, True, True]])
+    assert policy._pad(actions, padded)[0].tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 1], [0, 0, 1]]
+    policy.config.delta_actions = False
+    assert torch.equal(policy._pad(actions, padded), actions)
+
+
+def test_failed_segments_are_not_imitated(skills: Path) -> None:
+    policy = make(skills).train()
+    batch = batch_of(skills, policy, 40)
+    torch.manual_seed(1)
+    losses, _ = policy(batch | {"index": batch["index"]}, reduction="none")
+    imitate = policy.imitate[batch["index"]]
+    assert not imitate.all() and imitate.any()
+    policy.config.done_weight = 0.0
+    torch.manual_seed(1)
+    flow, _ = policy(batch, reduction="none")
+    assert (flow[~imitate] == 0).all() and (flow[imitate] > 0).all() and (losses > 0).all()
+    policy.config.imitate_all = True
+    assert (policy(batch, reduction="none")[0] > 0).all()
+
+
+def test_done_head_gives_no_gradient_to_the_trunk(skills: Path) -> None:
+    policy = make(skills).train()
+    batch = batch_of(skills, policy)
+    policy.imitate.zero_()  # leaves the done head's loss alone
+    loss, info = policy(batch)
+    loss.backward()
+    assert info["done_loss"] > 0
+    moved = {n for n, p in policy.net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert moved == {n for n, _ in policy.net.named_parameters() if n.startswith("done.")}
+
+
+def test_averaged_weights_follow_and_take_no_gradient(skills: Path) -> None:
+    policy = make(skills)
+    before = [p.clone() for p in policy.ema.parameters()]
+    train(policy, batch_of(skills, policy, 8), 3)
+    trained = list(policy.net.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, policy.ema.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(trained, policy.ema.parameters(), strict=True))
+    assert not any(p.requires_grad for p in policy.ema.parameters())
+
+
+def test_augmentation_moves_crop_box_and_center_together(skills: Path) -> None:
+    """The window that is cut is the one whose centre is told, pixel for pixel."""
+    policy = make(skills, box_dropout=0.0)
+    layout = policy.layout
+    assert layout is not None
+    y, x = torch.meshgrid(torch.arange(80.0), torch.arange(80.0), indexing="ij")
+    picture = torch.stack([x, y, y]).expand(64, 3, 80, 80)
+    environment = torch.zeros(64, layout.width)
+    environment[:, 2:] = torch.tensor([0.4, 0.4, 0.6, 0.6, 1.0, 0.5, 0.5]).repeat(2)
+    crops, vector = policy._object_crops([picture, picture], environment, augment=True)
+    numbers = (vector[:, 2:-2].reshape(64, 1, 2, 6) + 2) / 4
+    for camera in range(2):
+        corner = crops[camera][:, 0, :2, 0, 0]
+        told = (numbers[:, 0, camera, 4:] - 0.5) * 192 + 8
+        assert torch.allclose(corner, told, atol=1e-3)
+        assert corner.min() >= 0 and corner.max() <= 16 and corner.std() > 1
+        center = (numbers[:, 0, camera, :2] + numbers[:, 0, camera, 2:4]) / 2
+        drift = (center - 0.5) * 192
+        assert 1.5 < drift.std() < 5, "1.5 px of 96 are 3 px of 192"
+        assert ((corner - 8) - drift).abs().max() <= policy.config.shift + 8  # clipped at the border
+
+
+def test_unseen_boxes_are_black_and_zero(skills: Path) -> None:
+    policy = make(skills, box_dropout=1.0)
+    layout = policy.layout
+    assert layout is not None
+    picture, environment = torch.ones(4, 3, 80, 80), torch.ones(4, layout.width)
+    crops, vector = policy._object_crops([picture, picture], environment, augment=True)
+    assert all(not c.any() for c in crops) and not vector[:, 2:].any()
+
+
+def test_learns_a_small_set(skills: Path) -> None:
+    policy = make(skills, state_noise=0.0, box_noise=0.0, box_dropout=0.0, shift=0, learning_rate=3e-3)
+    batch = batch_of(skills, policy, 24)
+    losses = train(policy, batch, 250)
+    assert np.mean(losses[-10:]) < 0.25 * np.mean(losses[:10])
+    policy.eval()
+    policy.ema.load_state_dict(policy.net.state_dict())
+    chunk, done = policy.infer(batch)
+    imitate = policy.imitate[batch["index"]]
+    wanted = policy._pad(batch["action"], batch["action_is_pad"])
+    error = (chunk - wanted).abs()[imitate]
+    assert error[..., :2].mean() < 0.015, "a step is up to 0.08"
+    assert error[..., 2].mean() < 0.2
+    assert (done.argmax(1) == policy.done_labels[batch["index"]]).float().mean() > 0.8
+
+
+@pytest.fixture(scope="module")
+def saved(skills: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[VineSkillPolicy, Path]:
+    policy, folder = make(skills), tmp_path_factory.mktemp("saved") / "policy"
+    train(policy, batch_of(skills, policy, 8), 3)
+    policy.save_pretrained(folder)
+    pre, post = make_pre_post_processors(
+        policy.config, dataset_stats=LeRobotDatasetMetadata("vine/x", root=skills).stats
+    )
+    pre.save_pretrained(folder)
+    post.save_pretrained(folder)
+    return policy.eval(), folder
+
+
+def test_saved_and_loaded_policies_act_the_same(saved: tuple[VineSkillPolicy, Path], skills: Path) -> None:
+    policy, folder = saved
+    again = VineSkillPolicy.from_pretrained(folder, strict=True)
+    batch, noise = batch_of(skills, policy, 6), torch.randn(6, 12, 3)
+    for mine, other in zip(policy.infer(batch, noise), again.infer(batch, noise), strict=True):
+        assert torch.equal(mine, other)
+    assert (
+        again.config.layout == policy.config.layout
+        and again.config.action_units == policy.config.action_units
+    )
+
+
+def test_queue_is_dropped_on_a_switch(saved: tuple[VineSkillPolicy, Path], skills: Path) -> None:
+    policy, _ = saved
+    batch = batch_of(skills, policy, 2)
+    torch.manual_seed(0)
+    chunk = policy.predict_action_chunk(batch)
+    torch.manual_seed(0)
+    policy.reset()
+    for i in range(policy.config.n_action_steps):
+        assert torch.equal(policy.select_action(batch), chunk[:, i])
+    assert not policy._action_queue
+    policy.select_action(batch)
+    policy.drop_queued_actions()
+    assert not policy._action_queue
+
+
+def test_skill_is_deterministic_and_fast(saved: tuple[VineSkillPolicy, Path]) -> None:
+    _, folder = saved
+    skill = FlowSkill.load(folder, SCHEMA)
+    world, subgoal = ToyWorld(3), Subgoal("reach", ("block_1",))
+    observation, graph = world.observe(), world.graph()
+
+    def run(seed: int) -> list[np.ndarray]:
+        skill.start(subgoal, "reach the red block", seed)
+        return [skill.act(observation, graph).actions for _ in range(3)]
+
+    first, same, other = run(5), run(5), run(6)
+    assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
+    assert not np.array_equal(first[0], other[0]) and not np.array_equal(first[0], first[1])
+    output = skill.act(observation, graph)
+    assert output.actions.shape == (12, 3) and output.actions.dtype == np.float32
+    assert output.execute == 4 and output.done.sum() == pytest.approx(1, abs=1e-5)
+    times = []
+    for _ in range(20):
+        begin = time.perf_counter()
+        skill.act(observation, graph)
+        times.append(time.perf_counter() - begin)
+    assert np.median(times) < 0.05  # 10 ms on an idle core
+
+
+def test_skill_refuses_another_vocabulary_and_layout(
+    saved: tuple[VineSkillPolicy, Path], tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    _, folder = saved
+    with pytest.raises(VineError, match="verbs"):
+        FlowSkill.load(folder, replace(SCHEMA, verbs=SCHEMA.verbs[:1]))
+    with pytest.raises(VineError, match="scene layout"):
+        FlatSkill.load(folder, SCHEMA)
+    with pytest.raises(VineError, match="vine train system1"):
+        FlowSkill.load(tmp_path, SCHEMA)
+
+
+def test_flat_policy_reads_the_instruction(flat: Path, tmp_path: Path) -> None:
+    policy = make(flat)
+    assert policy.config.text and set(policy.config.vocabulary) >= {"fetch", "red", "blue", "block"}
+    train(policy, batch_of(flat, policy, 8), 5)
+    policy.eval().save_pretrained(tmp_path)
+    pre, post = make_pre_post_processors(
+        policy.config, dataset_stats=LeRobotDatasetMetadata("vine/x", root=flat).stats
+    )
+    pre.save_pretrained(tmp_path)
+    post.save_pretrained(tmp_path)
+    skill = FlatSkill.load(tmp_path, SCHEMA)
+    world = ToyWorld(4)
+
+    def act(text: str) -> np.ndarray:
+        skill.start(Subgoal("episode", ()), text, 0)
+        return skill.act(world.observe(), world.graph()).actions
+
+    assert np.array_equal(act("fetch the red block"), act("please fetch the RED block"))
+    assert not np.array_equal(act("fetch the red block"), act("fetch the blue block"))
+
+
+def test_any_lerobot_dataset_will_do(tmp_path: Path) -> None:
+    """Without a crop layout whole images are used, whatever their size."""
+    features = {"observation.images.top": PolicyFeature(FeatureType.VISUAL, (3, 60, 90))}
+    config = VineSkillConfig(
+        device="cpu",
+        width=32,
+        blocks=1,
+        input_features=features,
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
+    )
+    policy = VineSkillPolicy(config)
+    batch = {"observation.images.top": torch.rand(3, 3, 60, 90), "action": torch.randn(3, 12, 2)}
+    assert policy(batch)[0].isfinite()
+    assert policy.eval().predict_action_chunk(batch).shape == (3, 12, 2)
