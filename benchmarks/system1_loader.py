@@ -1,0 +1,77 @@
+"""Time of a batch: LeRobot's own loader against the one in memory, beside the gradient step.
+
+    python benchmarks/system1_loader.py EXPORT [--batches 20] [--threads 1]
+
+EXPORT is a dataset of `vine export skills`. Prints milliseconds a batch of 64, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
+from lerobot.policies import make_policy
+from torch.utils.data import DataLoader
+
+from vine_vla.system1 import VineSkillConfig
+from vine_vla.system1.memory import InMemoryDataset
+
+
+def median_ms(work: Callable[[], object], count: int) -> float:
+    times = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        work()
+        times.append(1000 * (time.perf_counter() - begin))
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("export", type=Path)
+    parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    found: dict[str, float] = {"load": os.getloadavg()[0], "threads": options.threads}
+    policy = make_policy(
+        VineSkillConfig(device="cpu"), ds_meta=LeRobotDatasetMetadata("vine/x", root=options.export)
+    ).train()
+    fps = LeRobotDatasetMetadata("vine/x", root=options.export).fps
+    deltas = {"action": [i / fps for i in range(policy.config.chunk_size)]}
+    batch = {}
+    for name, kind in (("lerobot", LeRobotDataset), ("memory", InMemoryDataset)):
+        begin = time.perf_counter()
+        dataset = kind("vine/x", root=options.export, delta_timestamps=deltas, video_backend="pyav")
+        found[f"{name}_open_s"] = time.perf_counter() - begin
+        order = torch.randint(len(dataset), (64 * (options.batches + 2),)).tolist()
+        batches = iter(DataLoader(dataset, batch_size=64, sampler=order))
+        batch = next(batches)
+        found[f"{name}_batch_ms"] = median_ms(lambda loader=batches: next(loader), options.batches)
+    for key, value in batch.items():
+        if isinstance(value, torch.Tensor) and value.dtype == torch.uint8:
+            batch[key] = value.float() / 255
+    optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
+
+    def step() -> None:
+        policy(batch)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        policy.update()
+
+    step()
+    found["step_ms"] = median_ms(step, options.batches)
+    for name in ("lerobot", "memory"):
+        found[f"{name}_share"] = found[f"{name}_batch_ms"] / (found[f"{name}_batch_ms"] + found["step_ms"])
+    print(json.dumps({key: round(value, 3) for key, value in found.items()}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
