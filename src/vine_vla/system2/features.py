@@ -212,7 +212,7 @@ class Encoder:
         return GraphInputs(base, pairs * both_present[..., None], present, texts.bag)
 
     def candidates(self, graphs: PackedGraphs, cache: dict[bytes, Candidates]) -> list[Candidates]:
-        """Every subgoal that fits the classes, for each of B graphs; graphs of one layout share the answer."""
+        """Every subgoal that fits the classes, for each of B graphs; one layout is worked out once."""
         found = []
         for b in range(len(graphs.budget)):
             key = graphs.cls[b].tobytes() + graphs.number[b].tobytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -235,9 +235,11 @@ def option_model(model: GraphModel, table: SegmentTable, config: OutcomeConfig) 
 def _sample(
     graphs: PackedGraphs, texts: Texts, most: int, rng: np.random.Generator
 ) -> tuple[PackedGraphs, Texts]:
-    if len(graphs.budget) <= most:
-        return graphs, texts
-    index = np.sort(rng.choice(len(graphs.budget), max(most, 0), replace=False))
+    """At most `most` different graphs."""
+    seen = {d + t.tobytes(): i for i, (d, t) in enumerate(zip(graphs.digests(), texts.bag, strict=True))}
+    index = np.array(sorted(seen.values()), np.int64)
+    if len(index) > most:
+        index = np.sort(rng.choice(index, max(most, 0), replace=False))
     return graphs.select(index), texts.select(index)
 
 

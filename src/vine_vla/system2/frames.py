@@ -1,0 +1,238 @@
+"""Frames with annotations, held in memory: what perception learns from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vine_vla.errors import VineError
+from vine_vla.graph import Attribute, Box, SceneGraph, Schema
+from vine_vla.options import Demonstration
+from vine_vla.packing import attribute_slots, attribute_width
+from vine_vla.system2.detector import SIZE, shrink
+
+Float = NDArray[np.float32]
+
+
+class FrameSource(Protocol):
+    """The part of a data set that perception reads; `demos.DemoDataset` is one."""
+
+    @property
+    def schema(self) -> Schema: ...
+
+    @property
+    def demonstrations(self) -> tuple[Demonstration, ...]: ...
+
+    def images(
+        self, episode_index: int, frames: Sequence[int] | None, camera_role: str
+    ) -> NDArray[np.uint8]: ...
+
+    def proprioception(self, episode_index: int) -> Float: ...
+
+    def boxes(self, episode_index: int) -> Mapping[int, Mapping[str, Mapping[str, Box]]]: ...
+
+
+@dataclass(frozen=True)
+class Frames:
+    """N annotated frames, objects padded to O.
+
+    Args:
+        images: uint8 [N, C, SIZE, SIZE, 3]. state: proprioception. float32 [N, P]
+        cls: class of each object, -1 where there is none. int64 [N, O]
+        boxes: corners in shares. float32 [N, O, C, 4]. seen: whether annotated there. bool [N, O, C]
+        attributes: as in `PackedGraphs`. float32 [N, O, F]. known: whether annotated here. bool [N, O, F]
+        ids: object ids of each frame. episode: id of each frame's episode. frame: its number.
+        size: (width, height) of the reference camera's images in pixels.
+    """
+
+    images: NDArray[np.uint8]
+    state: Float
+    cls: NDArray[np.int64]
+    boxes: Float
+    seen: NDArray[np.bool_]
+    attributes: Float
+    known: NDArray[np.bool_]
+    ids: tuple[tuple[str, ...], ...]
+    episode: tuple[str, ...]
+    frame: tuple[int, ...]
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+def constant_attributes(demonstrations: Sequence[Demonstration]) -> frozenset[str]:
+    """Attributes that never change for an object within an episode; they hold in every frame of it."""
+    seen: set[str] = set()
+    changed: set[str] = set()
+    for demonstration in demonstrations:
+        first: dict[tuple[str, str], Attribute | None] = {}
+        for graph in demonstration.graphs.values():
+            for item in graph.objects:
+                for name, value in item.attributes.items():
+                    seen.add(name)
+                    if first.setdefault((item.id, name), value) != value:
+                        changed.add(name)
+    return frozenset(seen - changed)
+
+
+def choose_frames(
+    source: FrameSource, chosen: Sequence[Demonstration], most: int, seed: int
+) -> dict[int, list[int]]:
+    """episode_index -> frames to read, `most` in all: first those with a graph, then any with boxes.
+
+    Frames with graphs take at most half, since they alone show attributes that change.
+    """
+    order = sorted(chosen, key=lambda d: hashlib.blake2b(f"{seed} {d.episode_id}".encode()).digest())
+    rng = np.random.default_rng(seed)
+    share = most / max(len(order), 1)
+    found: dict[int, list[int]] = {}
+    left = most
+    for demonstration in order:
+        boxed = sorted(f for f in source.boxes(demonstration.episode_index) if f < demonstration.length)
+        annotated = [f for f in demonstration.graphs if f < demonstration.length]
+        quota = min(left, max(2, int(np.ceil(share))))
+        if len(annotated) > max(1, quota // 2) and boxed:
+            annotated = sorted(rng.choice(annotated, max(1, quota // 2), replace=False).tolist())
+        others = [f for f in boxed if f not in set(annotated)]
+        extra = min(len(others), max(0, quota - len(annotated)))
+        frames = sorted(
+            {*annotated, *rng.choice(others, extra, replace=False).tolist()} if extra else annotated
+        )
+        frames = frames[:left]
+        if frames:
+            found[demonstration.episode_index] = [int(f) for f in frames]
+            left -= len(frames)
+        if left <= 0:
+            break
+    return found
+
+
+def load_frames(
+    source: FrameSource,
+    chosen: Sequence[Demonstration],
+    *,
+    most: int,
+    seed: int,
+    report: Callable[[float], None] | None = None,
+) -> Frames:
+    """Decode and shrink annotated frames of `chosen` episodes.
+
+    Raises:
+        VineError: no frame has boxes.
+    """
+    schema = source.schema
+    constant = constant_attributes(chosen)
+    plan = choose_frames(source, chosen, most, seed)
+    if not plan:
+        raise VineError(
+            "no frame has boxes, so perception cannot be trained",
+            mend="record boxes, or add them with `vine annotate --boxes`",
+        )
+    by_index = {d.episode_index: d for d in chosen}
+    images, states, rows = [], [], []
+    ids: list[tuple[str, ...]] = []
+    episodes: list[str] = []
+    numbers: list[int] = []
+    size = (SIZE, SIZE)
+    for done, (index, frames) in enumerate(sorted(plan.items())):
+        demonstration = by_index[index]
+        views = []
+        for c, role in enumerate(schema.cameras):
+            found = source.images(index, frames, role)
+            if c == 0:
+                size = (found.shape[2], found.shape[1])
+            views.append(shrink(found))
+        images.append(np.stack(views, 1))
+        states.append(source.proprioception(index)[frames])
+        boxes = source.boxes(index)
+        fixed = _fixed(demonstration, constant)
+        for frame in frames:
+            rows.append(_objects(demonstration, frame, boxes.get(frame), fixed, schema))
+            ids.append(tuple(rows[-1]))
+            episodes.append(demonstration.episode_id)
+            numbers.append(frame)
+        if report:
+            report((done + 1) / len(plan))
+    return _arrays(np.concatenate(images), np.concatenate(states), rows, ids, episodes, numbers, size, schema)
+
+
+@dataclass
+class _Object:
+    cls: str
+    boxes: Mapping[str, Box]
+    attributes: Mapping[str, Attribute]
+    complete: bool  # whether an attribute that is not listed is known to be absent
+
+
+def _fixed(demonstration: Demonstration, constant: frozenset[str]) -> dict[str, _Object]:
+    """Class and constant attributes of every object of the episode."""
+    found: dict[str, _Object] = {}
+    for graph in demonstration.graphs.values():
+        for item in graph.objects:
+            values = {n: v for n, v in item.attributes.items() if n in constant}
+            found.setdefault(item.id, _Object(item.cls, {}, values, False))
+    return found
+
+
+def _objects(
+    demonstration: Demonstration,
+    frame: int,
+    boxes: Mapping[str, Mapping[str, Box]] | None,
+    fixed: Mapping[str, _Object],
+    schema: Schema,
+) -> dict[str, _Object]:
+    graph: SceneGraph | None = demonstration.graphs.get(frame)
+    if graph is not None:
+        return {o.id: _Object(o.cls, o.boxes, o.attributes, True) for o in graph.objects}
+    by_object: dict[str, dict[str, Box]] = {}
+    for camera, items in (boxes or {}).items():
+        for name, box in items.items():
+            by_object.setdefault(name, {})[camera] = box
+    found = {}
+    for name, views in by_object.items():
+        known = fixed.get(name)
+        cls = known.cls if known else name.rstrip("0123456789").rstrip("_")
+        if cls in schema.classes:
+            found[name] = _Object(cls, views, known.attributes if known else {}, False)
+    return found
+
+
+def _arrays(
+    images: NDArray[np.uint8],
+    state: Float,
+    rows: Sequence[Mapping[str, _Object]],
+    ids: Sequence[tuple[str, ...]],
+    episodes: Sequence[str],
+    numbers: Sequence[int],
+    size: tuple[int, int],
+    schema: Schema,
+) -> Frames:
+    n, o, c = len(rows), max([1, *(len(r) for r in rows)]), len(schema.cameras)
+    f = attribute_width(schema)
+    cls = np.full((n, o), -1, np.int64)
+    boxes, seen = np.zeros((n, o, c, 4), np.float32), np.zeros((n, o, c), bool)
+    attributes, known = np.zeros((n, o, f), np.float32), np.zeros((n, o, f), bool)
+    slots = attribute_slots(schema)
+    for i, row in enumerate(rows):
+        for j, item in enumerate(row.values()):
+            cls[i, j] = schema.classes.index(item.cls)
+            known[i, j] = item.complete
+            for k, camera in enumerate(schema.cameras):
+                if camera in item.boxes:
+                    boxes[i, j, k], seen[i, j, k] = item.boxes[camera], True
+            for name, value in item.attributes.items():
+                slot = slots[name]
+                known[i, j, slot] = True
+                if schema.attributes[name]:
+                    attributes[i, j, slot.start + schema.attributes[name].index(str(value))] = 1.0
+                else:
+                    attributes[i, j, slot] = (float(value), 1.0)
+    return Frames(
+        images, state, cls, boxes, seen, attributes, known, tuple(ids), tuple(episodes), tuple(numbers), size
+    )

@@ -1,0 +1,275 @@
+"""Perception: images and proprioception to a scene graph, by the trained detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vine_vla.errors import VineError
+from vine_vla.graph import Attribute, Box, SceneGraph, SceneObject, Schema
+from vine_vla.identity import assign_ids, linear_assignment, match_identity
+from vine_vla.packing import attribute_slots
+from vine_vla.protocols import Observation
+from vine_vla.relations import derive_relations
+from vine_vla.system2.detector import FEATURES, Detections, Detector, peaks, shrink
+
+Float = NDArray[np.float32]
+
+LINK_GATE = 0.15
+"""Image shares: a detection of a further camera belongs to no object whose place it predicts farther off."""
+ALONE = 0.6
+"""Score from which a detection in a further camera alone makes an object."""
+_PLACE = "#place"  # no schema can have this name
+
+
+@dataclass(frozen=True)
+class PerceptionSetup:
+    """What perception learned beside the weights.
+
+    Args:
+        schema: vocabulary.
+        state_mean, state_scale: of proprioception. P each.
+        threshold: score of a detection that counts, per class in the reference camera. C
+        least, most: objects of each class that a scene ever had. C
+        allowed: attributes that objects of each class ever had. C
+        constant: attributes that never change within an episode.
+        scales: name -> (mean, spread) of numeric attributes.
+    """
+
+    schema: Schema
+    state_mean: tuple[float, ...]
+    state_scale: tuple[float, ...]
+    threshold: tuple[float, ...]
+    least: tuple[int, ...]
+    most: tuple[int, ...]
+    allowed: tuple[tuple[str, ...], ...]
+    constant: tuple[str, ...]
+    scales: Mapping[str, tuple[float, float]]
+
+    def scaled(self, state: Float) -> Float:
+        """Proprioception in units of its spread, clipped to +-4. [..., P]"""
+        mean, scale = np.array(self.state_mean, np.float32), np.array(self.state_scale, np.float32)
+        return np.clip((state - mean) / scale, -4.0, 4.0)
+
+
+@dataclass
+class _Found:
+    """An object being put together: class, score, box and features in each camera that sees it."""
+
+    cls: int
+    score: float
+    boxes: dict[int, Float]
+    features: dict[int, Float]
+
+
+class Perception:
+    """`Perceiver` by the detector. One call takes a few milliseconds on one thread."""
+
+    def __init__(self, detector: Detector, setup: PerceptionSetup) -> None:
+        self.detector, self.setup = detector.eval(), setup
+        self.schema = setup.schema
+
+    def perceive(
+        self, observation: Observation, instruction: str = "", earlier: SceneGraph | None = None
+    ) -> SceneGraph:
+        """The scene graph of one moment.
+
+        Args:
+            observation: images of the schema's cameras, any size; a further camera may be missing.
+            instruction: not used; what is seen does not depend on the task.
+            earlier: graph of an earlier moment: its ids, constant attributes and number of objects hold.
+
+        Raises:
+            VineError: the reference camera's image is missing, or proprioception has another length.
+        """
+        state = self._state(observation)
+        with torch.inference_mode():
+            views = self._detect(observation)
+            found = self._objects(views, state, earlier)
+            attributes = self._attributes(found, state)
+        cameras = self.schema.cameras
+        items = [
+            SceneObject(
+                f"object_{i}",
+                self.schema.classes[f.cls],
+                {cameras[c]: Box(*(float(v) for v in box)) for c, box in sorted(f.boxes.items())},
+                values,
+            )
+            for i, (f, values) in enumerate(zip(found, attributes, strict=True))
+        ]
+        objects = assign_ids(items, cameras[0]) if earlier is None else self._follow(items, earlier)
+        if earlier is None:
+            order = {name: rank for rank, name in enumerate(self.schema.classes)}
+            objects = tuple(sorted(objects, key=lambda o: (order[o.cls], len(o.id), o.id)))
+        return SceneGraph(objects, derive_relations(objects, cameras[0], self.schema.predicates))
+
+    def _state(self, observation: Observation) -> Tensor:
+        state = np.asarray(observation.proprioception, np.float32)
+        if state.shape != (len(self.setup.state_mean),):
+            raise VineError(
+                f"proprioception has shape {state.shape}, perception was trained on {len(self.setup.state_mean)}",
+                mend="use the robot that the demonstrations come from",
+            )
+        return torch.from_numpy(self.setup.scaled(state))
+
+    def _detect(self, observation: Observation) -> dict[int, Detections]:
+        reference = self.schema.cameras[0]
+        if reference not in observation.images:
+            raise VineError(
+                f"no image of camera {reference}", mend=f"cameras: {', '.join(self.schema.cameras)}"
+            )
+        found = {}
+        for c, role in enumerate(self.schema.cameras):
+            if role in observation.images:
+                image = (
+                    torch.from_numpy(shrink(observation.images[role])).permute(2, 0, 1)[None].float() / 255
+                )
+                found[c] = peaks(self.detector.maps(c, image))
+        return found
+
+    def _objects(
+        self, views: Mapping[int, Detections], state: Tensor, earlier: SceneGraph | None
+    ) -> list[_Found]:
+        least, most, threshold = (
+            list(self.setup.least),
+            list(self.setup.most),
+            np.array(self.setup.threshold, np.float32),
+        )
+        if earlier is not None:
+            least = most = [len(earlier.of_class(name)) for name in self.schema.classes]
+            # The number is known, so weaker peaks are believed; what stays unseen keeps its old place.
+            threshold, least = threshold * 0.3, [0] * len(least)
+        found = [
+            _Found(int(view.classes[d]), float(view.scores[d]), {0: view.boxes[d]}, {0: view.features[d]})
+            for view in [views[0]]
+            for d in _keep(view, threshold, least, most)
+        ]
+        for c in sorted(set(views) - {0}):
+            self._join(found, views[c], c, state, threshold, most)
+        return found
+
+    def _join(
+        self,
+        found: list[_Found],
+        view: Detections,
+        camera: int,
+        state: Tensor,
+        threshold: Float,
+        most: Sequence[int],
+    ) -> None:
+        """Give the objects their boxes in a further camera; detections far from all may be new objects."""
+        kept = _keep(view, threshold, [0] * len(most), most)
+        if not kept:
+            return
+        index = np.array(kept)
+        one_hot = np.eye(len(self.schema.classes), dtype=np.float32)[view.classes[index]]
+        place = self.detector.link(
+            camera,
+            torch.from_numpy(view.features[index]),
+            torch.from_numpy(view.boxes[index]),
+            torch.from_numpy(one_hot),
+            state.expand(len(index), -1),
+        ).numpy()
+        for cls in range(len(self.schema.classes)):
+            rows = [i for i, f in enumerate(found) if f.cls == cls]
+            columns = [j for j in range(len(index)) if view.classes[index[j]] == cls]
+            centers = np.array([_center(found[i].boxes[0]) for i in rows]).reshape(len(rows), 1, 2)
+            cost = np.linalg.norm(centers - place[columns].reshape(1, len(columns), 2), axis=-1)
+            # An only object of its class is found by class alone.
+            gate = np.inf if most[cls] == 1 and len(rows) == 1 else LINK_GATE
+            pairs = linear_assignment(np.minimum(cost, 1.0)) if cost.size else []
+            joined = set()
+            for row, column in pairs:
+                if cost[row, column] <= gate:
+                    d = index[columns[column]]
+                    found[rows[row]].boxes[camera] = view.boxes[d]
+                    found[rows[row]].features[camera] = view.features[d]
+                    joined.add(column)
+            room = most[cls] - len(rows)
+            for column, j in enumerate(columns):
+                d = index[j]
+                near = cost[:, column].min() if len(rows) else np.inf
+                if room > 0 and column not in joined and near > LINK_GATE and view.scores[d] >= ALONE:
+                    boxes, features = {camera: view.boxes[d]}, {camera: view.features[d]}
+                    found.append(_Found(cls, float(view.scores[d]), boxes, features))
+                    room -= 1
+
+    def _attributes(self, found: Sequence[_Found], state: Tensor) -> list[dict[str, Attribute]]:
+        if not found:
+            return []
+        cameras = len(self.schema.cameras)
+        views = np.zeros((len(found), cameras, FEATURES + 5), np.float32)
+        for i, item in enumerate(found):
+            for c, box in item.boxes.items():
+                views[i, c] = np.concatenate([item.features[c], [1.0], box])
+        one_hot = np.eye(len(self.schema.classes), dtype=np.float32)[[f.cls for f in found]]
+        raw = self.detector.read(
+            torch.from_numpy(one_hot), state.expand(len(found), -1), torch.from_numpy(views)
+        ).numpy()
+        return [self._decode(f.cls, values) for f, values in zip(found, raw, strict=True)]
+
+    def _decode(self, cls: int, raw: Float) -> dict[str, Attribute]:
+        slots = attribute_slots(self.schema)
+        found: dict[str, Attribute] = {}
+        for name in self.setup.allowed[cls]:
+            values, part = self.schema.attributes[name], raw[slots[name]]
+            if values:
+                found[name] = values[int(part.argmax())]
+            elif part[1] > 0:
+                mean, spread = self.setup.scales.get(name, (0.0, 1.0))
+                found[name] = float(mean + spread * part[0])
+        return found
+
+    def _follow(self, items: Sequence[SceneObject], earlier: SceneGraph) -> tuple[SceneObject, ...]:
+        """Ids of `earlier` by the reference camera alone: the others move, so places there say nothing."""
+        camera = self.schema.cameras[0]
+        by_place = {item.id: item for item in items}
+        seen = [
+            replace(o, boxes={camera: o.boxes[camera]}, attributes={_PLACE: o.id})
+            for o in items
+            if camera in o.boxes
+        ]
+        before = SceneGraph(
+            tuple(
+                replace(o, boxes={camera: o.boxes[camera]} if camera in o.boxes else {})
+                for o in earlier.objects
+            )
+        )
+        followed = []
+        for matched, old in zip(match_identity(seen, before), earlier.objects, strict=False):
+            source = matched.attributes.get(_PLACE)
+            new = by_place.get(str(source)) if source is not None else None
+            kept = {n: v for n, v in old.attributes.items() if n in self.setup.constant}
+            if new is None:  # occluded, not gone; where a moving camera saw it no longer holds
+                boxes = {camera: old.boxes[camera]} if camera in old.boxes else {}
+                followed.append(SceneObject(old.id, old.cls, boxes, old.attributes))
+            else:
+                followed.append(SceneObject(old.id, old.cls, new.boxes, {**new.attributes, **kept}))
+        return tuple(followed)
+
+
+def _center(box: Float) -> tuple[float, float]:
+    return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
+
+
+def _keep(view: Detections, threshold: Float, least: Sequence[int], most: Sequence[int]) -> list[int]:
+    """Indices of the peaks that count: above their class's threshold, `least` to `most` of a class.
+
+    Two peaks of a class whose boxes mostly overlap are one object.
+    """
+    counts = [0] * len(most)
+    kept: list[int] = []
+    boxes = [Box(*b) for b in view.boxes.tolist()]
+    for d, cls in enumerate(view.classes.tolist()):
+        if counts[cls] >= most[cls] or (view.scores[d] < threshold[cls] and counts[cls] >= least[cls]):
+            continue
+        if any(view.classes[k] == cls and boxes[k].iou(boxes[d]) > 0.6 for k in kept):
+            continue
+        kept.append(d)
+        counts[cls] += 1
+    return kept
