@@ -67,7 +67,7 @@ def main() -> None:
         problem = random_problem(rng, states=5000, actions=k, applicable=1.0)
         members = perturb(problem, options.members, 20, rng)
         model = Timed(members, things=options.objects - 1, budget=options.budget)
-        for leaves in (4, 8, 16):
+        for leaves in (8, 16):
             config = SearchConfig(k=k, expansions=options.expansions, leaves=leaves)
             bare = TreePlanner(model, dataclasses.replace(config, trace=1))
             whole, short, inner, thinking = Stopwatch(), Stopwatch(), Stopwatch(), []

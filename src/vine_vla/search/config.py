@@ -21,11 +21,11 @@ class SearchConfig:
     """Nodes expanded for one plan, the root included; 1 is greedy, 0 ranks by the prior alone."""
     seconds: float | None = None
     """Time for one plan, in seconds; None: no limit. The root is always expanded."""
-    leaves: int = 8
+    leaves: int = 16
     """Leaves of one problem that go into one model call, >= 1."""
     depth: int = 6
     """Look-ahead H in subgoals, >= 1; the remaining subgoal budget limits it further."""
-    c_puct: float = 1.0
+    c_puct: float = 0.25
     """Weight of the prior in the exploration term, >= 0; values are on the absolute scale [0, 1]."""
     kappa: float = 0.5
     """Options are chosen by mean minus kappa x spread of the choosing members, >= 0."""

@@ -73,7 +73,7 @@ def search(
         for taken in range(config.leaves):
             # A problem without leaves never gets some within a round, so `taken` counts for all others.
             room = tree.count + taken < config.expansions
-            ready = everyone[room & (tree.frontier[:, 0].sum((1, 2)) > 0)]
+            ready = everyone[room & (tree.frontier[:, 0] > 0).any((1, 2))]
             if not len(ready):
                 break
             path, leaf = descend(tree, ready, rule)
@@ -150,7 +150,7 @@ def _expand(found: Searched, slots: tuple[Int, Int, Int, Int]) -> None:
     """Expand the leaves in `slots` with one model call and back up."""
     tree, outputs = found.tree, found.outputs
     problem, parent, option, outcome = slots
-    graphs = outputs.next.select((tree.row[problem, parent], option, outcome))
+    graphs = outputs.after(tree.row[problem, parent], option, outcome)
     graphs = graphs.with_budget(tree.budget[problem, parent] - 1)
     row = outputs.look_up(graphs, [found.instructions[b] for b in problem])
     needed = int((tree.count + np.bincount(problem, minlength=tree.problems)).max())

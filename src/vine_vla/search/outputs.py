@@ -49,7 +49,7 @@ class Outputs:
         prior: [R, K]. p: [R, M, K, 4]. value: [R, M, K, 2]. support: [R, K].
         cut: reason code of each option, `pruning.KEPT` where it may be taken. int8 [R, K]
         upper: pruning score u. [R, K]. gap: 0 covered to 1 not covered at all. [R, K]
-        next: graphs after reached and after slipped. [R, K, 2]
+        column: where the model put each option; its graphs stay there. [R, K]
         model_calls: calls of `expand`. hits: graphs that were answered from the table.
     """
 
@@ -66,7 +66,8 @@ class Outputs:
         self.cut: NDArray[np.int8]
         self.upper: Float
         self.gap: NDArray[np.float64]
-        self.next: PackedGraphs
+        self.column: Int
+        self._next: PackedGraphs
 
     def __len__(self) -> int:
         return len(self.subgoals)
@@ -88,6 +89,10 @@ class Outputs:
         self.hits += len(keys) - len(places)
         return np.array([self._rows[key] for key in keys], np.int64)
 
+    def after(self, row: Int, option: Int, outcome: Int) -> PackedGraphs:
+        """The graphs after `outcome` (reached or slipped) of `option` in `row`. [n] each"""
+        return self._next.select((row, self.column[row, option], outcome))
+
     def _insert(self, keys: list[tuple[str, bytes]], answer: Expansion) -> None:
         _check(answer, len(keys), self.config.k)
         texts = [[canonical_text(s) for s in row] for row in answer.subgoals]
@@ -108,8 +113,9 @@ class Outputs:
         self.gap[at] = support_gap(support, self.rule.min_support)
         self.p[start:end, :, :used] = np.moveaxis(p, 0, 1)
         self.value[start:end, :, :used] = np.moveaxis(answer.value[:, row, order], 0, 1)
-        for mine, theirs in zip(_arrays(self.next), _arrays(answer.next), strict=True):
-            mine[start:end, :used] = theirs[row, order]
+        self.column[at] = order
+        for mine, theirs in zip(_arrays(self._next), _arrays(answer.next), strict=True):
+            mine[start:end, :used] = theirs
         self.subgoals += subgoals
         self._rows.update((key, start + place) for place, key in enumerate(keys))
 
@@ -127,6 +133,7 @@ class Outputs:
             "cut": np.full((capacity, k), NO_PROPOSAL, np.int8),
             "upper": np.zeros((capacity, k), np.float32),
             "gap": np.zeros((capacity, k)),
+            "column": np.zeros((capacity, k), np.int64),
         }
         graphs = PackedGraphs(*(np.zeros((capacity, k, *a.shape[2:]), a.dtype) for a in answer.next))
         if self._capacity:
@@ -134,11 +141,11 @@ class Outputs:
                 raise VineError(f"the model gave {members} members after {self.members}")
             for name, array in fresh.items():
                 array[: len(self)] = getattr(self, name)[: len(self)]
-            for new, old in zip(_arrays(graphs), _arrays(self.next), strict=True):
+            for new, old in zip(_arrays(graphs), _arrays(self._next), strict=True):
                 new[: len(self)] = old[: len(self)]
         for name, array in fresh.items():
             setattr(self, name, array)
-        self.next, self.members, self._capacity = graphs, members, capacity
+        self._next, self.members, self._capacity = graphs, members, capacity
 
 
 def _arrays(graphs: PackedGraphs) -> tuple[NDArray[Any], ...]:
@@ -165,9 +172,9 @@ def _check(answer: Expansion, count: int, k: int) -> None:
         raise VineError(f"{width} proposals, but at most {k} were asked for", where=where)
     if [len(row) for row in answer.subgoals] != answer.mask.sum(1).tolist():
         raise VineError("subgoals and mask disagree", where=where, mend="put the padding last")
-    there = answer.p[:, answer.mask]
-    if not (np.abs(there.sum(-1) - 1) < 1e-3).all() or not (there > -1e-6).all():
+    padding = ~answer.mask
+    # Written so that NaN, which compares as false, is found too.
+    if not ((np.abs(answer.p.sum(-1) - 1) < 1e-3) & (answer.p.min(-1) > -1e-6) | padding).all():
         raise VineError("outcome probabilities do not sum to 1", where=where)
-    value = answer.value[:, answer.mask]
-    if not ((value > -1e-6) & (value < 1 + 1e-6)).all():
+    if not ((answer.value.min(-1) > -1e-6) & (answer.value.max(-1) < 1 + 1e-6) | padding).all():
         raise VineError("a value is not in [0, 1]", where=where)

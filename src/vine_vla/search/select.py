@@ -23,7 +23,7 @@ FEW = 4
 
 def puct(score: F64, prior: F64, visits: Int, c: float) -> F64:
     """Score plus prior-weighted exploration, on the absolute scale: Q + c P sqrt(1 + N) / (1 + n)."""
-    weight: F64 = c * np.sqrt(1 + visits.sum(-1, keepdims=True))
+    weight: F64 = c * np.sqrt(1 + np.add.reduce(visits, -1, keepdims=True))
     return score + prior * weight / (1 + visits)
 
 

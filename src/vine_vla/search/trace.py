@@ -63,7 +63,7 @@ def node_graphs(found: Searched, problem: int, nodes: Int) -> PackedGraphs:
     """The packed graphs of some nodes, other than the root, of one problem. [n]"""
     tree, outputs = found.tree, found.outputs
     parent = tree.row[problem, tree.parent[problem, nodes]]
-    packed = outputs.next.select((parent, tree.option[problem, nodes], tree.outcome[problem, nodes]))
+    packed = outputs.after(parent, tree.option[problem, nodes], tree.outcome[problem, nodes])
     return packed.with_budget(tree.budget[problem, nodes])
 
 
