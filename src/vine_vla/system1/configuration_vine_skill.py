@@ -36,7 +36,7 @@ class VineSkillConfig(PreTrainedConfig):
         done_weight: of the done head's cross-entropy.
         done_frames, failed_frames: frames at the end of a segment that count as done or failed.
         ema_decay: of the averaged weights that act; ramped up from 0.
-        encoder_dtype: `bfloat16` (autocast in the encoders only) or `float32`.
+        encoder_dtype: `bfloat16` (autocast in the encoders, and in the flow while training) or `float32`.
         learning_rate, weight_decay, warmup_steps: of AdamW and its cosine.
     """
 

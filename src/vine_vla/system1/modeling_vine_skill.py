@@ -228,8 +228,9 @@ class VineSkillPolicy(PreTrainedPolicy):
         noise = torch.randn_like(target)
         time = torch.rand(len(target), device=target.device)
         point = torch.lerp(noise, target, time[:, None])
-        velocity = net.flow(point, time, condition.repeat(draws, 1))
-        error = (velocity - (target - noise)).square().mean(1).reshape(draws, size).mean(0)
+        with torch.autocast(target.device.type, torch.bfloat16, enabled=net.half):
+            velocity = net.flow(point, time, condition.repeat(draws, 1))
+        error = (velocity.float() - (target - noise)).square().mean(1).reshape(draws, size).mean(0)
         flow = error * imitate
         logits = net.done(done_input)
         known = labels != IGNORED
