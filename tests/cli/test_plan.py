@@ -60,7 +60,7 @@ def test_images_are_read_by_camera(tmp_path):
     assert images["front"].shape == (6, 8, 3)
     assert images["front"][0, 0].tolist() == [10, 20, 30]
     for bad, message in (
-        (pairs[:1], "no image of wrist"),
+        (pairs[1:], "no image of front"),
         ((*pairs, pairs[0]), "given twice"),
         (("top=a.png",), "names no camera"),
         (("front",), "names no camera"),

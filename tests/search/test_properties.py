@@ -283,7 +283,7 @@ def test_another_rule_can_be_injected():
     assert np.ptp(best.tree.visits[0, 0].sum(-1)) > 1
 
 
-@pytest.mark.parametrize("field", ["p", "value", "prior", "mask"])
+@pytest.mark.parametrize("field", ["p", "value", "support", "prior", "mask"])
 def test_a_broken_model_is_named(field):
     model = ensemble(14)
     real = model.expand

@@ -75,10 +75,10 @@ def run(config: Config) -> int:
 
 
 def read_images(pairs: tuple[str, ...], schema: Schema) -> dict[str, NDArray[np.uint8]]:
-    """The images given as CAMERA=FILE, one for each camera of `schema`; uint8 [height, width, 3].
+    """The images given as CAMERA=FILE; uint8 [height, width, 3]. Only the schema's first camera must be there.
 
     Raises:
-        VineError: a camera is unknown, missing or given twice, or a file is no image.
+        VineError: a camera is unknown or given twice, the first one is missing, or a file is no image.
     """
     import numpy as np
     from PIL import Image
@@ -96,9 +96,8 @@ def read_images(pairs: tuple[str, ...], schema: Schema) -> dict[str, NDArray[np.
                 images[camera] = np.asarray(image.convert("RGB"))
         except OSError as error:
             raise VineError(f"cannot read the image: {error}", where=f"--image {pair}") from error
-    missing = [camera for camera in schema.cameras if camera not in images]
-    if missing:
-        raise VineError(f"no image of {', '.join(missing)}", where="--image", mend=f"give {wanted}")
+    if schema.cameras[0] not in images:
+        raise VineError(f"no image of {schema.cameras[0]}", where="--image", mend=f"give {wanted}")
     return images
 
 

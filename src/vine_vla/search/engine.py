@@ -50,8 +50,8 @@ def search(
 
     Each round takes up to `config.leaves` leaves of every problem into one model call. Virtual visits
     spread the leaves of a round; they act in the exploration term only and are removed exactly. There
-    is no randomness. With `config.seconds` no round is begun that would, if it took as long as the
-    longest so far, end too late.
+    is no randomness. With `config.seconds` no round is begun that would, if it took as long as the one
+    before, end too late.
 
     Args:
         model: the planning model.
@@ -66,7 +66,7 @@ def search(
     tree = found.tree
     found.rounds.append(clock() - start)
     everyone = np.arange(tree.problems)
-    while config.seconds is None or clock() - start + max(found.rounds) <= config.seconds:
+    while config.seconds is None or clock() - start + found.rounds[-1] <= config.seconds:
         begun = clock()
         paths: list[Int] = []
         leaves: list[Int] = []
@@ -108,7 +108,7 @@ def search_everything(
     found = _plant(model, graphs, instructions, config, expected=limit)
     tree = found.tree
     found.rounds.append(clock() - start)
-    while config.seconds is None or clock() - start + max(found.rounds) <= config.seconds:
+    while config.seconds is None or clock() - start + found.rounds[-1] <= config.seconds:
         begun = clock()
         open_slots = np.nonzero(tree.children == UNEXPANDED)
         problem, node, _, _ = open_slots

@@ -173,6 +173,9 @@ def _check(answer: Expansion, count: int, k: int) -> None:
     if [len(row) for row in answer.subgoals] != answer.mask.sum(1).tolist():
         raise VineError("subgoals and mask disagree", where=where, mend="put the padding last")
     padding = ~answer.mask
+    for name, array in (("prior", answer.prior), ("support", answer.support)):
+        if not ((array > -1e-6) & (array < 1 + 1e-6) | padding).all():
+            raise VineError(f"a {name} is not in [0, 1]", where=where)
     # Written so that NaN, which compares as false, is found too.
     if not ((np.abs(answer.p.sum(-1) - 1) < 1e-3) & (answer.p.min(-1) > -1e-6) | padding).all():
         raise VineError("outcome probabilities do not sum to 1", where=where)
