@@ -150,7 +150,8 @@ class Detector(nn.Module):
 
         Args:
             classes: one-hot. [N, C]. state: [N, P].
-            views: features, seen (0 or 1) and box in every camera, 0 where not seen. [N, cameras, FEATURES + 5]
+            views: features, seen (0 or 1) and box in each camera, 0 where not seen.
+                [N, cameras, FEATURES + 5]
         """
         answer: Tensor = self.attributes(torch.cat([classes, state, views.flatten(1)], -1))
         return answer

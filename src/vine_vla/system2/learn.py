@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from vine_vla.graph import SceneGraph, Schema
-from vine_vla.options import Demonstration, Split, Subgoal
-from vine_vla.packing import PackedGraphs, concatenate, pack
+from vine_vla.graph import Schema
+from vine_vla.options import Demonstration, Split
+from vine_vla.packing import PackedGraphs, concatenate
 from vine_vla.protocols import GOAL, REACHED, SLIPPED, PruningRule
-from vine_vla.system2.calibration import Calibration, fit_calibration
+from vine_vla.system2.calibration import fit_calibration
 from vine_vla.system2.config import OutcomeConfig
 from vine_vla.system2.conformal import pruning_rule
 from vine_vla.system2.dynamics import next_graphs, train_dynamics
-from vine_vla.system2.features import Encoder, Int, number_scales
+from vine_vla.system2.features import Encoder, Float, number_scales
 from vine_vla.system2.model import GraphModel, Records, Shared
 from vine_vla.system2.nets import SubgoalNet, SubgoalTensors
 from vine_vla.system2.outcome import outcome_logits, table_inputs, train_outcome
 from vine_vla.system2.proposal import train_proposal
 from vine_vla.system2.segments import (
-    CENSORED,
     Failures,
     SegmentTable,
     choose_episodes,
@@ -78,8 +76,7 @@ def train_shared(
     demonstrations: Sequence[Demonstration], schema: Schema, config: OutcomeConfig, report: Report = silent
 ) -> Shared:
     """Vocabulary, scales, proposals and budgets; the same for every variant of one data set."""
-    limit = None if config.failures is Failures.WITHHOLD_MATCHED else config.episodes
-    chosen = choose_episodes(demonstrations, Failures.KEEP, limit)
+    chosen = choose_episodes(demonstrations, Failures.KEEP, config.episodes)
     train = [d for d in chosen if d.split is Split.TRAIN]
     table = segment_table(train, schema)
     vocabulary = Vocabulary.of((d.instruction for d in train), least=min(2, len(train)))
@@ -109,20 +106,32 @@ def train_variant(
     config: OutcomeConfig,
     *,
     calibration: Sequence[Demonstration] | None = None,
+    extra: Sequence[Demonstration] = (),
     report: Report = silent,
 ) -> GraphModel:
-    """Outcome nets, dynamics, values and thresholds of one variant; `demonstrations` carry their split."""
+    """Outcome nets, dynamics, values and thresholds of one variant.
+
+    Args:
+        demonstrations: all of the data set; they carry their split.
+        calibration: as in `train_outcomes`.
+        extra: training episodes once more with other graphs (perceived ones), for the outcome nets. They
+            keep their ids, so a bootstrap takes or leaves an episode in both forms.
+    """
     encoder, schema = shared.encoder, shared.encoder.schema
     drop_slips = config.failures is Failures.WITHHOLD_SLIPS
     chosen = choose_episodes(demonstrations, config.failures, config.episodes)
     replaced = {d.episode_id: d for d in calibration or ()}
     held = [replaced.get(d.episode_id, d) for d in chosen if d.split is Split.CALIBRATION]
-    everything = segment_table([d for d in chosen if d.split is Split.TRAIN], schema, drop_slips=drop_slips)
+    train = [d for d in chosen if d.split is Split.TRAIN]
+    everything = segment_table(train, schema, drop_slips=drop_slips)
     table = everything.decided()
+    again = {d.episode_id: d for d in extra}
+    twice = [*train, *(again[d.episode_id] for d in train if d.episode_id in again)]
+    taught = segment_table(twice, schema, drop_slips=drop_slips).decided() if again else table
     held_out = segment_table(held, schema, drop_slips=drop_slips).decided()
     outcome = train_outcome(
         encoder,
-        table,
+        taught,
         members=config.members,
         width=config.width,
         config=config.outcome,
@@ -139,8 +148,8 @@ def train_variant(
         seed=config.seed + 2,
         report=lambda share: report("next graphs", share),
     )
-    logits, embedding = _judge_table(outcome, encoder, table)
-    held_logits, held_embedding = _judge_table(outcome, encoder, held_out)
+    logits, embedding = judge_table(outcome, encoder, table)
+    held_logits, held_embedding = judge_table(outcome, encoder, held_out)
     calibrated = fit_calibration(
         held_logits, held_out.verbs, held_out.outcome, held_out.episode, len(schema.verbs), "demonstration"
     )
@@ -177,7 +186,7 @@ def train_variant(
         records=Records(tuple(table.episodes[e] for e in table.episode), table.outcome),
         prior_floor=config.prior_floor,
     )
-    model = replace(model, pruning=_rule(model, held_out, config))
+    model = replace(model, pruning=rule_of(model, held_out, config))
     return revalue(model, everything, config, report)
 
 
@@ -283,13 +292,15 @@ def _options(model: GraphModel, graphs: PackedGraphs, texts: Texts, k: int = 8) 
     )
 
 
-def _judge_table(net: SubgoalNet, encoder: Encoder, table: SegmentTable) -> tuple[np.ndarray, np.ndarray]:
+def judge_table(net: SubgoalNet, encoder: Encoder, table: SegmentTable) -> tuple[Float, Float]:
+    """Logits [M, N, 4] and embeddings [N, E] of a table's segments."""
     with torch.inference_mode():
         logits, vector = outcome_logits(net, SubgoalTensors(table_inputs(encoder, table)))
     return logits.numpy(), vector.transpose(0, 1).reshape(len(table), -1).numpy()
 
 
-def _rule(model: GraphModel, held_out: SegmentTable, config: OutcomeConfig) -> PruningRule:
+def rule_of(model: GraphModel, held_out: SegmentTable, config: OutcomeConfig) -> PruningRule:
+    """Conformal thresholds of `model` from held-out segments."""
     rows = np.arange(len(held_out))
     texts = model.encoder.texts(held_out.instructions)
     judged, _ = model.judge(held_out.graphs, rows, held_out.verbs, held_out.args, texts)
@@ -304,77 +315,3 @@ def _rule(model: GraphModel, held_out: SegmentTable, config: OutcomeConfig) -> P
         min_support=config.min_support,
         tau_stop=config.tau_stop,
     )
-
-
-class Probe(NamedTuple):
-    """One subgoal executed once by System 1 on a calibration scene.
-
-    Args:
-        graph, subgoal, instruction: what was tried, where.
-        outcome: GOAL, REACHED, SLIPPED or DEAD (`protocols`); CENSORED ones are left out.
-        scene: number of the scene; probes of one scene are not independent.
-    """
-
-    graph: SceneGraph
-    subgoal: Subgoal
-    instruction: str
-    outcome: int
-    scene: int = 0
-
-
-def probe_table(probes: Sequence[Probe], schema: Schema) -> SegmentTable:
-    """Probes as segments; each scene counts as an episode."""
-    probes = [p for p in probes if p.outcome != CENSORED]
-    graphs = pack([p.graph for p in probes], schema)
-    arity = max([1, *(len(v.arguments) for v in schema.verbs)])
-    args = np.full((len(probes), arity), -1, np.int64)
-    for row, p in enumerate(probes):
-        place = {o.id: slot for slot, o in enumerate(p.graph.objects)}
-        args[row, : len(p.subgoal.args)] = [place[a] for a in p.subgoal.args]
-    names = [v.name for v in schema.verbs]
-    scenes, owner = np.unique([p.scene for p in probes], return_inverse=True)
-    verbs: Int = np.array([names.index(p.subgoal.verb) for p in probes], np.int64)
-    return SegmentTable(
-        schema=schema,
-        graphs=graphs,
-        after=graphs,
-        has_after=np.zeros(len(probes), bool),
-        subgoals=tuple(p.subgoal for p in probes),
-        verbs=verbs,
-        args=args,
-        outcome=np.array([p.outcome for p in probes], np.int64),
-        episode=owner.astype(np.int64),
-        instructions=tuple(p.instruction for p in probes),
-        episodes=tuple(f"scene_{s}" for s in scenes),
-        success=np.full(len(scenes), -1, np.int64),
-        splits=(Split.CALIBRATION,) * len(scenes),
-    )
-
-
-def calibrate_on_probes(
-    model: GraphModel,
-    probes: Sequence[Probe],
-    demonstrations: Sequence[Demonstration],
-    config: OutcomeConfig | None = None,
-) -> GraphModel:
-    """Execution calibration: scaling and pruning thresholds from probes, and `V` learned anew with them.
-
-    Args:
-        model: with its demonstration calibration.
-        probes: executed on calibration scenes that serve nothing else.
-        demonstrations, config: those the model was trained with.
-    """
-    config = config or OutcomeConfig()
-    table = probe_table(probes, model.schema)
-    logits, _ = _judge_table(model.outcome, model.encoder, table)
-    found: Calibration = fit_calibration(
-        logits, table.verbs, table.outcome, table.episode, len(model.schema.verbs), "execution"
-    )
-    model = replace(model, calibration=found)
-    model = replace(model, pruning=_rule(model, table, config))
-    splits = hold_out(demonstrations)
-    marked = [replace(d, split=s) for d, s in zip(demonstrations, splits, strict=True)]
-    chosen = choose_episodes(marked, config.failures, config.episodes)
-    drop_slips = config.failures is Failures.WITHHOLD_SLIPS
-    train = [d for d in chosen if d.split is Split.TRAIN]
-    return revalue(model, segment_table(train, model.schema, drop_slips=drop_slips), config)

@@ -112,7 +112,7 @@ class Perception:
         state = np.asarray(observation.proprioception, np.float32)
         if state.shape != (len(self.setup.state_mean),):
             raise VineError(
-                f"proprioception has shape {state.shape}, perception was trained on {len(self.setup.state_mean)}",
+                f"proprioception has shape {state.shape}, training had {len(self.setup.state_mean)} numbers",
                 mend="use the robot that the demonstrations come from",
             )
         return torch.from_numpy(self.setup.scaled(state))

@@ -26,8 +26,8 @@ class Failures(StrEnum):
 
     KEEP = "all"  # everything
     WITHHOLD = "withhold"  # only successful episodes, their slips kept
-    WITHHOLD_SLIPS = "withhold_slips"  # only successful episodes, their slips removed as well
-    WITHHOLD_MATCHED = "withhold_matched"  # as many successful episodes as `episodes` says, slips kept
+    WITHHOLD_SLIPS = "withhold-slips"  # only successful episodes, their slips removed as well
+    WITHHOLD_MATCHED = "withhold-matched"  # as many successful episodes as `episodes` says, slips kept
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def choose_episodes(
         demonstrations: all of the data set.
         failures: what to withhold.
         episodes: keep this many, chosen by a hash of their ids so that every variant draws from the same
-            order; None keeps all. `withhold_matched` needs it: it is the number the other variants used.
+            order; None keeps all. `withhold-matched` needs it: it is the number the other variants used.
 
     Raises:
         VineError: fewer are left than asked for, or none at all.
@@ -121,7 +121,7 @@ def choose_episodes(
     if failures is Failures.WITHHOLD_MATCHED:
         if episodes is None:
             raise VineError(
-                "withhold_matched needs the number of episodes that it has to match", mend="give --episodes N"
+                "withhold-matched needs the number of episodes that it has to match", mend="give --episodes N"
             )
         chosen = [d for d in order if d.outcome is EpisodeOutcome.SUCCESS]
         if len(chosen) < episodes:
@@ -160,12 +160,18 @@ def segment_table(
     """Segments with a graph at their start, in the order of the demonstrations.
 
     A reached segment that ends a successful episode reached the goal. Where the onset of a failure is
-    known, the segment that holds it is dead and later ones are left out: the chances had ended.
+    known, the segment that holds it is dead and later ones are left out: the chances had ended. An episode
+    that stands twice (with other graphs) counts as one.
     """
+    place_of: dict[str, int] = {}
+    for d in demonstrations:
+        place_of.setdefault(d.episode_id, len(place_of))
+    first = {d.episode_id: d for d in reversed(demonstrations)}
+    unique = [first[name] for name in place_of]
     starts: list[SceneGraph] = []
     ends: list[SceneGraph] = []
     has_after, subgoals, outcomes, owners, texts = [], [], [], [], []
-    for e, demonstration in enumerate(demonstrations):
+    for demonstration in demonstrations:
         for segment in demonstration.segments:
             graph = demonstration.graphs.get(segment.start)
             outcome = outcome_place(demonstration, segment)
@@ -178,7 +184,7 @@ def segment_table(
             has_after.append(after is not None)
             subgoals.append(segment.subgoal)
             outcomes.append(outcome)
-            owners.append(e)
+            owners.append(place_of[demonstration.episode_id])
             texts.append(demonstration.instruction)
     count = max([objects, 1, *(len(g.objects) for g in [*starts, *ends])])
     arity = max([1, *(len(v.arguments) for v in schema.verbs)])
@@ -199,9 +205,9 @@ def segment_table(
         outcome=np.array(outcomes, np.int64),
         episode=np.array(owners, np.int64),
         instructions=tuple(texts),
-        episodes=tuple(d.episode_id for d in demonstrations),
-        success=np.array([known.get(d.outcome, -1) for d in demonstrations], np.int64),
-        splits=tuple(hold_out(demonstrations)),
+        episodes=tuple(place_of),
+        success=np.array([known.get(d.outcome, -1) for d in unique], np.int64),
+        splits=tuple(d.split for d in unique),
     )
 
 
@@ -229,7 +235,8 @@ def graph_after(demonstration: Demonstration, segment: Segment) -> SceneGraph | 
 
 def _aligned(graph: SceneGraph, start: SceneGraph) -> SceneGraph:
     """`graph` with the objects of `start` in their order; objects that it lacks keep their old look."""
-    objects = tuple(graph[o.id] if o.id in graph else o for o in start.objects)
+    later = {o.id: o for o in graph.objects}
+    objects = tuple(later.get(o.id, o) for o in start.objects)
     ids = {o.id for o in objects}
     relations = tuple(r for r in graph.relations if r.subject in ids and r.object in ids)
     return SceneGraph(objects, relations)
