@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from vine_vla.cli._train_system2 import System2, train_planner
+
 
 @dataclass(frozen=True)
 class System1:
@@ -53,6 +55,12 @@ Config = (
         tyro.conf.subcommand(name="system1", description="Train the skill policy with LeRobot's trainer."),
     ]
     | Annotated[
+        System2,
+        tyro.conf.subcommand(
+            name="system2", description="Train perception, proposals, outcomes and values; a variant a call."
+        ),
+    ]
+    | Annotated[
         Check,
         tyro.conf.subcommand(name="check", description="Check that System 1's weights are as trained."),
     ]
@@ -63,6 +71,8 @@ def run(config: Config) -> int:
     """Train, and say where the result is."""
     if isinstance(config, Check):
         return check(config)
+    if isinstance(config, System2):
+        return train_planner(config)
     return train_skills(config)
 
 
