@@ -1,0 +1,72 @@
+"""Run a named experiment from demonstrations to a compared, reported result; resumes where it stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run. Numbers that are not given are the experiment's own."""
+
+    name: tyro.conf.Positional[str] = "plug-quick"
+    """Name of the experiment: plug-quick (a quarter of an hour) or plug-full (hours)."""
+    work: Path | None = None
+    """Work folder for datasets and trained parts; default: runs/NAME."""
+    results: Path | None = None
+    """Results folder; default: results/NAME."""
+    scenes: str | None = None
+    """Scenes instead of the experiment's, e.g. 0:60."""
+    demonstrations: int | None = None
+    """Operators' episodes."""
+    seed: int | None = None
+    """Of demonstrations, weights and orders."""
+    system1_minutes: float | None = None
+    """Minutes of System 1's training."""
+    arms: tuple[str, ...] | None = None
+    """Arms to compare."""
+    workers: int = 2
+    """Processes for simulation, one thread each."""
+    threads: int = 2
+    """Threads of torch in training."""
+    final: bool = False
+    """Needed by an experiment on test scenes; the run is then put on record in final_runs.csv."""
+
+
+def run(config: Config) -> int:
+    """Run and report; 0 when done."""
+    return run_named(config)
+
+
+def run_named(config: Config) -> int:
+    """`vine experiment`, and `vine demo`, which is `plug-quick`."""
+    from rich.console import Console
+
+    from vine_vla.errors import VineError
+    from vine_vla.evaluation.experiments import find_experiment, run_experiment, with_changes
+    from vine_vla.evaluation.verdicts import print_summary
+    from vine_vla.report.page import write_report
+
+    experiment = with_changes(
+        find_experiment(config.name),
+        scenes=config.scenes,
+        demonstrations=config.demonstrations,
+        seed=config.seed,
+        system1_minutes=config.system1_minutes,
+        arms=config.arms,
+        workers=config.workers,
+        threads=config.threads,
+    )
+    if experiment.final and not config.final:
+        raise VineError(f"{experiment.name} runs test scenes", mend="add --final, or --scenes 0:60 for dev")
+    console = Console(stderr=True)
+    work = config.work or Path("runs") / experiment.name
+    results = config.results or Path("results") / experiment.name
+    found = run_experiment(experiment, work, results, lambda text: console.rule(text, align="left"))
+    page = write_report(results)
+    print_summary(found, title=f"{experiment.name}: {experiment.split}, scenes {experiment.scenes}")
+    print(page)
+    return 0

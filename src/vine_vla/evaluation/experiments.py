@@ -1,0 +1,396 @@
+"""Named experiments: the whole way from demonstrations to a compared result, in stages that resume.
+
+A stage is done when `stages.json` holds its key, a hash of its settings and of the stages it builds on; what
+is inside a stage goes on where it stopped as well. The same function runs `plug-quick` (`make demo`) and
+`plug-full`: they differ in numbers alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vine_vla.errors import VineError
+from vine_vla.evaluation.arms import find_arm
+from vine_vla.evaluation.build import RunBuilder
+from vine_vla.evaluation.files import environment, parse_scenes, write_json
+from vine_vla.evaluation.final import TEST, check_scenes, record_final
+from vine_vla.evaluation.probes import ProbeConfig, evaluate_probes
+from vine_vla.evaluation.runner import Schedule, evaluate
+from vine_vla.evaluation.verdicts import write_summary
+from vine_vla.evaluation.workers import map_jobs, show_progress
+
+STAGES = "stages.json"
+
+VARIANTS = ("all", "withhold", "withhold-slips", "withhold-matched")
+"""Variants of System 2 that are trained nets of their own; `imitate-all` only uses another prior."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that an experiment depends on.
+
+    Args:
+        name: in the registry. about: one line.
+        task: name of the simulated task. split: look of the scenes.
+        scenes: `400:700`; test scenes make the run a final one.
+        demonstrations: operators' episodes that every arm learns from.
+        pool: operators' episodes in all; the surplus serves only the arm that is given as many successful
+            episodes as the others have episodes.
+        seed: of demonstrations, weights and orders.
+        system1_minutes: of the skill policy. flat_minutes: of the flat ones.
+        corrections: episodes in which an expert takes over from System 1. correction_minutes: of the
+            training that goes on with them; the flat policies get the same episodes from the start.
+        detector_steps: of perception.
+        arms: as `vine eval` has them.
+        probes: single subgoals executed for the calibration figures; 0: none.
+        repeated: probes that are executed `repeats` times each, for the figures that are attainable.
+        keep: scenes of each kind whose traces are kept. workers, threads: for this machine.
+    """
+
+    name: str
+    about: str
+    task: str = "plug"
+    split: str = "unseen"
+    scenes: str = "0:30"
+    demonstrations: int = 120
+    pool: int = 0
+    seed: int = 0
+    system1_minutes: float = 5.0
+    flat_minutes: float = 0.0
+    corrections: int = 0
+    correction_minutes: float = 0.0
+    detector_steps: int = 900
+    arms: tuple[str, ...] = ("imitate", "success-only", "vine")
+    probes: int = 0
+    repeated: int = 0
+    repeats: int = 8
+    keep: int = 3
+    workers: int = field(default=2, compare=False)
+    threads: int = field(default=2, compare=False)
+
+    @property
+    def final(self) -> bool:
+        """Whether test scenes are run."""
+        return any(scene in TEST for scene in parse_scenes(self.scenes))
+
+
+REGISTRY: dict[str, Experiment] = {
+    e.name: e
+    for e in (
+        Experiment(
+            "plug-quick",
+            "a quarter of an hour: 120 demonstrations, three arms, 30 dev scenes",
+            detector_steps=600,
+        ),
+        Experiment(
+            "plug-full",
+            "hours: 600 demonstrations, corrections, all arms, 300 test scenes",
+            scenes="400:700",
+            demonstrations=600,
+            pool=1200,
+            system1_minutes=22,
+            corrections=250,
+            correction_minutes=14,
+            flat_minutes=36,
+            detector_steps=1500,
+            arms=(
+                "flat",
+                "flat-all",
+                "imitate",
+                "imitate-all",
+                "success-only",
+                "success-only:slips-removed",
+                "success-only:matched-count",
+                "vine",
+                "oracle-skill",
+                "oracle-perception",
+                "oracle-value",
+            ),
+            probes=1000,
+            repeated=100,
+        ),
+    )
+}
+
+
+def find_experiment(name: str) -> Experiment:
+    """The experiment called `name`; raises VineError that lists the known ones."""
+    if name not in REGISTRY:
+        raise VineError(f"unknown experiment {name!r}", mend=f"known: {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+Say = Callable[[str], None]
+
+
+class _Log:
+    """`stages.json`: what is done, under which key, and how long it took."""
+
+    def __init__(self, root: Path, say: Say) -> None:
+        self.file, self.say = root / STAGES, say
+        self.done: dict[str, dict[str, Any]] = {}
+        if self.file.is_file():
+            self.done = json.loads(self.file.read_text(encoding="utf-8"))
+
+    @contextmanager
+    def stage(self, name: str, settings: dict[str, Any], after: Sequence[str] = ()) -> Iterator[bool]:
+        """Yields whether the stage must run; records it when its block ends without an error."""
+        chain = [self.done[other]["key"] for other in after]
+        text = json.dumps([settings, chain], sort_keys=True, default=str)
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        if self.done.get(name, {}).get("key") == key:
+            self.say(f"{name}: there")
+            yield False
+            return
+        self.say(name)
+        before = (
+            self.done.get(name, {}).get("seconds", 0.0)
+            if self.done.get(name, {}).get("begun") == key
+            else 0.0
+        )
+        started = time.monotonic()
+        try:
+            yield True
+        except BaseException:
+            # An interrupted stage goes on later: its time so far counts.
+            self.done[name] = {"begun": key, "seconds": before + time.monotonic() - started}
+            write_json(self.file, self.done)
+            raise
+        self.done[name] = {"key": key, "seconds": round(before + time.monotonic() - started, 1)}
+        write_json(self.file, self.done)
+
+
+def run_experiment(experiment: Experiment, root: Path, results: Path, say: Say = print) -> dict[str, Any]:
+    """Run what is missing of `experiment`.
+
+    Args:
+        root: work folder: staged episodes, datasets, `run/` with the trained parts. Large.
+        results: results folder: tables, kept traces, resolved configuration. Small, to be committed.
+        say: told what is being done.
+
+    Returns:
+        The summary (arms and comparisons), with the calibration figures if there are probes.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
+    scenes = parse_scenes(experiment.scenes)
+    check_scenes(scenes, final=experiment.final)
+    log = _Log(root, say)
+    write_json(root / "experiment.json", asdict(experiment))
+    _demonstrations(experiment, root, log)
+    _system1(experiment, root, log)
+    _flat(experiment, root, log)
+    _system2(experiment, root, log)
+    found = _evaluation(experiment, root, results, scenes, log)
+    record = {"experiment": asdict(experiment), "environment": environment()}
+    write_json(
+        results / "experiment.json", record | {"seconds": {n: d["seconds"] for n, d in log.done.items()}}
+    )
+    return found
+
+
+def _demonstrations(e: Experiment, root: Path, log: _Log) -> None:
+    from vine_vla.demos import assemble
+    from vine_vla.tasks.collect import ACTION_NAMES, ROBOT_TYPE, STATE_NAMES, CollectConfig, collect, missing
+
+    total = max(e.demonstrations, e.pool)
+    job = CollectConfig(root / "demos.staging", total, seed=e.seed)
+    with log.stage("collect", {"episodes": total, "seed": e.seed}) as needed:
+        if needed:
+            there = total - len(missing(job))
+            entries = ({"number": number} for number in collect(job, e.workers))
+            for _ in show_progress(entries, name="collecting", total=total, done=there, show=True):
+                pass
+    for name, count in (("demos", e.demonstrations), ("pool", e.pool)):
+        if not count:
+            continue
+        with log.stage(name, {"episodes": count}, after=["collect"]) as needed:
+            if needed:
+                ids = [job.episode_id(number) for number in range(count)]
+                names = {"state_names": STATE_NAMES, "action_names": ACTION_NAMES}
+                assemble(job.staging, root / name, robot_type=ROBOT_TYPE, ids=ids, **names)
+
+
+def _export(kind: str, source: Path, out: Path, *, successful_only: bool = True) -> None:
+    from vine_vla.demos import open_dataset
+    from vine_vla.demos.skills import export_flat, export_skills
+
+    dataset = open_dataset(source)
+    if kind == "skills":
+        export_skills(dataset, out)
+    else:
+        export_flat(dataset, out, successful_only=successful_only)
+
+
+def _train(e: Experiment, data: Path, out: Path, minutes: float, **more: Any) -> None:
+    from vine_vla.system1 import System1Training, train_system1
+
+    train_system1(data, out, System1Training(minutes=minutes, seed=e.seed, threads=e.threads, **more))
+
+
+def _system1(e: Experiment, root: Path, log: _Log) -> None:
+    run = root / "run"
+    first = root / "system1-first" if e.corrections else run / "system1"
+    with log.stage("skills", {}, after=["demos"]) as needed:
+        if needed:
+            _export("skills", root / "demos", root / "skills")
+    with log.stage("system1", {"minutes": e.system1_minutes, "seed": e.seed}, after=["skills"]) as needed:
+        if needed:
+            _train(e, root / "skills", first, e.system1_minutes)
+    if not e.corrections:
+        return
+    with log.stage("corrections", {"episodes": e.corrections}, after=["system1"]) as needed:
+        if needed:
+            _correct(e, root, first)
+    with log.stage("corrected skills", {}, after=["corrections"]) as needed:
+        if needed:
+            _export("skills", root / "corrected", root / "corrected-skills")
+    settings = {"minutes": e.correction_minutes, "seed": e.seed}
+    with log.stage("corrected system1", settings, after=["system1", "corrected skills"]) as needed:
+        if needed:
+            _train(
+                e,
+                root / "corrected-skills",
+                run / "system1",
+                e.correction_minutes,
+                start=first,
+                learning_rate=6e-4,
+            )
+
+
+def _correct(e: Experiment, root: Path, skill: Path) -> None:
+    """Record the interventions and assemble them with the demonstrations."""
+    from vine_vla.demos import assemble, staged_ids
+    from vine_vla.tasks.collect import ACTION_NAMES, ROBOT_TYPE, STATE_NAMES, CollectConfig
+
+    job = CollectConfig(root / "demos.staging", e.corrections, seed=e.seed + 1)
+    names = [f"plug-i{job.seed}-{number:05d}" for number in range(e.corrections)]
+    there = staged_ids(job.staging)
+    todo = [number for number, name in enumerate(names) if name not in there]
+    answers = map_jobs(partial(_Corrector, job, skill), todo, e.workers)
+    done = e.corrections - len(todo)
+    for _ in show_progress(answers, name="corrections", total=e.corrections, done=done, show=True):
+        pass
+    operators = CollectConfig(job.staging, e.demonstrations, seed=e.seed)
+    ids = [operators.episode_id(number) for number in range(e.demonstrations)] + names
+    more = {"state_names": STATE_NAMES, "action_names": ACTION_NAMES}
+    assemble(job.staging, root / "corrected", robot_type=ROBOT_TYPE, ids=ids, **more)
+
+
+class _Corrector:
+    """A worker that records interventions with a trained System 1."""
+
+    def __init__(self, job: Any, skill: Path) -> None:
+        from vine_vla.system1 import FlowSkill
+        from vine_vla.tasks import PlugInsertion
+
+        self.job, self.task = job, PlugInsertion("demo")
+        self.skill = FlowSkill.load(skill, self.task.SCHEMA)
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        from vine_vla.tasks.collect import record_intervention
+
+        record_intervention(self.task, self.skill, self.job, number)
+        return {"number": number}
+
+
+def _flat(e: Experiment, root: Path, log: _Log) -> None:
+    """Flat policies: the same episodes as System 1, corrections included, whole."""
+    source, before = ("corrected", "corrections") if e.corrections else ("demos", "demos")
+    for name, successful_only in (("flat", True), ("flat-all", False)):
+        if name not in e.arms:
+            continue
+        with log.stage(f"{name} data", {}, after=[before]) as needed:
+            if needed:
+                _export("flat", root / source, root / f"{name}-data", successful_only=successful_only)
+        with log.stage(name, {"minutes": e.flat_minutes, "seed": e.seed}, after=[f"{name} data"]) as needed:
+            if needed:
+                _train(
+                    e,
+                    root / f"{name}-data",
+                    root / "run" / name,
+                    e.flat_minutes,
+                    imitate_all=not successful_only,
+                )
+
+
+def variants(arms: Sequence[str]) -> list[str]:
+    """Folders of System 2's variants that the arms need, in the order of training."""
+    wanted = {model for name in arms if (model := find_arm(name).model)}
+    return [name for name in VARIANTS if name == "all" or name in wanted]
+
+
+def _system2(e: Experiment, root: Path, log: _Log) -> None:
+    from vine_vla.demos import open_dataset
+    from vine_vla.system2 import Failures, OutcomeConfig, PerceptionConfig, System2Config, train_system2
+
+    for name in variants(e.arms):
+        matched = name == Failures.WITHHOLD_MATCHED
+        source = "pool" if matched else "demos"
+        config = System2Config(
+            outcomes=OutcomeConfig(
+                failures=Failures(name), seed=e.seed, episodes=e.demonstrations if matched else None
+            ),
+            perception=PerceptionConfig(steps=e.detector_steps, seed=e.seed),
+        )
+        with log.stage(f"system2 {name}", {"config": asdict(config)}, after=[source]) as needed:
+            if needed:
+                with _threads(e.threads):
+                    train_system2(open_dataset(root / source), root / "run/system2", config)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch's threads while the block runs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _evaluation(
+    e: Experiment, root: Path, results: Path, scenes: tuple[int, ...], log: _Log
+) -> dict[str, Any]:
+    labels = tuple(find_arm(name).label for name in e.arms)
+    builder = RunBuilder(task=e.task, split=e.split, runs=(str(root / "run"),))
+    builder.check(labels)
+    if e.final and not (results / "run.json").is_file():
+        record_final(
+            results.parent / "final_runs.csv",
+            task=e.task,
+            split=e.split,
+            scenes=scenes,
+            arms=labels,
+            out=results,
+        )
+    log.say("evaluation")
+    rows = evaluate(builder, Schedule(scenes=scenes, arms=labels, keep=e.keep), results, workers=e.workers)
+    found = write_summary(results, rows, attempted=scenes)
+    models = tuple(label for label in labels if (arm := find_arm(label)).model and arm.planner == "tree")
+    for count, repeats in ((e.probes, 1), (e.repeated, e.repeats)):
+        if count:
+            log.say(f"{count} probes" + (f", {repeats} times each" if repeats > 1 else ""))
+            each = max(1, -(-count // len(scenes)))
+            probing = ProbeConfig(scenes=scenes[: -(-count // each)], each=each, repeats=repeats)
+            out = results if repeats == 1 else results / "repeated"
+            found[f"calibration_x{repeats}"] = evaluate_probes(
+                builder, probing, models, out, workers=e.workers
+            )
+    return found
+
+
+def with_changes(experiment: Experiment, **changes: Any) -> Experiment:
+    """`experiment` with the given fields replaced, None left out."""
+    return replace(experiment, **{name: value for name, value in changes.items() if value is not None})
