@@ -100,8 +100,8 @@ class Page:
     def click(self, selector: str) -> None:
         """A real mouse click in the middle of the first element that matches."""
         find = f"document.querySelector({json.dumps(selector)})"
-        self.value(f"{find}.scrollIntoView({{block: 'center', inline: 'center'}})")
-        time.sleep(0.3)
+        self.value(f"{find}.scrollIntoView({{block: 'center', inline: 'center', behavior: 'instant'}})")
+        time.sleep(0.05)
         at = self.value(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({find}.getBoundingClientRect())")
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1], button="left", clickCount=1)

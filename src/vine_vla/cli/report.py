@@ -16,20 +16,49 @@ class Config:
     """Options of `vine report`."""
 
     path: tyro.conf.Positional[Path]
-    """Results directory: holds episodes.csv, and feasibility.csv, run.json and traces if there are any."""
+    """Results directory: holds episodes.csv, and feasibility.csv, run.json and traces if there are any.
+    Or a search tree that `vine plan` wrote (.json): then the page shows this one decision."""
     out: Path | None = None
-    """The page; default: report.html in the results directory."""
+    """The page; default: report.html in the results directory, or the tree's name with .html."""
     camera: str = "front"
     """Camera role shown in filmstrips."""
     per_kind: int = 3
     """Scenes shown of each kind: saved, lost, both failed."""
     trees: int = 6
     """Decisions whose search tree can be opened."""
+    figures: Path | None = None
+    """Folder for PNG pictures of success, reliability and one decision; default: none are drawn."""
+
+    image: Path | None = None
+    """Image of the camera that the tree was planned from; only with a search tree."""
 
 
 def run(config: Config) -> int:
-    from vine_vla.report.page import ReportConfig, write_report
+    if config.path.suffix == ".json":
+        print(write_tree(config))
+        return 0
+    from vine_vla.report import ReportConfig, load_results, load_trace, trace_files, write_report
 
     options = ReportConfig(camera=config.camera, per_kind=config.per_kind, trees=config.trees)
     print(write_report(config.path, config.out, options))
+    if config.figures is not None:
+        from vine_vla.report.figures import write_figures
+
+        traces = [load_trace(file, config.path) for file in trace_files(config.path)]
+        for file in write_figures(load_results(config.path), traces, config.figures):
+            print(file)
     return 0
+
+
+def write_tree(config: Config) -> Path:
+    """The page of one search tree, over its scene if the image is given."""
+    from vine_vla.graph_text import parse_graph
+    from vine_vla.report import Decided, Frame, write_decision
+    from vine_vla.search.trace import load_trace
+
+    tree = load_trace(config.path)
+    frame = None
+    if config.image is not None and tree["nodes"]:
+        frame = Frame(0, {config.camera: config.image}, parse_graph(tree["nodes"][0]["graph"]))
+    decision = Decided(tree["instruction"] or config.path.stem, tree, str(config.path), frame)
+    return write_decision(decision, config.out or config.path.with_suffix(".html"), config.camera)

@@ -1,4 +1,4 @@
-"""The section on probabilities: reliability per verb, scores beside the attainable, plans against episodes."""
+"""The section on probabilities: reliability per verb, scores beside the attainable, plans and episodes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def _subgoals(rows: pd.DataFrame, found: Sequence[Block], resamples: int) -> Mar
     rivals = {block.rival.b for block in found if block.rival}
     scored = rows[(rows["source"] == "probe") | rows["arm"].isin({main, *rivals})]
     groups = scored.groupby(["arm", "source", "split"], sort=True)
-    parts.append(_scores_table({_name(key): _score(r, "predicted", "reached") for key, r in groups}))
+    parts.append(
+        _scores_table({_name(key): _score(r, "predicted", "reached", resamples) for key, r in groups})
+    )
     probes = rows[rows["source"] == "probe"]
     parts += [_ceiling(probes[probes["arm"] == main], main), _pruning(probes)]
     return join(parts)
@@ -74,7 +76,7 @@ def _plans(episodes: pd.DataFrame, found: Sequence[Block], resamples: int) -> Ma
             note(notes.PLANS),
             charts.legend([(f"s{i}", split) for i, split in enumerate(splits)]),
             element("div", panels, class_="panels"),
-            _scores_table({_name(key): _score(r, "plan_p", "happened") for key, r in groups}),
+            _scores_table({_name(key): _score(r, "plan_p", "happened", resamples) for key, r in groups}),
         ]
     )
 
@@ -181,8 +183,8 @@ def _pruning(probes: pd.DataFrame) -> Markup | None:
     )
 
 
-def _score(rows: pd.DataFrame, predicted: str, happened: str) -> Scores:
-    return score(*_arrays(rows, predicted, happened), resamples=200)
+def _score(rows: pd.DataFrame, predicted: str, happened: str, resamples: int) -> Scores:
+    return score(*_arrays(rows, predicted, happened), resamples=resamples)
 
 
 def _arrays(rows: pd.DataFrame, predicted: str, happened: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]

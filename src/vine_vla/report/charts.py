@@ -71,7 +71,7 @@ def rect(x: float, y: float, width: float, height: float, class_: str, title: st
     return element("rect", inner, x=float(x), y=float(y), class_=class_, **size)
 
 
-WIDTH, PAD = 216.0, 8.0
+WIDTH, PAD = 190.0, 6.0
 
 
 def interval_mark(
@@ -134,7 +134,7 @@ def ticks(scale: Scale) -> list[float]:
     return [round(i * step, 6) + 0.0 for i in range(first, math.floor(scale.high / step + 1e-9) + 1)]
 
 
-def stacked_bar(parts: Sequence[tuple[str, int, str]], label: str, width: float = 470.0) -> Markup:
+def stacked_bar(parts: Sequence[tuple[str, int, str]], label: str, width: float = 400.0) -> Markup:
     """One arm's episodes by how they ended: (name, count, class), left to right."""
     total = sum(count for _, count, _ in parts) or 1
     x, drawn = 0.0, []
@@ -229,7 +229,7 @@ class ReliabilityBin(NamedTuple):
 
 
 def reliability_plot(
-    series: Mapping[str, Sequence[ReliabilityBin]], label: str, size: float = 250.0
+    series: Mapping[str, Sequence[ReliabilityBin]], label: str, size: float = 200.0
 ) -> Markup:
     """Observed against predicted with bands; the diagonal is a perfect predictor. One tone a series."""
     left, bottom, hist = 34.0, 30.0, 34.0

@@ -182,7 +182,7 @@ def differences_table(block: Block) -> Markup:
     names = (
         *(block.main, "", "points", "95 % interval", charts.interval_axis(scale, unit="points")),
         *(
-            "permutation p",
+            "permut. p",
             "McNemar p",
             "won–lost–tied",
             "detectable",

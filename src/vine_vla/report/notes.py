@@ -7,15 +7,19 @@ RESULTS = """
 Every arm ran the same scenes with the same limit of steps; a stop counts as a failure. {how}
 Differences are paired by scene: bootstrap interval over scenes, sign-flip permutation p, exact McNemar
 p per training seed. An interval that covers 0 is called unresolved; “detectable” is the true difference
-in points that this many scenes find with 80 % power. Weak baselines: {weak}.
+in points that this many scenes find with 80 % power. Of several `success-only` variants the headline
+takes the one that is strongest in this very table. Weak baselines: {weak}.
 """
 ONE_EPISODE = "Rates have Wilson intervals, one episode a scene."
 SEVERAL_SEEDS = "Seeds are averaged within a scene and scenes are resampled for the intervals."
 MEASURED = "These tables are about measured success; they hold no predicted value, neither V nor V_mu."
 OPERATORS_UNKNOWN = "this run does not record the operators’ own success, so none could be marked"
-OPERATORS = """the operators themselves succeed in {rate} of their episodes; a flat policy under {share} of that
-is marked"""
-SCENES = """ Each column is a scene, each row an arm. From left to right: scenes that both {main} and
+OPERATORS = """
+the operators themselves succeed in {rate} of their episodes; a flat policy under {share} of that is marked
+"""
+
+SCENES = """
+Each column is a scene, each row an arm. From left to right: scenes that both {main} and
 {rival} solve, that only {main} solves, that only {rival} solves, and that neither does.
 """
 ENDINGS = """
@@ -64,5 +68,5 @@ of it. Shown are the first scenes of each kind by number, not a choice.
 DECISION = """
 Feasibility is Q: P(goal before failure) if this subgoal is taken and the best ones follow (V, not
 V_mu). Bars show it with its interval over the reporting members. The green path is the plan; dashed
-lines follow a slip; options with a dashed red border were cut before anything moved.
+lines and a yellow edge follow a slip; options with a dashed red border were cut before anything moved.
 """

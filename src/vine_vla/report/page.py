@@ -20,7 +20,7 @@ from vine_vla.report.inputs import Results, load_results
 from vine_vla.report.markup import Markup, element, join, json_text, script_text
 from vine_vla.report.overlay import drawn_frame
 from vine_vla.report.parts import note, percent, tag
-from vine_vla.report.traces import Trace, load_trace, trace_files
+from vine_vla.report.traces import Frame, Trace, load_trace, trace_files
 
 MAX_BYTES = 8_000_000
 """A larger page is refused: nobody opens it on a slow machine."""
@@ -34,27 +34,32 @@ class ReportConfig:
         camera: role of the camera shown in filmstrips.
         per_kind: scenes shown a kind (saved, lost, both failed), at least 1.
         trees: decisions whose tree can be opened, at least 0.
-        resamples: bootstrap resamples of the reliability bands.
+        resamples: bootstrap resamples of reliability bands and AUROC.
     """
 
     camera: str = "front"
     per_kind: int = 3
     trees: int = 6
-    resamples: int = 400
+    resamples: int = 300
 
 
 @dataclass(frozen=True)
 class Decided:
-    """A decision with a tree to show."""
+    """A decision with a tree to show: `where` is the file it came from, `frame` what was seen, if known."""
 
-    trace: Trace
-    index: int
-    kind: str
+    title: str
+    tree: Mapping[str, object]
+    where: str
+    frame: Frame | None = None
 
-    @property
-    def title(self) -> str:
-        step = self.trace.decisions[self.index].step
-        return f"Scene {self.trace.scene}, {self.trace.label} at step {step} ({self.kind})"
+
+def decided(trace: Trace, kind: str, index: int = 0) -> list[Decided]:
+    """The trace's decision number `index`, if it was recorded with a tree."""
+    if index >= len(trace.decisions) or not trace.decisions[index].tree.get("nodes"):
+        return []
+    decision = trace.decisions[index]
+    title = f"Scene {trace.scene}, {trace.label} at step {decision.step} ({kind})"
+    return [Decided(title, decision.tree, str(trace.file), trace.frame_at(decision.step))]
 
 
 def write_report(path: Path, out: Path | None = None, config: ReportConfig | None = None) -> Path:
@@ -64,14 +69,25 @@ def write_report(path: Path, out: Path | None = None, config: ReportConfig | Non
         VineError: the results are malformed, or the page would be larger than 8 MB.
     """
     target = out or path / "report.html"
-    page = build_report(load_results(path), config or ReportConfig())
-    data = page.encode()
+    data = build_report(load_results(path), config or ReportConfig()).encode()
     if len(data) > MAX_BYTES:
         raise VineError(
             f"the report would have {len(data) / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f}",
             where=str(path),
             mend="show fewer scenes with --per-kind or fewer trees with --trees",
         )
+    return _write(target, data)
+
+
+def write_decision(decision: Decided, out: Path, camera: str = "front") -> Path:
+    """Write a page about one decision alone: its tree, scene and options. Returns `out`."""
+    inner = element("h2", decision.title), _decision([decision], camera)
+    top = element("header", element("p", "VINE decision", class_="eyebrow"), class_="top")
+    body = join([top, element("main", element("section", inner, id="decision"))])
+    return _write(out, _document(f"VINE: {decision.title}", body, _views([decision])).encode())
+
+
+def _write(target: Path, data: bytes) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     partial.write_bytes(data)
@@ -79,14 +95,18 @@ def write_report(path: Path, out: Path | None = None, config: ReportConfig | Non
     return target
 
 
+def _views(shown: Sequence[Decided]) -> list[dict[str, object]]:
+    return [tree.tree_view(d.tree, d.title, d.where) for d in shown]
+
+
 def build_report(results: Results, config: ReportConfig) -> str:
     """The whole page as text."""
     found = headline.blocks(results.episodes, results.labels, operator_success(results.run))
     traces = [load_trace(file, results.path) for file in trace_files(results.path)]
     named = len(found) > 1
-    decided: list[Decided] = []
-    films = _films(traces, found, config, decided)
-    shown = decided[: config.trees]
+    recorded: list[Decided] = []
+    films = _films(traces, found, config, recorded)
+    shown = recorded[: config.trees]
     content: list[tuple[str, str, str, object]] = [
         ("results", "Success", "Success", [[_results(b, named) for b in found], headline.holm_table(found)]),
         ("scenes", "Scenes", "Scene by scene", [_scenes(b, named) for b in found]),
@@ -96,7 +116,7 @@ def build_report(results: Results, config: ReportConfig) -> str:
             calibration.sections(results, found, config.resamples),
         ),
         ("film", "Filmstrips", "What happened", films),
-        ("decision", "Decision", "Why it chose so", _decision(shown, config)),
+        ("decision", "Decision", "Why it chose so", _decision(shown, config.camera)),
         ("run", "Run", "What was run", _run(results)),
     ]
     links = [element("li", element("a", name, href=f"#{anchor}")) for anchor, name, _, _ in content]
@@ -109,8 +129,7 @@ def build_report(results: Results, config: ReportConfig) -> str:
         element("main", sections),
         element("footer", "Made by `vine report` from the files of this results directory."),
     ]
-    views = [tree.tree_view(d.trace.decisions[d.index].tree, d.title, str(d.trace.file)) for d in shown]
-    return _document(f"VINE report: {results.name}", join(body), views)
+    return _document(f"VINE report: {results.name}", join(body), _views(shown))
 
 
 def operator_success(run: Mapping[str, object]) -> float | None:
@@ -191,7 +210,7 @@ def _results(block: Block, named: bool) -> Markup:
     if block.operator_success is not None:
         weak = notes.OPERATORS.format(
             rate=percent(block.operator_success), share=percent(headline.WEAK_SHARE)
-        )
+        ).strip()
     how = notes.ONE_EPISODE if single else notes.SEVERAL_SEEDS
     return join(
         [
@@ -239,9 +258,9 @@ def _folded(title: str, *content: object, opened: bool = False) -> Markup:
 
 
 def _films(
-    traces: Sequence[Trace], found: Sequence[Block], config: ReportConfig, decided: list[Decided]
+    traces: Sequence[Trace], found: Sequence[Block], config: ReportConfig, recorded: list[Decided]
 ) -> list[Markup]:
-    """Filmstrips of all blocks; the first decision of every shown main episode goes into `decided`."""
+    """Filmstrips of all blocks; the first decision of every shown main episode goes into `recorded`."""
     if not traces:
         return [note("This run kept no traces, so there is nothing to show here.")]
     box = element("input", type="checkbox", id="overlays", checked=True, autocomplete="off")
@@ -255,7 +274,7 @@ def _films(
                     "p", f"No scene of {block.task}, {block.split} has traces of two arms.", class_="note"
                 )
             )
-            decided += [Decided(t, 0, "solved" if t.success else "failed") for t in own if _has_tree(t, 0)]
+            recorded += [d for t in own for d in decided(t, "solved" if t.success else "failed")]
             continue
         kinds = filmstrip.chosen(filmstrip.pairs(own, block.main, rival), config.per_kind)
         titles = {
@@ -270,7 +289,7 @@ def _films(
             if not shown:
                 parts.append(note("There is none." if totals[kind] == 0 else "No trace of them was kept."))
             parts += [filmstrip.strips(pair, config.camera) for pair in shown]
-            decided += [Decided(pair.main, 0, kind) for pair in shown if _has_tree(pair.main, 0)]
+            recorded += [d for pair in shown for d in decided(pair.main, kind)]
     return parts
 
 
@@ -290,11 +309,7 @@ def _totals(block: Block, rival: str) -> Mapping[str, int]:
     return {"saved": int((a & ~b).sum()), "lost": int((~a & b).sum()), "both failed": int((~a & ~b).sum())}
 
 
-def _has_tree(trace: Trace, index: int) -> bool:
-    return index < len(trace.decisions) and bool(trace.decisions[index].tree.get("nodes"))
-
-
-def _decision(shown: Sequence[Decided], config: ReportConfig) -> list[Markup]:
+def _decision(shown: Sequence[Decided], camera: str) -> list[Markup]:
     """The tree of one decision at a time, the scene it was made in, and its options as a table."""
     if not shown:
         return [note("This run kept no search tree.")]
@@ -302,11 +317,9 @@ def _decision(shown: Sequence[Decided], config: ReportConfig) -> list[Markup]:
     select = element("select", choices, id="chooser", autocomplete="off")
     scenes, tables = [], []
     for i, item in enumerate(shown):
-        decision = item.trace.decisions[item.index]
-        frame = item.trace.frame_at(decision.step)
-        drawn = drawn_frame(frame, config.camera, alt=item.title) if frame else None
+        drawn = drawn_frame(item.frame, camera, alt=item.title) if item.frame else None
         scenes.append(element("div", drawn, data_tree=str(i), hidden=i > 0))
-        options = element("h3", f"Its options: {item.title}"), tree.options_table(decision.tree)
+        options = element("h3", f"Its options: {item.title}"), tree.options_table(item.tree)
         tables.append(element("div", options, data_tree=str(i), hidden=i > 0))
     arrows = [element("kbd", arrow) for arrow in "↑↓←→"]
     enter = element("kbd", "Enter")

@@ -21,7 +21,7 @@
   const show = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
   const clip = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
   const spoken = (node) =>
-    node.name + (node.pruned ? ", cut" : node.v === null ? "" : ", feasibility " + show(node.v)) +
+    node.name + (node.via === "slipped" ? ", after a slip" : "") + (node.pruned ? ", cut" : node.v === null ? "" : ", feasibility " + show(node.v)) +
     (node.visits === null ? "" : ", " + node.visits + " visits");
 
   class TreeView {
@@ -30,7 +30,7 @@
       this.children = this.nodes.map(() => []);
       this.nodes.forEach((node, i) => { if (i) this.children[node.parent].push(i); });
       this.expanded = new Set([0]);
-      this.nodes.forEach((node, i) => { if (node.best && this.children[i].length) this.expanded.add(i); });
+      this.nodes.forEach((node) => { if (node.best) this.expanded.add(node.parent); });
       this.chosen = this.nodes.findIndex((node) => node.best && node.parent === 0);
       if (this.chosen < 0) this.chosen = 0;
       this.focused = this.chosen;
@@ -87,14 +87,14 @@
         "aria-label": spoken(node), "aria-selected": "false", "aria-level": String(node.depth + 1),
       });
       group.append(make("rect", { class: "body", width: WIDE, height: HIGH, rx: 8 }));
+      if (node.via === "slipped") group.append(make("rect", { class: "slip", x: 1, y: 8, width: 4, height: HIGH - 16, rx: 2 }));
       group.append(make("title", {}, (node.text || node.name) + (node.pruned ? "\n" + node.pruned : "")));
       group.append(make("text", { class: "name", x: 10, y: 16 }, clip(node.name, 25)));
       if (i === 0) {
         group.append(make("text", { class: "sub", x: 10, y: 32 }, `${many} options considered`));
       } else {
-        const via = node.via === "slipped" ? "slipped · " : "";
         const said = node.pruned ? "cut: " + clip(node.short, 30)
-          : `${via}${show(node.v)}${node.visits === null ? "" : " · " + node.visits + (node.visits === 1 ? " visit" : " visits")}`;
+          : `${show(node.v)}${node.visits === null ? "" : " · " + node.visits + (node.visits === 1 ? " visit" : " visits")}`;
         group.append(make("text", { class: "sub", x: 10, y: 32 }, said));
         if (!node.pruned && node.v !== null) group.append(this.bar(node));
       }

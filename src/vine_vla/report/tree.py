@@ -28,6 +28,7 @@ def tree_view(tree: Mapping[str, object], title: str, where: str) -> dict[str, o
     validate_trace(tree, where=where)
     data: Any = tree
     best = {(int(node), int(option)) for node, option in data["variation"]}
+    path = {node for node, _ in best}
     root = data["nodes"][0]
     nodes: list[dict[str, object]] = [
         {
@@ -40,7 +41,7 @@ def tree_view(tree: Mapping[str, object], title: str, where: str) -> dict[str, o
     ]
     queue = [(0, 0, 0, "")]  # search node, drawn parent, depth, outcome that led here
     while queue:
-        queue.sort(key=lambda entry: -_visits(data["nodes"], entry[0]))
+        queue.sort(key=lambda entry: (entry[0] not in path, -_visits(data["nodes"], entry[0])))
         index, parent, depth, via = queue.pop(0)
         options = data["nodes"][index]["options"]
         if len(nodes) + len(options) > MAX_NODES and index:
