@@ -78,4 +78,6 @@ def _print(report: "Inspection") -> None:
         if problem.level == "warning":
             console.print(f"warning: {problem}", style="yellow", markup=False)
     if report.errors:
-        console.print(f"{len(report.errors)} errors keep VINE from using this dataset", style="red")
+        count = len(report.errors)
+        noun = "1 error keeps" if count == 1 else f"{count} errors keep"
+        console.print(f"{noun} VINE from using this dataset", style="red")

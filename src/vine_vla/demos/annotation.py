@@ -80,7 +80,7 @@ def annotate(path: Path, sources: Sources, out: Path | None = None) -> DemoDatas
         path: LeRobot v3 dataset.
         sources: labels.
         out: leave `path` alone and make this dataset: its own `meta/`, with `data` and `videos` linked to the
-            source. Needed when the source is read-only.
+            source. Needed when the source is read-only. If it was annotated before, that is added to.
 
     Returns:
         The annotated dataset.
@@ -88,9 +88,10 @@ def annotate(path: Path, sources: Sources, out: Path | None = None) -> DemoDatas
     Raises:
         VineError: labels that are malformed or do not fit the dataset; nothing is written then.
     """
-    dataset = open_dataset(path)
+    base = out if out is not None and sidecars.has_sidecars(out) else path  # adds to an earlier annotation
+    dataset = open_dataset(base)
     work = _Annotation(dataset)
-    if not sidecars.has_sidecars(path):
+    if not sidecars.has_sidecars(base):
         work.assign_splits(sources.calibration_share)
     if sources.boxes is not None:
         work.add_boxes(sources.boxes)
@@ -128,7 +129,8 @@ def _target(path: Path, out: Path | None) -> Path:
                 )
             link.symlink_to((path / name).resolve(), target_is_directory=True)
     for file in (path / "meta").rglob("*"):
-        if file.is_file():
+        own = f"{file.relative_to(path)}" in sidecars.FILES and sidecars.has_sidecars(out)
+        if file.is_file() and not own:
             copy = out / file.relative_to(path)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)  # not its mode: the source may be read-only
@@ -379,16 +381,23 @@ class _Annotation:
         )
 
     def write(self, root: Path) -> None:
-        """Write the sidecars; `vine.json` last, so that an interrupted run leaves none or all."""
+        """Write the sidecars, in an order that leaves a readable dataset wherever it is interrupted.
+
+        `vine.json` says that there are sidecars, so the first time it comes last; later it comes first, since
+        the new vocabulary covers the old segments but not the other way round.
+        """
         used = {s.subgoal.verb for d in self.demonstrations for s in d.segments}
         kept = sidecars.read_info(root) if sidecars.has_sidecars(root) else None
         known = {v.name for v in kept.schema.verbs} if kept else set()
         verbs = tuple(v for v in self.schema.verbs if v.name in used | known)
         schema = replace(self.schema, verbs=verbs)
+        info = sidecars.SidecarInfo(schema, self.dataset.cameras, kept.assembled if kept else False)
+        if kept:
+            sidecars.write_info(root, info)
         sidecars.write_demonstrations(root, self.demonstrations)
         sidecars.write_boxes(root, self.boxes.items(), schema.cameras)
-        info = sidecars.SidecarInfo(schema, self.dataset.cameras, kept.assembled if kept else False)
-        sidecars.write_info(root, info)
+        if not kept:
+            sidecars.write_info(root, info)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

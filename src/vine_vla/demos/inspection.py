@@ -192,7 +192,7 @@ def _table_errors(files: LeRobotFiles, path: Path) -> Iterable[VineError]:
         check_types(files, path)
         images = {k for k, f in files.features.items() if f["dtype"] == "image"}
         names = [n for n in pq.read_schema(path).names if n not in images]
-        table = pq.read_table(path, columns=names, partitioning=None)
+        table = sidecars.load_parquet(path, names)
     except VineError as error:
         yield error
         return

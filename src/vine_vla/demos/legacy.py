@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from vine_vla.demos.sidecars import load_parquet
 from vine_vla.demos.tables import CONVERT, VERSION, off_grid
 from vine_vla.errors import VineError
 
@@ -39,7 +39,7 @@ def look(root: Path, info: Mapping[str, Any]) -> LegacyReport:
     frames, away, worst, unreadable = 0, [], 0.0, []
     for number, file in enumerate(files):
         try:
-            table = pq.read_table(file, columns=["timestamp", "frame_index"], partitioning=None)
+            table = load_parquet(file, ["timestamp", "frame_index"])
         except (OSError, pa.ArrowException) as error:
             unreadable.append((file, str(error).splitlines()[0]))
             continue

@@ -47,6 +47,7 @@ EPISODES = "meta/vine_episodes.parquet"
 SEGMENTS = "meta/vine_segments.parquet"
 GRAPHS = "meta/vine_graphs.parquet"
 BOXES = "meta/vine_boxes.parquet"
+FILES = (INFO, EPISODES, SEGMENTS, GRAPHS, BOXES)
 
 _EPISODES = pa.schema(
     [
@@ -251,10 +252,16 @@ def read_boxes(root: Path, cameras: Sequence[str]) -> dict[str, BoxTable]:
     }
 
 
+def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A parquet file as it is; unlike `pyarrow.parquet.read_table` it does not import pandas."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=None if columns is None else list(columns))
+
+
 def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     """A parquet file with at least the columns of `schema`; VineError naming file and column otherwise."""
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = load_parquet(path)
     except FileNotFoundError as error:
         raise VineError("file is missing", where=str(path)) from error
     except (OSError, pa.ArrowException) as error:

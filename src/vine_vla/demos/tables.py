@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vine_vla.demos.sidecars import read_table
+from vine_vla.demos.sidecars import load_parquet, read_table
 from vine_vla.errors import VineError
 
 VERSION = "v3.0"
@@ -106,7 +106,8 @@ def read_files(root: Path) -> LeRobotFiles:
             where=f"{root / 'meta/info.json'}, field codebase_version",
             mend=CONVERT,
         )
-    return LeRobotFiles(root, info, _read_episodes(root, info), _read_tasks(root))
+    episodes = _read_episodes(root, info)
+    return LeRobotFiles(root, info, episodes, _read_tasks(root) if episodes else {})
 
 
 def _read_tasks(root: Path) -> dict[int, str]:
@@ -281,7 +282,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
     for column in columns:
         if column not in present:
             raise VineError(f"column {column} is missing", where=str(path))
-    return _reading(path, lambda: pq.read_table(path, columns=list(columns), partitioning=None))
+    return _reading(path, lambda: load_parquet(path, columns))
 
 
 def _reading[T](path: Path, read: Callable[[], T]) -> T:
