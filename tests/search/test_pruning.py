@@ -20,7 +20,7 @@ from vine_vla.search import (
 from vine_vla.search.pruning import BELOW_TAU, KEPT, NO_PROPOSAL, support_gap
 
 KINDS = [TreePlanner, GreedyPlanner, ExhaustivePlanner]
-SMALL = SearchConfig(k=4, expansions=12, depth=2)
+SMALL = SearchConfig(k=4, expansions=12, depth=2, evidence=9)
 
 
 def with_rule(model: TabularModel, rule: PruningRule, support: np.ndarray | None = None) -> TabularModel:
@@ -68,6 +68,14 @@ def test_all_pruned_is_infeasible_with_reasons(kind):
             f"failed bad_{option.subgoal.verb}, bad_2; succeeded good_{option.subgoal.verb}" in option.pruned
         )
         assert "\n" not in option.pruned
+
+
+def test_evidence_is_looked_up_for_the_least_bad_cuts_only():
+    base = ensemble(1, applicable=1.0)
+    model = with_rule(base, harsh_rule(base))
+    config = SearchConfig(k=4, expansions=4, evidence=2)
+    plan = TreePlanner(model, config, Witness()).plan(model.graph(0), "", 3)
+    assert ["nearest" in o.pruned for o in plan.options] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("kind", KINDS)

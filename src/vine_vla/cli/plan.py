@@ -56,7 +56,7 @@ def run(config: Config) -> int:
     from vine_vla.search import SearchConfig, make_planner, save_trace
     from vine_vla.system2 import load_system2
 
-    settings = SearchConfig(expansions=config.expansions, seconds=config.seconds)
+    settings = SearchConfig(expansions=config.expansions, seconds=config.seconds, evidence=1000)
     if config.budget is not None and config.budget < 0:
         raise VineError(f"budget is {config.budget}", where="--budget", mend="use 0 or more")
     model = load_system2(config.run)

@@ -39,6 +39,8 @@ class SearchConfig:
     """Cut options whose score is under the model's threshold."""
     stop: bool = True
     """Answer `unsupported` when the best plan's lower bound is under the model's tau_stop."""
+    evidence: int = 3
+    """Cut options at the root, the least bad ones, whose nearest recorded episodes are named."""
     trace: int = 256
     """Nodes at most in the plan's JSON tree: the first expanded ones and the principal variation's."""
 
@@ -52,6 +54,7 @@ class SearchConfig:
             "kappa": (0, 1e3),
             "z": (0, 1e3),
             "min_outcome": (0, 1 - 1e-9),
+            "evidence": (0, 10**7),
             "trace": (1, 10**7),
         }
         for name, (low, high) in limits.items():

@@ -128,8 +128,10 @@ class TreePlanner:
         )
         nearest_to = getattr(self.evidence or self.model, "nearest", None)
         reasons: dict[int, str] = {}
-        for k in np.flatnonzero(cut).tolist():
-            nearest: Neighbours | None = nearest_to(graph, subgoals[k]) if nearest_to else None
+        for place, k in enumerate(k for k in order if cut[k]):
+            nearest: Neighbours | None = None
+            if nearest_to is not None and place < tree.config.evidence:
+                nearest = nearest_to(graph, subgoals[k])
             u = float(outputs.upper[row, k])
             reasons[k] = explain_cut(subgoals[k], outputs.p[row, :, k], u, outputs.rule, nearest)
         q = bounds(tree.q[problem, 0], tree.reporting, tree.config.z)
