@@ -136,7 +136,7 @@ def test_the_headline_takes_the_strongest_fair_rival():
     ("operators", "success", "weak"), [(0.6, 0.47, True), (0.6, 0.48, False), (None, 0.1, False)]
 )
 def test_weak_baselines_are_marked(operators, success, weak):
-    block = Block("plug", "seen", pd.DataFrame(), [], "vine", [], operators)
+    block = Block("plug", "seen", pd.DataFrame(), [], "vine", [], [], operators)
     assert ("weak baseline" in str(badge(block, "flat", success))) == weak
     assert badge(block, "imitate", 0.01) is None
 
@@ -240,3 +240,26 @@ def test_one_tree_from_a_file(finished_run, tmp_path):
     assert "VINE decision" in text and "data:image/jpeg" in text and "grasp_long(plug)" in text
     file.write_text("{}")
     assert main(["report", str(file)]) == 2
+
+
+def test_repeated_probes_give_the_attainable_auroc(results_copy):
+    rows = pd.read_csv(results_copy / "feasibility.csv", keep_default_na=False)
+    assert "No probe was repeated" in build_report(load_results(results_copy), ReportConfig(resamples=20))
+    rng = np.random.default_rng(0)
+    truth = np.linspace(0.05, 0.95, 60)
+    first = rows[rows["source"] == "probe"].iloc[[0] * 60].assign(predicted=truth, scene=range(60))
+    again = pd.concat([first.assign(reached=(rng.random(60) < truth).astype(int)) for _ in range(8)])
+    (results_copy / "repeated").mkdir()
+    again.to_csv(results_copy / "repeated" / "feasibility.csv", index=False)
+    text = build_report(load_results(results_copy), ReportConfig(resamples=20))
+    said = re.search(r"60 probes repeated 8 times: between ([\d.]+) .*? and ([\d.]+) .*?covers ([\d.]+)", text)
+    low, high, share = map(float, said.groups())
+    assert 0.7 < low < high < 0.95 and share > 85
+
+
+def test_scenes_that_never_ran_lower_the_coverage(results_copy):
+    run = json.loads((results_copy / "run.json").read_text())
+    run["schedule"]["scenes"] += [500, 501, 502, 503]
+    (results_copy / "run.json").write_text(json.dumps(run))
+    text = build_report(load_results(results_copy), ReportConfig(resamples=20))
+    assert "there is no verdict: only 83.3" in text and ">no verdict<" in text

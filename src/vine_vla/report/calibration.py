@@ -26,12 +26,13 @@ PLAN_PANELS = 6
 def sections(results: Results, found: Sequence[Block], resamples: int) -> list[Markup]:
     """Everything about predicted probabilities that the run recorded."""
     return [
-        _subgoals(results.feasibility, found, resamples),
+        _subgoals(results, found, resamples),
         _plans(results.episodes, found, resamples),
     ]
 
 
-def _subgoals(rows: pd.DataFrame, found: Sequence[Block], resamples: int) -> Markup:
+def _subgoals(results: Results, found: Sequence[Block], resamples: int) -> Markup:
+    rows = results.feasibility
     if rows.empty:
         return note("This run recorded no predictions for single subgoals.")
     main = found[0].main
@@ -55,7 +56,8 @@ def _subgoals(rows: pd.DataFrame, found: Sequence[Block], resamples: int) -> Mar
         _scores_table({_name(key): _score(r, "predicted", "reached", resamples) for key, r in groups})
     )
     probes = rows[rows["source"] == "probe"]
-    parts += [_ceiling(probes[probes["arm"] == main], main), _pruning(probes)]
+    again = results.repeated if len(results.repeated) else probes
+    parts += [_ceiling(again[again["arm"] == main], main), _pruning(probes)]
     return join(parts)
 
 
@@ -138,11 +140,11 @@ def _scores_table(scores: Mapping[str, Scores]) -> Markup:
     return join([table(names, rows, "Scores of the predicted probabilities"), note(notes.SCORES)])
 
 
-def _ceiling(probes: pd.DataFrame, main: str) -> Markup | None:
+def _ceiling(probes: pd.DataFrame, main: str) -> Markup:
     """What AUROC is attainable at all, if the probes were repeated."""
     found = repeated(probes)
     if found is None:
-        return None
+        return note(notes.NO_CEILING)
     reach = score(*_arrays(probes, "predicted", "reached"), resamples=0).auroc
     first, second = sorted(found.share(reach))
     text = notes.CEILING.format(

@@ -116,7 +116,7 @@ def decision_picture(trace: Trace, out: Path, *, decision: int = 0, camera: str 
 
 def write_figures(results: Results, traces: Sequence[Trace], folder: Path) -> list[Path]:
     """Everything the results have: `success-TASK-SPLIT.png`, `reliability.png`, `decision.png`."""
-    found = blocks(results.episodes, results.labels, None)
+    found = blocks(results.episodes, results.labels, scheduled=results.planned)
     made = [headline_chart(b, folder / f"success-{b.task}-{b.split}.png") for b in found]
     probes = results.feasibility[results.feasibility["source"] == "probe"]
     if (probes["arm"] == found[0].main).any():

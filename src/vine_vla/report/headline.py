@@ -30,6 +30,7 @@ class Block:
         labels: arms in table order.
         main: the arm that is compared with the others.
         comparisons: main against each other arm, in table order.
+        planned: scenes that every arm was to run.
         operator_success: share of the operators' own episodes that succeed, if the run says so.
     """
 
@@ -39,6 +40,7 @@ class Block:
     labels: Sequence[str]
     main: str
     comparisons: Sequence[Comparison]
+    planned: Sequence[int]
     operator_success: float | None = None
 
     @property
@@ -59,20 +61,29 @@ class Block:
         return statistics.summarise(self.rows).set_index("arm")
 
 
-def blocks(episodes: pd.DataFrame, order: Sequence[str], operator_success: float | None) -> list[Block]:
-    """One block a task and split, with the comparisons made."""
+def blocks(
+    episodes: pd.DataFrame,
+    order: Sequence[str],
+    operator_success: float | None = None,
+    scheduled: Sequence[int] = (),
+) -> list[Block]:
+    """One block a task and split, with the comparisons made.
+
+    Args:
+        order: labels in table order. scheduled: scenes that were to be run, beyond those that were.
+    """
     found = []
     for (task, split), rows in episodes.groupby(["task", "split"], sort=True):
         rows = rows.assign(arm=rows["label"])
         labels = [name for name in order if name in set(rows["label"])]
         main = MAIN_ARM if MAIN_ARM in labels else labels[-1]
-        planned = sorted(int(s) for s in rows["scene"].unique())
+        planned = sorted({int(s) for s in rows["scene"].unique()} | set(scheduled))
         # Repetitions with other luck of System 1 are averaged: the scene is the unit.
         paired = rows.groupby(["scene", "arm", "training_seed"], as_index=False)["success"].mean()
         against = [
             statistics.compare(paired, main, name, attempted=planned) for name in labels if name != main
         ]
-        found.append(Block(str(task), str(split), rows, labels, main, against, operator_success))
+        found.append(Block(str(task), str(split), rows, labels, main, against, planned, operator_success))
     return found
 
 
@@ -127,7 +138,7 @@ def arms_table(block: Block) -> Markup:
     """Success with interval, n and coverage, one row an arm."""
     rates, scale = block.rates, charts.rate_scale()
     seeds = block.rows["training_seed"].nunique() * block.rows["policy_seed"].nunique()
-    planned = len(block.scenes) * seeds
+    planned = len(block.planned) * seeds
     rows = []
     for name in block.labels:
         row = rates.loc[name]

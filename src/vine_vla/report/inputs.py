@@ -4,6 +4,8 @@
       episodes.csv[.gz]      one row an episode (needed)
       feasibility.csv[.gz]   one row a probe or an executed option (optional)
       run.json               resolved configuration, revision, seeds, package versions (optional)
+      experiment.json        the named experiment that it belongs to (optional)
+      repeated/feasibility.csv[.gz]   probes executed several times each (optional)
       traces/**/*.json[.gz]  recorded episodes with frames and decisions (optional, see `traces`)
 
 Columns are those of DESIGN section 7. Extra columns are kept and ignored. Everything malformed raises
@@ -43,17 +45,27 @@ class Results:
             where the episode could not be scored; seconds and probabilities are NaN where an arm has none.
         feasibility: as the design has it, `predicted` in [0, 1], `pruned` and `reached` bool, plus
             `verb`; empty when there is no such file.
-        run: what the run was, as the runner saved it; empty when there is no such file.
+        repeated: probes that were executed several times each, as `feasibility`.
+        run: what the run was, as the runner saved it, with `experiment` if it belongs to one; empty when
+            there is no such file.
     """
 
     path: Path
     episodes: pd.DataFrame
     feasibility: pd.DataFrame
+    repeated: pd.DataFrame
     run: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return self.path.resolve().name
+
+    @property
+    def planned(self) -> list[int]:
+        """Scenes that the run set out to score, by its schedule; empty if that is not known."""
+        schedule = self.run.get("schedule")
+        scenes = schedule.get("scenes") if isinstance(schedule, Mapping) else None
+        return [int(s) for s in scenes] if isinstance(scenes, list) else []
 
     @property
     def labels(self) -> list[str]:
@@ -63,7 +75,15 @@ class Results:
 
 ARM_ORDER = (
     *("act", "diffusion", "flat", "flat-all", "imitate", "imitate-all", "success-only", "best-of-K"),
-    *("greedy", "vine", "oracle-perception", "oracle-dynamics", "oracle-value", "oracle-skill"),
+    *(
+        "greedy",
+        "vine",
+        "oracle-plan",
+        "oracle-perception",
+        "oracle-dynamics",
+        "oracle-value",
+        "oracle-skill",
+    ),
 )
 
 
@@ -85,14 +105,23 @@ def load_results(path: Path) -> Results:
             where=str(path),
             mend="run `vine eval` or `vine experiment` first",
         )
-    feasibility_file = _either(path / "feasibility.csv")
-    run_file = path / "run.json"
+    run: dict[str, object] = {}
+    if (path / "run.json").is_file():
+        run = read_json(path / "run.json")
+    if (path / "experiment.json").is_file():
+        run["experiment"] = read_json(path / "experiment.json")
     return Results(
         path=path,
         episodes=read_episodes(episodes_file),
-        feasibility=read_feasibility(feasibility_file) if feasibility_file else _empty_feasibility(),
-        run=read_json(run_file) if run_file.is_file() else {},
+        feasibility=_feasibility_in(path),
+        repeated=_feasibility_in(path / "repeated"),
+        run=run,
     )
+
+
+def _feasibility_in(folder: Path) -> pd.DataFrame:
+    file = _either(folder / "feasibility.csv")
+    return read_feasibility(file) if file else _empty_feasibility()
 
 
 def read_episodes(file: Path) -> pd.DataFrame:

@@ -7,7 +7,7 @@ RESULTS = """
 Every arm ran the same scenes with the same limit of steps; a stop counts as a failure. {how}
 Differences are paired by scene: bootstrap interval over scenes, sign-flip permutation p, exact McNemar
 p per training seed. An interval that covers 0 is called unresolved; “detectable” is the true difference
-in points that this many scenes find with 80 % power. Of several `success-only` variants the headline
+in points that this many scenes find with 80 % power. Of several success-only variants the headline
 takes the one that is strongest in this very table. Weak baselines: {weak}.
 """
 ONE_EPISODE = "Rates have Wilson intervals, one episode a scene."
@@ -54,6 +54,10 @@ The true probabilities themselves do not reach AUROC 1, because outcomes are cha
 {probes} probes repeated {repeats} times: between {low} (shares of the other repeats, too low) and
 {high} (shares that have seen the outcome, too high). {main} covers {first} to {second} of the way from
 0.5 to there.
+"""
+NO_CEILING = """
+No probe was repeated in this run, so what AUROC the true probabilities reach is not known: it is below 1,
+because outcomes are chance events.
 """
 PRUNING = """
 How much pruning would have cost: the share of probes that were reached and would have been cut. The

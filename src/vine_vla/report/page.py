@@ -101,7 +101,7 @@ def _views(shown: Sequence[Decided]) -> list[dict[str, object]]:
 
 def build_report(results: Results, config: ReportConfig) -> str:
     """The whole page as text."""
-    found = headline.blocks(results.episodes, results.labels, operator_success(results.run))
+    found = headline.blocks(results.episodes, results.labels, operator_success(results.run), results.planned)
     traces = [load_trace(file, results.path) for file in trace_files(results.path)]
     named = len(found) > 1
     recorded: list[Decided] = []
@@ -134,7 +134,7 @@ def build_report(results: Results, config: ReportConfig) -> str:
 
 def operator_success(run: Mapping[str, object]) -> float | None:
     """The operators' own success rate, if the run's description has it."""
-    for part in (run, as_mapping(run.get("settings")), as_mapping(run.get("dataset"))):
+    for part in (run, as_mapping(run.get("settings")), as_mapping(run.get("experiment"))):
         value = part.get("operator_success")
         if isinstance(value, int | float) and 0 <= value <= 1:
             return float(value)
