@@ -119,6 +119,14 @@ def test_compare_needs_every_seed_to_agree():
     assert found.p_value < 0.05 and not found.claim and "seeds disagree" in found.verdict
 
 
+def test_repeated_scenes_are_averaged_first():
+    a, b = np.ones((1, 10)), np.zeros((1, 10))
+    table = pd.concat([rows({"x": a, "y": b}).assign(policy_seed=p) for p in (0, 1)])
+    found = compare(table, "x", "y")
+    assert found.scenes == 10 and found.wins == 10 and found.mcnemar == {}
+    assert found.p_value == pytest.approx(2 / 2**10) and found.seed_differences == {0: 1.0}
+
+
 def test_compare_refuses_below_full_coverage():
     a, b = np.ones((1, 20)), np.zeros((1, 20))
     b[0, :2] = np.nan

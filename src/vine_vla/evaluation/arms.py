@@ -12,7 +12,7 @@ from typing import Literal
 from vine_vla.agent import Replanning
 from vine_vla.errors import VineError
 
-PlannerKind = Literal["tree", "greedy", "exhaustive", "imitate", "whole", "oracle-value"]
+PlannerKind = Literal["tree", "greedy", "exhaustive", "imitate", "whole", "oracle-value", "right-plan"]
 Skills = Literal["learned", "scripted", "flat", "flat-all"]
 
 
@@ -67,11 +67,11 @@ _ARMS = (
     IMITATE,
     replace(IMITATE, name="imitate-all", model="imitate-all", about="top proposal, prior from all episodes"),
     SUCCESS_ONLY,
-    replace(SUCCESS_ONLY, variant="slips-removed", model="withhold-slips", about="slips removed as well"),
+    replace(SUCCESS_ONLY, variant="slips-removed", model="withhold_slips", about="slips removed as well"),
     replace(
         SUCCESS_ONLY,
         variant="matched-count",
-        model="withhold-matched",
+        model="withhold_matched",
         about="as many successful episodes as `vine` has episodes",
     ),
     replace(VINE, name="greedy", planner="greedy", about="VINE with look-ahead 1"),
@@ -87,6 +87,12 @@ _ARMS = (
         planner="oracle-value",
         perception="true",
         about="mean of 4 System 1 roll-outs from the saved state with the best continuation",
+    ),
+    Arm(
+        "oracle-plan",
+        "a plan that nothing spoils, from the simulator",
+        planner="right-plan",
+        perception="true",
     ),
     replace(VINE, name="oracle-skill", skill="scripted", about="VINE with the scripted expert as System 1"),
 )

@@ -172,6 +172,29 @@ def _root_tree(
 
 
 @dataclass
+class RightPlanner:
+    """The right plan from the simulator: shows what execution alone reaches (gates G2 and G3).
+
+    Of several right plans one is drawn; a plug held the wrong way is put back first.
+    """
+
+    task: Any
+
+    def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int) -> Plan:
+        """A plan of `task.oracle_plans()` from the state at hand; infeasible when there is none."""
+        plans: list[list[Subgoal]] = self.task.oracle_plans()
+        if not plans:
+            return Plan(PlanStatus.INFEASIBLE, (), 0.0, 0.0, 0.0, 0.0, reason="no plan is free of neighbours")
+        held = str(graph["plug"].attributes.get("grasp", "none")) if "plug" in graph else "none"
+        chosen = plans[int(np.random.default_rng(seed).integers(len(plans)))]
+        if held != "none":
+            fitting = [plan for plan in plans if plan[0].verb == f"grasp_{held}"]
+            back = Subgoal("put_back", ("plug",))
+            chosen = fitting[0][1:] if fitting else [back, *chosen]
+        return Plan(PlanStatus.PLANNED, tuple(chosen), 1.0, 0.0, 1.0, 1.0, reason="from the simulator")
+
+
+@dataclass
 class WholeTaskPlanner:
     """For flat policies: the task itself is the one subgoal, and nothing is predicted."""
 

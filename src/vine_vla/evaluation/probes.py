@@ -8,7 +8,7 @@ options as well as good ones. A probe is executed once and judged by any number 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vine_vla.agent import Body, Streams
+from vine_vla.errors import VineError
 from vine_vla.evaluation.episodes import FEASIBILITY_COLUMNS, Parts
-from vine_vla.evaluation.files import RowLog
-from vine_vla.evaluation.reliability import Ceiling, ceiling
+from vine_vla.evaluation.files import RowLog, read_table, write_json, write_table
+from vine_vla.evaluation.reliability import Ceiling, ceiling, score_table
 from vine_vla.evaluation.runner import Builder
 from vine_vla.evaluation.workers import map_jobs, show_progress
 from vine_vla.evaluation.world import SimulatedTask, true_outcome
@@ -260,6 +261,46 @@ def probe_rows(
                 }
             )
     return pd.DataFrame(rows, columns=list(FEASIBILITY_COLUMNS))
+
+
+def evaluate_probes(
+    builder: Builder,
+    config: ProbeConfig,
+    labels: Sequence[str],
+    out: Path,
+    *,
+    workers: int = 2,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Run probes, judge them by the models of the arms `labels`, add the rows to `feasibility.csv`.
+
+    Returns:
+        scores by arm and verb, cuts by arm and verb, and the ceiling if probes were repeated; also in
+        `OUT/calibration.json`.
+    """
+    file = out / f"probes_r{config.repeats}.jsonl"
+    probes = run_probes(builder, config, file, workers=workers, progress=progress)
+    task = builder.open_task()
+    parts = []
+    for label in labels:
+        planner = builder.build(label, config.training_seed, task).planner
+        named = {"task": builder.task, "split": builder.split, "training_seed": config.training_seed}
+        parts.append(probe_rows(planner.model, probes, arm=label, **named))  # type: ignore[attr-defined, arg-type]
+    rows = pd.concat(parts, ignore_index=True)
+    try:
+        old = read_table(out / "feasibility.csv")
+        kept = old[(old["source"] != "probe") | ~old["arm"].isin(labels)]
+        write_table(out / "feasibility.csv", pd.concat([kept, rows], ignore_index=True))
+    except VineError:
+        write_table(out / "feasibility.csv", rows)
+    found: dict[str, Any] = {
+        "scores": score_table(rows).to_dict("records"),
+        "pruning": pruning_table(rows).to_dict("records"),
+    }
+    if config.repeats > 1:
+        found["ceiling"] = asdict(probe_ceiling(probes))
+    write_json(out / "calibration.json", found)
+    return found
 
 
 def probe_ceiling(probes: Sequence[ExecutedProbe]) -> Ceiling:

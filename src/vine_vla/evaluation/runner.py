@@ -32,8 +32,11 @@ KEY = ("task", "split", "scene", "arm", "variant", "training_seed", "policy_seed
 class Builder(Protocol):
     """Makes tasks and arms; small and picklable, since every worker builds its own."""
 
-    task: str
-    split: str
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
 
     def open_task(self) -> SimulatedTask: ...
 

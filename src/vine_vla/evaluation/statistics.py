@@ -135,7 +135,7 @@ class Comparison:
         rate_a, rate_b: success rates over those scenes, with scene-bootstrap intervals.
         difference: mean paired difference with its scene-bootstrap interval.
         p_value: sign-flip permutation over scenes, two-sided.
-        mcnemar: training seed -> exact McNemar p.
+        mcnemar: training seed -> exact McNemar p; empty when scenes were repeated with several policy seeds.
         seed_differences: training seed -> difference of the success rates.
         wins, losses, ties: scenes on which a is better, worse, equal (mean over seeds).
         mde: minimum detectable effect at 80 % power.
@@ -183,7 +183,8 @@ def compare(
 
     Args:
         rows: one row an episode, columns scene, arm, training_seed, success (1, 0, or missing when the
-            episode could not be scored). One task and split; `arm` holds the labels given as a and b.
+            episode could not be scored), policy_seed if scenes were repeated. One task and split; `arm` holds
+            the labels given as a and b.
         attempted: the scenes planned beforehand; default: every scene that either arm has a row for.
         alpha: level of the verdict.
 
@@ -204,10 +205,14 @@ def compare(
     d = mean_x - mean_y
     notes = []
     n = int(scored.sum())
+    trained = np.array([training for training, _ in seeds], int)
+    once = len(set(trained)) == len(trained)  # one policy seed for each training seed
     if 0 < n < 6:
         notes.append(f"{n} scenes cannot reach p < {alpha} whatever happens")
     p_value = sign_flip(mean_x, mean_y, resamples=resamples, seed=seed)
-    per_seed = {int(s): float(x[:, i].mean() - y[:, i].mean()) if n else 0.0 for i, s in enumerate(seeds)}
+    per_seed = {
+        int(s): float((x - y)[:, trained == s].mean()) if n else 0.0 for s in sorted(set(trained.tolist()))
+    }
     difference = scene_bootstrap(d, resamples=resamples, seed=seed)
     mde = minimum_detectable_effect(d, alpha=alpha)
     same_sign = all(v > 0 for v in per_seed.values()) or all(v < 0 for v in per_seed.values())
@@ -230,7 +235,9 @@ def compare(
         rate_b=scene_bootstrap(mean_y, resamples=resamples, seed=seed),
         difference=difference,
         p_value=p_value,
-        mcnemar={int(s): exact_mcnemar(x[:, i] > 0, y[:, i] > 0) for i, s in enumerate(seeds)} if n else {},
+        mcnemar={s: exact_mcnemar(x[:, i] > 0, y[:, i] > 0) for i, s in enumerate(trained.tolist())}
+        if n and once
+        else {},
         seed_differences=per_seed,
         wins=int((d > 0).sum()),
         losses=int((d < 0).sum()),
@@ -243,17 +250,19 @@ def compare(
 
 
 def _by_scene(rows: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Success [scenes, training seeds] of one arm."""
+    """Success [scenes, (training seed, policy seed)] of one arm."""
     own = rows[rows["arm"] == arm]
     if own.empty:
         known = ", ".join(sorted(rows["arm"].astype(str).unique()))
         raise VineError(f"no episodes of arm {arm!r}", mend=f"arms in the rows: {known}")
-    twice = own.duplicated(["scene", "training_seed"])
+    if "policy_seed" not in own:
+        own = own.assign(policy_seed=0)
+    twice = own.duplicated(["scene", "training_seed", "policy_seed"])
     if twice.any():
         scene = own[twice]["scene"].iloc[0]
-        raise VineError(f"arm {arm!r} ran scene {scene} twice with one training seed")
+        raise VineError(f"arm {arm!r} ran scene {scene} twice with the same seeds")
     table = own.assign(success=pd.to_numeric(own["success"])).pivot(
-        index="scene", columns="training_seed", values="success"
+        index="scene", columns=["training_seed", "policy_seed"], values="success"
     )
     return table
 

@@ -1,0 +1,96 @@
+"""Compare arms on the same scenes: success rates with intervals, paired differences, calibration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What to run."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run directories with trained systems, one for each training seed."""
+    arms: tuple[str, ...] = ("imitate", "success-only", "vine")
+    """Arms, `name` or `name:variant`."""
+    task: str = "plug"
+    """Name of the simulated task."""
+    split: Literal["seen", "unseen"] = "unseen"
+    """Look of the scenes: as in the demonstrations, or new."""
+    scenes: str = "0:60"
+    """Scene numbers, `0:60` (end exclusive) or `1,7,9`. 0 to 199 dev, 400 to 999 test (with --final)."""
+    final: bool = False
+    """Run test scenes; appends revision and date to results/final_runs.csv."""
+    out: Path | None = None
+    """Results directory; default: results/NAME of the first run."""
+    policy_seeds: tuple[int, ...] = (0,)
+    """Repetitions with other luck of System 1."""
+    workers: int = 2
+    """Processes, one thread each; 0: in this one."""
+    max_steps: int = 400
+    """Limit of an episode in robot actions (10 a second), the same for every arm."""
+    keep: int = 3
+    """Scenes whose traces are kept, of each kind (won, lost, both failed, both succeeded)."""
+    probes: int = 0
+    """Single subgoals executed on the same scenes to check calibration; 0: none."""
+    perception: Annotated[Literal["learned", "true"] | None, tyro.conf.arg(metavar="learned|true")] = None
+    """Overrides the arms' perception: `true` gives everyone the simulator's graphs."""
+    skill: Annotated[Literal["learned", "scripted"] | None, tyro.conf.arg(metavar="learned|scripted")] = None
+    """Overrides the arms' System 1: `scripted` lets the expert execute."""
+    json: bool = False
+    """Print the summary as JSON."""
+
+
+def run(config: EvalConfig) -> int:
+    """Evaluate; 0 when done."""
+    from vine_vla.errors import VineError
+    from vine_vla.evaluation.arms import find_arm
+    from vine_vla.evaluation.build import RunBuilder
+    from vine_vla.evaluation.files import parse_scenes
+    from vine_vla.evaluation.final import check_scenes, record_final
+    from vine_vla.evaluation.probes import ProbeConfig, evaluate_probes
+    from vine_vla.evaluation.runner import Schedule, evaluate
+    from vine_vla.evaluation.verdicts import print_summary, write_summary
+
+    scenes = parse_scenes(config.scenes)
+    check_scenes(scenes, final=config.final)
+    labels = tuple(find_arm(name).label for name in config.arms)
+    if not config.runs:
+        raise VineError("no run directory", mend="give the folder that `vine train` wrote")
+    out = config.out or Path("results") / config.runs[0].resolve().name
+    builder = RunBuilder(
+        task=config.task,
+        split=config.split,
+        runs=tuple(str(path) for path in config.runs),
+        perception=config.perception,
+        skill=config.skill,
+        max_steps=config.max_steps,
+    )
+    builder.check(labels)
+    if config.final:
+        log = Path("results") / "final_runs.csv"
+        record_final(log, task=config.task, split=config.split, scenes=scenes, arms=labels, out=out)
+    schedule = Schedule(
+        scenes=scenes,
+        arms=labels,
+        training_seeds=tuple(range(len(config.runs))),
+        policy_seeds=config.policy_seeds,
+        keep=config.keep,
+    )
+    rows = evaluate(builder, schedule, out, workers=config.workers)
+    found = write_summary(out, rows, attempted=scenes)
+    if config.probes:
+        each = max(1, round(config.probes / len(scenes)))
+        models = tuple(label for label in labels if find_arm(label).model)
+        probing = ProbeConfig(scenes=scenes, each=each)
+        found["calibration"] = evaluate_probes(builder, probing, models, out, workers=config.workers)
+    if config.json:
+        print(json.dumps(found))
+    else:
+        print_summary(found, title=f"{config.task}, {config.split}, {len(scenes)} scenes: {out}")
+    return 0
