@@ -106,7 +106,7 @@ def test_lambda_returns_by_hand():
     last = np.array([False, False, True, True])
     now = np.array([0.1, 0.2, 0.6, 0.5], np.float32)
     returns, usable = _returns(episode, last, np.array([1, 1, 1, -1]), now, np.array([0.9, 0.3]), 0.5)
-    # 1 at the end; then half of V at the next start and half of the next return; unknown ends in V of its last graph
+    # 1 at the end; before it half of the next V, half of the next return; unknown ends in its last V
     np.testing.assert_allclose(returns, [0.5 * 0.2 + 0.5 * (0.5 * 0.6 + 0.5), 0.5 * 0.6 + 0.5, 1.0, 0.3])
     assert usable.tolist() == [True, True, True, False]
 

@@ -65,6 +65,17 @@ class Frames:
     def __len__(self) -> int:
         return len(self.state)
 
+    def where(self, keep: NDArray[np.bool_]) -> Frames:
+        """The frames at `keep` [N]."""
+        index = np.flatnonzero(keep)
+        arrays = (self.images, self.state, self.cls, self.boxes, self.seen, self.attributes, self.known)
+        lists = (self.ids, self.episode, self.frame)
+        return Frames(*(a[index] for a in arrays), *(tuple(s[i] for i in index) for s in lists), self.size)
+
+    def with_graph(self) -> NDArray[np.bool_]:
+        """Which frames have a whole scene graph, as at the subgoals' starts, where plans are made. [N]"""
+        return (self.known | (self.cls < 0)[..., None]).all((1, 2))
+
 
 def constant_attributes(demonstrations: Sequence[Demonstration]) -> frozenset[str]:
     """Attributes that never change for an object within an episode; they hold in every frame of it."""

@@ -36,6 +36,7 @@ class PerceptionSetup:
         state_mean, state_scale: of proprioception. P each.
         threshold: score of a detection that counts, per class in the reference camera. C
         least, most: objects of each class that a scene ever had. C
+        least_seen: of them, how many the reference camera saw at least. C
         allowed: attributes that objects of each class ever had. C
         constant: attributes that never change within an episode.
         scales: name -> (mean, spread) of numeric attributes.
@@ -47,6 +48,7 @@ class PerceptionSetup:
     threshold: tuple[float, ...]
     least: tuple[int, ...]
     most: tuple[int, ...]
+    least_seen: tuple[int, ...]
     allowed: tuple[tuple[str, ...], ...]
     constant: tuple[str, ...]
     scales: Mapping[str, tuple[float, float]]
@@ -136,12 +138,12 @@ class Perception:
         self, views: Mapping[int, Detections], state: Tensor, earlier: SceneGraph | None
     ) -> list[_Found]:
         least, most, threshold = (
-            list(self.setup.least),
+            list(self.setup.least_seen),
             list(self.setup.most),
             np.array(self.setup.threshold, np.float32),
         )
         if earlier is not None:
-            least = most = [len(earlier.of_class(name)) for name in self.schema.classes]
+            most = [len(earlier.of_class(name)) for name in self.schema.classes]
             # The number is known, so weaker peaks are believed; what stays unseen keeps its old place.
             threshold, least = threshold * 0.3, [0] * len(least)
         found = [
@@ -151,6 +153,11 @@ class Perception:
         ]
         for c in sorted(set(views) - {0}):
             self._join(found, views[c], c, state, threshold, most)
+        if earlier is None:
+            # What every scene has is there, even if no camera sees it now (a gripper above the picture).
+            for cls, count in enumerate(self.setup.least):
+                missing = count - sum(f.cls == cls for f in found)
+                found += [_Found(cls, 0.0, {}, {}) for _ in range(missing)]
         return found
 
     def _join(
@@ -178,6 +185,7 @@ class Perception:
         for cls in range(len(self.schema.classes)):
             rows = [i for i, f in enumerate(found) if f.cls == cls]
             columns = [j for j in range(len(index)) if view.classes[index[j]] == cls]
+            rows = [i for i in rows if 0 in found[i].boxes]
             centers = np.array([_center(found[i].boxes[0]) for i in rows]).reshape(len(rows), 1, 2)
             cost = np.linalg.norm(centers - place[columns].reshape(1, len(columns), 2), axis=-1)
             # An only object of its class is found by class alone.
@@ -194,7 +202,9 @@ class Perception:
             for column, j in enumerate(columns):
                 d = index[j]
                 near = cost[:, column].min() if len(rows) else np.inf
-                if room > 0 and column not in joined and near > LINK_GATE and view.scores[d] >= ALONE:
+                # A class that every scene has is believed sooner than one that may be missing.
+                enough = threshold[cls] if len(rows) < self.setup.least[cls] else ALONE
+                if room > 0 and column not in joined and near > LINK_GATE and view.scores[d] >= enough:
                     boxes, features = {camera: view.boxes[d]}, {camera: view.features[d]}
                     found.append(_Found(cls, float(view.scores[d]), boxes, features))
                     room -= 1

@@ -87,6 +87,7 @@ def _setup(frames: Frames, schema: Schema, constant: frozenset[str]) -> Percepti
         threshold=(0.3,) * len(schema.classes),
         least=tuple(counts.min(0).tolist()),
         most=tuple(counts.max(0).tolist()),
+        least_seen=tuple(int(((frames.cls == c) & frames.seen[..., 0]).sum(1).min()) for c in classes),
         allowed=tuple(allowed),
         constant=tuple(sorted(constant)),
         scales=scales,

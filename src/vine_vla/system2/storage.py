@@ -118,9 +118,9 @@ def _fill(net: nn.Module, prefix: str, tensors: Mapping[str, Tensor], where: Pat
 def write_perception(folder: Path, perception: Perception) -> tuple[dict[str, Any], str]:
     """Weights to the folder; returns the setup as JSON and the weights' hash."""
     setup = perception.setup
+    counts = ("threshold", "least", "most", "least_seen")
     found = {
-        name: getattr(setup, name)
-        for name in ("state_mean", "state_scale", "threshold", "least", "most", "allowed", "constant")
+        name: getattr(setup, name) for name in ("state_mean", "state_scale", *counts, "allowed", "constant")
     }
     found |= {
         "scales": {n: list(v) for n, v in setup.scales.items()},
@@ -139,6 +139,7 @@ def read_perception(folder: Path, info: Mapping[str, Any], schema: Schema) -> Pe
         threshold=tuple(data["threshold"]),
         least=tuple(data["least"]),
         most=tuple(data["most"]),
+        least_seen=tuple(data["least_seen"]),
         allowed=tuple(tuple(a) for a in data["allowed"]),
         constant=tuple(data["constant"]),
         scales={n: (float(v[0]), float(v[1])) for n, v in data["scales"].items()},

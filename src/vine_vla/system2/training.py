@@ -232,7 +232,11 @@ def _perception_stage(
         report=lambda x: report("perception", x),
     )
     if held:
-        info["perception_metrics"] = measure(eyes, load_frames(dataset, held, most=400, seed=own.seed))
+        views = load_frames(dataset, held, most=400, seed=own.seed)
+        info["perception_metrics"] = measure(eyes, views)
+        at_plans = views.with_graph()
+        if at_plans.any():
+            info["perception_metrics"]["at_plans"] = measure(eyes, views.where(at_plans))
     info["perception"], info["hashes"]["perception"] = storage.write_perception(folder, eyes)
     _finish(folder, info, "perception", key)
     return eyes
