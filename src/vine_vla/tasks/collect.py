@@ -1,7 +1,8 @@
-"""Collecting demonstrations: operators act, the recorder writes; or System 1 acts and an expert takes over.
+"""Collecting demonstrations: scripted operators act, every finished episode is staged as one file.
 
-Episode n is a pure function of (seed, n): its scene in the `demo` stream, the operator's skill and luck.
-What was collected before is skipped, so a run that was killed goes on where it stopped.
+Workers take episodes by number; an episode depends on (seed, number) alone, so a run that was killed goes on
+where it was, with the same episodes. `record_intervention` records a policy whose subgoals an expert
+finishes.
 """
 
 from __future__ import annotations
@@ -10,236 +11,229 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vine_vla.demos import EpisodeRecorder, staged_ids
 from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph
 from vine_vla.graph_text import describe
-from vine_vla.options import Collector, EpisodeOutcome, Outcome, OutcomeSource
-from vine_vla.protocols import DONE, Skill
-from vine_vla.tasks.expert import SUBGOAL_STEPS, Expert, SkillDial
+from vine_vla.options import Collector, EpisodeOutcome, Outcome, OutcomeSource, Subgoal
+from vine_vla.protocols import RUNNING, Skill
+from vine_vla.tasks.expert import Expert, SkillDial
 from vine_vla.tasks.operators import Choice, Habits, Operator
 from vine_vla.tasks.plug_insertion import PlugInsertion
 from vine_vla.tasks.rollout import choice_status
 
-MakeSkill = Callable[[], Skill]
-"""Makes System 1 in a worker process; picklable."""
+STATE_NAMES = ("x", "y", "z", "cos_yaw", "sin_yaw", "width", "lag_x", "lag_y", "lag_z", "gripper")
+ACTION_NAMES = ("dx", "dy", "dz", "dyaw", "gripper")
+ROBOT_TYPE = "panda_primitive"
+SCENES_PER_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """How demonstrations are made.
+    """One collection.
 
     Args:
-        seed: of the whole collection; episodes of another seed are other episodes.
-        skill: the operators' skill dial s is uniform in this range, one draw an episode.
+        staging: folder for the staged episodes.
+        episodes: how many there shall be in the end.
+        seed: of the collection; other seeds give other scenes and episodes.
+        skill: least and greatest noise scale of the operators' hands; each episode draws its own.
         habits: how operators choose.
-        injected: standard deviation (m) of noise added to the executed actions but not to the recorded ones,
-            so that recoveries are demonstrated (DART, arXiv 1703.09327).
-        injected_share: share of the episodes with such noise, in [0, 1].
-        takeover: an expert takes over after a time uniform in this range of steps (interventions only).
+        push: standard deviation (m) of pushes on the hand while it moves freely. The recorded action is the
+            operator's, so that the data show how to recover.
+        push_rate: pushes per free step, in [0, 1].
+        graph_every: frames between the scene graphs recorded inside segments; 0 for none.
     """
 
+    staging: Path
+    episodes: int
     seed: int = 0
-    skill: tuple[float, float] = (0.4, 1.0)
+    skill: tuple[float, float] = (0.5, 1.0)
     habits: Habits = field(default_factory=Habits)
-    injected: float = 0.0015
-    injected_share: float = 0.5
-    takeover: tuple[int, int] = (4, 70)
+    push: float = 0.006
+    push_rate: float = 0.06
+    graph_every: int = 8
 
     def __post_init__(self) -> None:
-        if not 0 <= self.skill[0] <= self.skill[1]:
-            raise VineError(f"skill range {self.skill}", mend="give low:high with 0 <= low <= high")
+        if self.episodes < 1 or self.episodes > SCENES_PER_SEED:
+            raise VineError(f"{self.episodes} episodes", mend=f"give 1 to {SCENES_PER_SEED}")
+        if not 0 <= self.skill[0] <= self.skill[1] <= 5:
+            raise VineError(
+                f"skill {self.skill[0]}:{self.skill[1]}", mend="give LEAST:GREATEST within 0 and 5, e.g. .5:1"
+            )
+        if self.seed < 0:
+            raise VineError(f"seed {self.seed} is negative")
+
+    def episode_id(self, number: int) -> str:
+        """The stable name of episode `number`."""
+        return f"plug-s{self.seed}-{number:05d}"
 
 
-def episode_id(config: CollectConfig, number: int, collector: Collector) -> str:
-    """Stable name of an episode, e.g. `plug_operator_0000_000017`."""
-    return f"plug_{collector}_{config.seed:04d}_{number:06d}"
+class _Tape:
+    """Recorder and task side by side: executes actions and records them, with boxes and graphs."""
 
+    def __init__(self, task: PlugInsertion, recorder: EpisodeRecorder, graph_every: int) -> None:
+        self.task, self.recorder, self.graph_every = task, recorder, graph_every
 
-class _Session:
-    """One episode under way: the environment, its recorder and the operator's hands."""
+    def begin(self, subgoal: Subgoal) -> None:
+        graph = self.task.true_graph()
+        self.recorder.start_segment(subgoal, describe(subgoal, graph, self.task.SCHEMA), graph)
 
-    def __init__(
-        self, env: PlugInsertion, staging: Path, number: int, config: CollectConfig, who: Collector
-    ) -> None:
-        streams = np.random.SeedSequence([config.seed, number]).spawn(4)
-        self.rng = np.random.default_rng(streams[0])
-        self.env, self.number, self.config, self.who = env, number, config, who
-        self.scene = config.seed * 1_000_000 + number
-        env.reset(self.scene, number)
-        self.noise = config.injected if self.rng.random() < config.injected_share else 0.0
-        dial = SkillDial(scale=float(self.rng.uniform(*config.skill)))
-        self.expert = Expert(dial, np.random.default_rng(streams[1]))
-        self.operator = Operator(config.habits, np.random.default_rng(streams[2]))
-        self.first = env.true_graph()
-        self.recorder = EpisodeRecorder(
-            staging,
-            schema=env.SCHEMA,
-            instruction=env.instruction,
-            fps=env.FPS,
-            episode_id=episode_id(config, number, who),
-        )
+    def step(self, action: NDArray[np.float64], push: NDArray[np.float64] | None = None) -> None:
+        """Record `action`; execute it with `push` (5,) added."""
+        if self.graph_every and self.recorder.frames % self.graph_every == 0:
+            self.recorder.add_graph(self.task.true_graph())
+        taken = np.asarray(action, np.float32)
+        self.recorder.add_frame(self.task.observe(), taken, self.task.true_boxes())
+        self.task.step(taken if push is None else taken + push.astype(np.float32))
 
-    def graph(self) -> SceneGraph:
-        return self.env.true_graph(self.first)
+    def end(self, outcome: Outcome, last: bool = False) -> None:
+        """End the segment. A slip that ends the episode is `dead`: the operator's subgoals are used up."""
+        if last and outcome is Outcome.SLIPPED:
+            outcome = Outcome.DEAD
+        source = OutcomeSource.OPERATOR if outcome is Outcome.CENSORED else OutcomeSource.SIMULATOR
+        self.recorder.end_segment(outcome, source)
 
-    def begin(self, choice: Choice) -> None:
-        graph = self.graph()
-        subgoal = self.env.subgoal(choice)
-        self.recorder.start_segment(subgoal, describe(subgoal, graph, self.env.SCHEMA), graph)
-
-    def act(self, action: np.ndarray, noise: float = 0.0) -> None:
-        """Record the action on the present observation; execute it with noise added."""
-        self.recorder.add_frame(self.env.observe(), action.astype(np.float32), self.env.true_boxes())
-        executed = np.array(action, dtype=np.float64)
-        executed[:3] += self.rng.normal(0, noise, 3) if noise > 0 else 0.0
-        self.env.step(executed)
-
-    def demonstrate(self, choice: Choice) -> Outcome:
-        """The expert executes one subgoal to its end; what became of it."""
-        for steps, action in enumerate(self.expert.run(self.env.sim, self.env.subgoal(choice), choice[1])):
-            if steps >= SUBGOAL_STEPS:
-                break
-            self.act(action, self.noise)
-        return choice_status(self.env.sim, choice) or Outcome.SLIPPED
-
-    def finish(self) -> EpisodeOutcome:
-        sim = self.env.sim
-        outcome = EpisodeOutcome.SUCCESS if sim.success() else EpisodeOutcome.FAILURE
-        kind = None if outcome is EpisodeOutcome.SUCCESS else self.env.failure_kind() or "gave_up"
-        self.recorder.finish(
-            outcome,
+    def finish(self, scene: int, seed: int, collector: Collector) -> Path:
+        """Stage the episode with the simulator's verdict."""
+        success = self.task.is_success()
+        return self.recorder.finish(
+            EpisodeOutcome.SUCCESS if success else EpisodeOutcome.FAILURE,
             OutcomeSource.SIMULATOR,
-            final_graph=self.graph(),
-            onset_frame=min(max(sim.onset - 1, 0), self.recorder.frames - 1) if sim.dead() else None,
-            failure_kind=kind,
-            scene=self.scene,
-            seed=self.number,
-            collector=self.who,
+            final_graph=self.task.true_graph(),
+            onset_frame=None if self.task.onset is None else min(self.task.onset, self.recorder.frames - 1),
+            failure_kind=None if success else self.task.failure_kind() or "given_up",
+            scene=scene,
+            seed=seed,
+            collector=collector,
         )
-        return outcome
 
 
-def record_demonstration(
-    env: PlugInsertion, staging: Path, number: int, config: CollectConfig
-) -> EpisodeOutcome:
-    """An operator's episode; failures are kept like successes."""
-    session = _Session(env, staging, number, config, Collector.OPERATOR)
-    session.operator.begin(env.scene)
+class _Pushes:
+    """Random pushes on the hand: each lasts two steps, sideways more than down."""
+
+    def __init__(self, config: CollectConfig, rng: np.random.Generator) -> None:
+        self.config, self.rng = config, rng
+        self._left, self._now = 0, np.zeros(5)
+
+    def next(self, moving: bool) -> NDArray[np.float64] | None:
+        if self._left == 0 and moving and self.config.push > 0 and self.rng.random() < self.config.push_rate:
+            self._left = 2
+            self._now = np.array(
+                [*self.rng.normal(0, self.config.push / 2, 3) * (1, 1, 0.5), self.rng.normal(0, 0.05), 0]
+            )
+        if self._left == 0 or not moving:
+            self._left = 0
+            return None
+        self._left -= 1
+        return self._now
+
+
+def _recorder(task: PlugInsertion, config: CollectConfig, episode_id: str) -> EpisodeRecorder:
+    return EpisodeRecorder(
+        config.staging, schema=task.SCHEMA, instruction=task.instruction, fps=task.FPS, episode_id=episode_id
+    )
+
+
+def record_operator(task: PlugInsertion, config: CollectConfig, number: int) -> Path:
+    """Record episode `number` of a blind operator on scene (seed, number) of the demonstration stream."""
+    scene = config.seed * SCENES_PER_SEED + number
+    task.reset(scene, scene)
+    rng = np.random.default_rng([scene, 4])
+    expert = Expert(SkillDial(scale=float(rng.uniform(*config.skill))), np.random.default_rng([scene, 1]))
+    operator = Operator(config.habits, np.random.default_rng([scene, 2]))
+    pushes = _Pushes(config, rng)
+    tape = _Tape(task, _recorder(task, config, config.episode_id(number)), config.graph_every)
+    operator.begin(task.scene)
     history: list[tuple[Choice, Outcome]] = []
-    choice = session.operator.next(env.sim, history)
+    choice = operator.next(task.sim, history)
     while choice is not None:
-        session.begin(choice)
-        outcome = session.demonstrate(choice)
+        subgoal = task.subgoal(choice)
+        tape.begin(subgoal)
+        for action in expert.run(task.sim, subgoal, choice[1]):
+            tape.step(action, pushes.next(expert.moving))
+        outcome = choice_status(task.sim, choice) or Outcome.SLIPPED
         history.append((choice, outcome))
-        choice = session.operator.next(env.sim, history)
-        if choice is None and outcome is Outcome.SLIPPED:
-            outcome = Outcome.DEAD  # the operator gave up: the last segment of a failed episode
-        session.recorder.end_segment(outcome, OutcomeSource.SIMULATOR)
-    return session.finish()
+        choice = operator.next(task.sim, history)
+        tape.end(outcome, last=choice is None)
+    return tape.finish(scene, scene, Collector.OPERATOR)
 
 
 def record_intervention(
-    env: PlugInsertion, skill: Skill, staging: Path, number: int, config: CollectConfig
-) -> EpisodeOutcome:
-    """System 1 acts, an expert takes over after a while and finishes each subgoal.
+    task: PlugInsertion, skill: Skill, config: CollectConfig, number: int, *, aware: bool = True
+) -> Path:
+    """Record an episode in which `skill` acts and an expert takes over before each subgoal's end.
 
-    The policy's part of a subgoal is a segment of its own, `censored`. Plans are drawn evenly from those
-    that no neighbour spoils: such episodes teach skills, not choices, and System 2 never trains on them.
-    """
-    session = _Session(env, staging, number, config, Collector.INTERVENTION)
-    plans = env.scene.good_plans()
-    grasp, socket = plans[int(session.rng.integers(len(plans)))]
-    for choice in ((f"grasp_{grasp}", None), ("insert", socket)):
-        outcome = _take_over(session, skill, choice)
-        if outcome is not Outcome.REACHED:
-            break
-    return session.finish()
-
-
-def _take_over(session: _Session, skill: Skill, choice: Choice) -> Outcome:
-    env, subgoal = session.env, session.env.subgoal(choice)
-    limit = int(session.rng.integers(*session.config.takeover))
-    session.begin(choice)
-    skill.start(subgoal, describe(subgoal, session.graph(), env.SCHEMA), int(session.rng.integers(2**31)))
-    steps, status, done = 0, None, False
-    while steps < limit and status is None and not done:
-        output = skill.act(env.observe(), session.graph())
-        done = bool(output.done[DONE] > 0.5)
-        for action in output.actions[: output.execute]:
-            session.act(np.asarray(action, np.float64))
-            steps += 1
-            status = choice_status(env.sim, choice)
-            if status is not None:
-                break
-    if status is not None:
-        session.recorder.end_segment(status, OutcomeSource.SIMULATOR)
-        return status
-    session.recorder.end_segment(Outcome.CENSORED, OutcomeSource.SIMULATOR)
-    session.begin(choice)
-    outcome = session.demonstrate(choice)
-    if outcome is Outcome.SLIPPED:
-        outcome = Outcome.DEAD  # nothing follows
-    session.recorder.end_segment(outcome, OutcomeSource.SIMULATOR)
-    return outcome
-
-
-def collect(
-    staging: Path,
-    episodes: int,
-    config: CollectConfig,
-    *,
-    workers: int = 2,
-    skill: MakeSkill | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> int:
-    """Record episodes 0 to `episodes` - 1 into `staging`, skipping those that are there.
+    The policy acts for a random time (0.4 to 6 s for a grasp, 1.2 to 11 s for an insertion) or until it says
+    `done` or `failed`; then the expert lifts clear, lines up again and finishes. The policy's part is a
+    segment of its own: `reached` or `dead` when it came to that, else `censored`, since nobody knows how it
+    would have ended.
 
     Args:
-        workers: processes; 0 records in this one.
-        skill: makes System 1 for interventions; None records operators.
-        progress: called with (episodes there, episodes).
-
-    Returns:
-        How many were recorded now.
+        task: of split `demo`, or any other.
+        skill: the policy.
+        config: where to stage; `config.skill` is the expert's noise.
+        number: of the episode, which also chooses the scene.
+        aware: plans that no neighbour spoils (the policy's hands are to be corrected, not the choices); else
+            habits.
     """
-    if episodes < 1:
-        raise VineError(f"{episodes} episodes", mend="give at least 1")
-    who = Collector.OPERATOR if skill is None else Collector.INTERVENTION
-    there = staged_ids(staging) if staging.exists() else set()
-    missing = [n for n in range(episodes) if episode_id(config, n, who) not in there]
-    done = episodes - len(missing)
-    if progress is not None:
-        progress(done, episodes)
-    for _ in _run(partial(_record, staging, config, skill), missing, workers):
-        done += 1
-        if progress is not None:
-            progress(done, episodes)
-    return len(missing)
+    scene = config.seed * SCENES_PER_SEED + number
+    task.reset(scene, scene)
+    rng = np.random.default_rng([scene, 6])
+    expert = Expert(SkillDial(scale=float(rng.uniform(*config.skill))), np.random.default_rng([scene, 1]))
+    habits = Habits(awareness=1.0, second_thoughts=0.1) if aware else config.habits
+    operator = Operator(habits, np.random.default_rng([scene, 2]))
+    tape = _Tape(task, _recorder(task, config, f"plug-i{config.seed}-{number:05d}"), config.graph_every)
+    operator.begin(task.scene)
+    history: list[tuple[Choice, Outcome]] = []
+    choice = operator.next(task.sim, history)
+    while choice is not None:
+        subgoal = task.subgoal(choice)
+        limit = int(rng.uniform(4, 60) if choice[0].startswith("grasp") else rng.uniform(12, 110))
+        tape.begin(subgoal)
+        for action in _policy_actions(task, skill, subgoal, limit, int(rng.integers(2**31))):
+            tape.step(action)
+            if task.is_dead():
+                break
+        status = choice_status(task.sim, choice)
+        if status is None:
+            tape.end(Outcome.CENSORED)
+            tape.begin(subgoal)
+            for action in expert.run(task.sim, subgoal, choice[1]):
+                tape.step(action)
+            status = choice_status(task.sim, choice)
+        history.append((choice, status or Outcome.SLIPPED))
+        choice = operator.next(task.sim, history)
+        tape.end(history[-1][1], last=choice is None)
+    return tape.finish(scene, scene, Collector.INTERVENTION)
 
 
-_env: PlugInsertion | None = None
-_skill: Skill | None = None
+def _policy_actions(
+    task: PlugInsertion, skill: Skill, subgoal: Subgoal, limit: int, seed: int
+) -> Iterator[NDArray[np.float64]]:
+    """The policy's actions until it stops running or `limit` steps have passed; at least one."""
+    skill.start(subgoal, describe(subgoal, task.true_graph(), task.SCHEMA), seed)
+    steps = 0
+    while steps < limit:
+        out = skill.act(task.observe(), task.true_graph())
+        if steps > 0 and int(np.argmax(out.done)) != RUNNING:
+            return
+        for action in out.actions[: out.execute]:
+            yield np.asarray(action, np.float64)
+            steps += 1
+            if steps >= limit:
+                return
 
 
-def _record(staging: Path, config: CollectConfig, make: MakeSkill | None, number: int) -> str:
-    global _env, _skill
-    if _env is None:
-        _env = PlugInsertion("demo")
-    if make is None:
-        return record_demonstration(_env, staging, number, config)
-    if _skill is None:
-        _skill = make()
-    return record_intervention(_env, _skill, staging, number, config)
+_TASK: PlugInsertion | None = None
 
 
 def _initialise() -> None:
@@ -250,15 +244,45 @@ def _initialise() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def _run(record: Callable[[int], str], numbers: list[int], workers: int) -> Iterator[str]:
-    if workers == 0 or len(numbers) < 2:
-        yield from map(record, numbers)
+def _work(config: CollectConfig, number: int) -> int:
+    """One episode in a worker process, which keeps its task."""
+    global _TASK
+    if _TASK is None:
+        _TASK = PlugInsertion("demo")
+    record_operator(_TASK, config, number)
+    return number
+
+
+def missing(config: CollectConfig) -> list[int]:
+    """Numbers of the episodes that are not staged yet."""
+    done = staged_ids(config.staging)
+    return [n for n in range(config.episodes) if config.episode_id(n) not in done]
+
+
+def collect(config: CollectConfig, workers: int = 2) -> Iterator[int]:
+    """Record what is missing; yields an episode's number when it is staged.
+
+    `workers` processes, or this one with 0. A stopped run is continued by calling it again.
+    """
+    todo = missing(config)
+    if workers == 0:
+        for number in todo:
+            yield _work(config, number)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_initialise)
-    try:
-        for future in as_completed([pool.submit(record, n) for n in numbers]):
-            yield future.result()
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+    if workers < 0:
+        raise VineError(f"{workers} workers", mend="give 0 (this process) or more")
+    with ProcessPoolExecutor(workers, get_context("spawn"), _initialise) as pool:
+        waiting = iter(todo)
+        running: set[Future[int]] = set()
+        try:
+            while True:
+                # A short queue, so that Ctrl-C waits for the running episodes only.
+                for number in islice(waiting, 2 * workers - len(running)):
+                    running.add(pool.submit(_work, config, number))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
