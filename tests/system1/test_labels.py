@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vine_vla.demos import open_dataset
 from vine_vla.demos.dataset import DemoDataset
-from vine_vla.demos.sidecars import SEGMENTS
+from vine_vla.demos.sidecars import EPISODES, SEGMENTS
 from vine_vla.errors import VineError
 from vine_vla.options import Outcome
 from vine_vla.protocols import DONE, FAILED, RUNNING
@@ -52,17 +53,24 @@ def test_without_sidecars_every_episode_is_reached(tmp_path: Path) -> None:
     assert labels.done.tolist() == [RUNNING] * 2 + [DONE] * 2 + [RUNNING] * 4 + [DONE] * 2
 
 
-def test_censored_flat_episodes_teach_nothing_about_the_end(toy: DemoDataset, tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+@pytest.mark.parametrize("collector", ["operator", "intervention"])
+def test_censored_segments_were_running(toy: DemoDataset, tmp_path: Path, collector: str) -> None:
+    """Who took over says that it was not over; of an aborted end nothing is known."""
     shutil.copytree(toy.root / "meta", tmp_path / "meta")
-    table = pq.read_table(tmp_path / SEGMENTS)
-    censored = pa.array(["censored"] * len(table))
-    table = table.set_column(table.column_names.index("outcome"), "outcome", censored)
-    pq.write_table(table, tmp_path / SEGMENTS)
+    _overwrite(tmp_path / SEGMENTS, "outcome", "censored")
+    _overwrite(tmp_path / EPISODES, "collector", collector)
     labels = frame_labels(tmp_path, *bounds(toy), done_frames=2, failed_frames=2)
-    assert not labels.imitate.any() and np.all(labels.done == IGNORED)
+    assert not labels.imitate.any()
+    for segment in toy.demonstrations[0].segments:
+        assert (labels.done[segment.start : segment.end - 2] == RUNNING).all()
+        tail = RUNNING if collector == "intervention" else IGNORED
+        assert (labels.done[segment.end - 2 : segment.end] == tail).all()
+
+
+def _overwrite(path: Path, column: str, value: str) -> None:
+    table = pq.read_table(path)
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, column, pa.array([value] * len(table))), path)
 
 
 def test_sidecars_of_another_version_are_refused(skills: Path) -> None:

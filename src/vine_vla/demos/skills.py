@@ -39,6 +39,7 @@ from vine_vla.demos.sidecars import SidecarInfo, write_demonstrations, write_inf
 from vine_vla.errors import VineError
 from vine_vla.graph import SceneGraph, Verb
 from vine_vla.options import (
+    Collector,
     Demonstration,
     EpisodeOutcome,
     Outcome,
@@ -50,6 +51,9 @@ from vine_vla.options import (
 
 EXPORT = "meta/vine_export.json"
 KNOWN = (Outcome.REACHED, Outcome.SLIPPED, Outcome.DEAD)
+"""Outcomes of the segments that are exported; censored ones only of interventions, since who takes over
+says that the policy's part was not over: near misses, from which the done head learns."""
+
 DATA_FILE_BYTES = 100_000_000
 STATS_EVERY = 8
 """Every 8th frame enters the image statistics."""
@@ -118,7 +122,7 @@ def export_skills(
     Args:
         dataset: demonstrations with segments, and with boxes for crops.
         out: folder to write; replaced only if it is an older export.
-        splits, outcomes: which episodes and segments to take; censored segments are never taken.
+        splits, outcomes: which episodes and segments to take.
         images: `crops`, or `whole` frames shrunk to `whole_pixels` along the shorter side.
         threads: decode and encode in this many threads.
         progress: called with (clips done, clips).
@@ -131,11 +135,15 @@ def export_skills(
         for d in dataset.demonstrations
         if d.split in splits
         for n, s in enumerate(d.segments)
-        if s.outcome in outcomes and s.outcome is not Outcome.CENSORED
+        if s.outcome in outcomes or (outcomes == KNOWN and _taken_over(d, s))
     ]
     layout = target_layout(dataset.schema, _image_sizes(dataset)) if images == "crops" else None
     settings = {"kind": "skills", "splits": sorted(splits), "outcomes": sorted(outcomes)}
     return _export(dataset, out, clips, layout, settings, images, whole_pixels, threads, progress)
+
+
+def _taken_over(demonstration: Demonstration, segment: Segment) -> bool:
+    return demonstration.collector is Collector.INTERVENTION and segment.outcome is Outcome.CENSORED
 
 
 def export_flat(

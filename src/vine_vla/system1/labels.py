@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vine_vla.demos.sidecars import EPISODES, SEGMENTS
 from vine_vla.demos.tables import read_columns
 from vine_vla.errors import VineError
-from vine_vla.options import Outcome
+from vine_vla.options import Collector, Outcome
 from vine_vla.protocols import DONE, FAILED, RUNNING
 
 IGNORED = -1
@@ -41,8 +41,9 @@ def frame_labels(
     """Labels of all frames of the LeRobot dataset at `root`.
 
     The last `done_frames` frames of a reached segment are done, the last `failed_frames` of a slipped or
-    dead one have failed, the rest of both is running. Without sidecars every episode counts as one
-    reached segment.
+    dead one have failed, the rest of both is running. A censored segment is not imitated; it was running,
+    but for its last frames, of which nothing is known, unless someone took over (`intervention`): who
+    goes on says that it was not over. Without sidecars every episode counts as one reached segment.
 
     Args:
         starts, ends: per episode, `index` of its first frame and of the one after its last.
@@ -54,19 +55,20 @@ def frame_labels(
     imitate, done = np.zeros(frames, bool), np.full(frames, IGNORED, np.int64)
     segments = _segments(root)
     if segments is None:
-        segments = [(e, 0, ends[e] - starts[e], Outcome.REACHED) for e in range(len(starts))]
-    for episode, start, end, outcome in segments:
+        segments = [(e, 0, ends[e] - starts[e], Outcome.REACHED, False) for e in range(len(starts))]
+    for episode, start, end, outcome, taken_over in segments:
         if not 0 <= episode < len(starts) or not 0 <= start < end <= ends[episode] - starts[episode]:
             raise VineError(
                 f"segment {start}..{end} does not fit episode {episode}",
                 where=str(root / SEGMENTS),
                 mend="export the dataset anew; LeRobot's edit tools renumber episodes without the sidecars",
             )
-        if outcome is Outcome.CENSORED:
-            continue
         first, last = starts[episode] + start, starts[episode] + end
         done[first:last] = RUNNING
-        if outcome is Outcome.REACHED:
+        if outcome is Outcome.CENSORED:
+            if not taken_over:
+                done[max(first, last - done_frames) : last] = IGNORED
+        elif outcome is Outcome.REACHED:
             imitate[first:last] = True
             done[max(first, last - done_frames) : last] = DONE
         else:
@@ -74,15 +76,21 @@ def frame_labels(
     return FrameLabels(imitate, done)
 
 
-def _segments(root: Path) -> list[tuple[int, int, int, Outcome]] | None:
-    """Rows (episode index, start, end, outcome) of the sidecars; None without any."""
+def _segments(root: Path) -> list[tuple[int, int, int, Outcome, bool]] | None:
+    """Rows (episode index, start, end, outcome, intervention) of the sidecars; None without any."""
     path = root / SEGMENTS
     if not path.is_file():
         return None
-    episodes = read_columns(root / EPISODES, ["episode_id", "episode_index"])
-    index = dict(zip(episodes["episode_id"].to_pylist(), episodes["episode_index"].to_pylist()))
+    episodes = read_columns(root / EPISODES, ["episode_id", "episode_index", "collector"]).to_pylist()
+    known = {
+        e["episode_id"]: (e["episode_index"], e["collector"] == Collector.INTERVENTION) for e in episodes
+    }
     rows = read_columns(path, ["episode_id", "start", "end", "outcome"]).to_pylist()
     try:
-        return [(index[r["episode_id"]], r["start"], r["end"], Outcome(r["outcome"])) for r in rows]
+        return [
+            (index, r["start"], r["end"], Outcome(r["outcome"]), taken_over)
+            for r in rows
+            for index, taken_over in [known[r["episode_id"]]]
+        ]
     except (KeyError, ValueError) as error:
         raise VineError(f"unknown episode or outcome {error}", where=str(path)) from error
