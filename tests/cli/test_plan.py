@@ -4,14 +4,19 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from search.problems import Witness, ensemble, harsh_rule
+from system2.pictures import PictureSource
 
 from vine_vla import VineError
+from vine_vla.cli import main
 from vine_vla.cli._plan_text import plan_lines
 from vine_vla.cli.plan import read_images, read_proprioception
 from vine_vla.protocols import PlanStatus
-from vine_vla.search import SearchConfig, TabularModel, TreePlanner
+from vine_vla.search import SearchConfig, TabularModel, TreePlanner, load_trace
+from vine_vla.system2 import OutcomeConfig, PerceptionConfig, System2Config, train_system2
+from vine_vla.system2.fit import FitConfig
 
 
 def made(tau: float, **rule):
@@ -70,15 +75,92 @@ def test_images_are_read_by_camera(tmp_path):
             read_images(bad, schema)
 
 
-def test_the_robots_state_is_never_made_up(tmp_path):
+def test_the_robots_state_is_a_flat_list(tmp_path):
     file = tmp_path / "state.json"
     file.write_text(json.dumps([0.5, -1, 2]))
     np.testing.assert_array_equal(read_proprioception(file), np.array([0.5, -1, 2], np.float32))
-    with pytest.raises(VineError, match="state is missing"):
-        read_proprioception(None)
     with pytest.raises(VineError, match="cannot read"):
         read_proprioception(tmp_path / "absent.json")
     for text in ('{"a": 1}', "[[1, 2]]", "[]", "[NaN]", '["x"]', "[1,"):
         file.write_text(text)
         with pytest.raises(VineError, match="list"):
             read_proprioception(file)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run whose System 2 has learned a little from pictures, and two images of a scene with the state."""
+    torch.set_num_threads(1)
+    run = tmp_path_factory.mktemp("run")
+    source = PictureSource(16, length=4)
+    quick = FitConfig(epochs=2, least_steps=20)
+    outcomes = OutcomeConfig(
+        **{"members": 2, "width": 16, "dynamics_width": 16, "proposal_width": 16, "value_width": 16},
+        **{"states": 60, "outcome": quick, "dynamics": quick, "proposal": quick},
+        **{"value": FitConfig(epochs=1, least_steps=5, batch=32), "value_mu": quick},
+    )
+    config = System2Config(outcomes, PerceptionConfig(steps=30, batch=8, width=16), calibrate_on_seen=False)
+    train_system2(source, run / "system2", config)
+    images, state, _ = source.views[0][0]
+    for camera, image in images.items():
+        Image.fromarray(image).save(run / f"{camera}.png")
+    (run / "state.json").write_text(json.dumps([float(v) for v in state]))
+    return run
+
+
+def arguments(run, out, *more):
+    images = [f"--image={camera}={run / camera}.png" for camera in ("front", "wrist")]
+    return ["plan", str(run), *images, "--instruction", "put the brick on a plate", "--out", str(out), *more]
+
+
+@pytest.mark.parametrize("planner", ["tree", "greedy", "exhaustive", "imitate"])
+def test_vine_plan_from_images_to_tree(trained, planner, tmp_path, capsys):
+    out = tmp_path / "tree.json"
+    state = str(trained / "state.json")
+    code = main(arguments(trained, out, "--planner", planner, "--proprioception", state))
+    told = capsys.readouterr()
+    tree = load_trace(out)
+    assert code == (0 if tree["status"] == "planned" else 1)
+    assert tree["planner"] == planner
+    assert told.out.startswith("scene graph\n")
+    assert f"{tree['status']}: " in told.out
+    assert "gripper: gripper" in tree["nodes"][0]["graph"]
+    assert "remark" not in told.err
+    for option in tree["nodes"][0]["options"]:
+        assert option["text"].startswith("put the ")
+        assert option["text"] in told.out
+
+
+def test_vine_plan_without_a_state_says_so(trained, tmp_path, capsys):
+    main(arguments(trained, tmp_path / "tree.json", "--json"))
+    told = capsys.readouterr()
+    assert "mean state of the training data" in told.err
+    assert json.loads(told.out) == load_trace(tmp_path / "tree.json")
+
+
+def test_vine_plan_without_budget_is_infeasible(trained, tmp_path, capsys):
+    assert main(arguments(trained, tmp_path / "tree.json", "--budget", "0")) == 1
+    assert "infeasible: the subgoal budget is used up" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--variant", "withhold"), "no variant 'withhold'"),
+        (("--budget", "-1"), "budget is -1"),
+        (("--expansions", "-3"), "expansions is -3"),
+        (("--image", "front=again.png"), "given twice"),
+        (("--proprioception", "absent.json"), "cannot read the state"),
+    ],
+)
+def test_vine_plan_says_what_is_wrong(trained, more, message, tmp_path, capsys):
+    assert main(arguments(trained, tmp_path / "tree.json", *more)) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 or "remark" in told[0]
+    assert message in told[-1]
+    assert not (tmp_path / "tree.json").exists()
+
+
+def test_vine_plan_of_a_folder_without_a_run(tmp_path, capsys):
+    assert main(arguments(tmp_path, tmp_path / "tree.json")) == 2
+    assert "system2" in capsys.readouterr().err

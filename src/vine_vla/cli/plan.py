@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vine_vla.graph import Schema
+    from vine_vla.system2.backend import System2
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,16 @@ class Config:
     """Options of `vine plan`."""
 
     run: tyro.conf.Positional[Path]
-    """Folder of a trained System 2."""
+    """Folder of a run with a trained System 2, or of that System 2."""
     instruction: str
     """The task text."""
     image: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """CAMERA=FILE, once for each camera role, e.g. --image front=a.png --image wrist=b.png."""
     proprioception: Path | None = None
-    """JSON file with the robot's state as a list of numbers, as in the dataset's observation.state."""
+    """JSON file with the robot's state as a list of numbers, as in the dataset's observation.state;
+    default: the mean state of the training data, with a remark."""
+    variant: str | None = None
+    """Which planning model of the run: all, withhold, ...; default: all, if it was trained."""
     planner: Literal["tree", "greedy", "exhaustive", "imitate"] = "tree"
     """How to search."""
     budget: int | None = None
@@ -59,10 +63,18 @@ def run(config: Config) -> int:
     settings = SearchConfig(expansions=config.expansions, seconds=config.seconds, evidence=1000)
     if config.budget is not None and config.budget < 0:
         raise VineError(f"budget is {config.budget}", where="--budget", mend="use 0 or more")
-    model = load_system2(config.run)
+    model = load_system2(config.run, config.variant)
     images = read_images(config.image, model.schema)
-    observation = Observation(images, read_proprioception(config.proprioception))
-    graph = model.perceive(observation, config.instruction)
+    if config.proprioception is not None:
+        state = read_proprioception(config.proprioception)
+    else:
+        state = mean_state(model)
+        print(
+            "vine: remark: no --proprioception, so the mean state of the training data stands in; "
+            "what the gripper holds may be told wrongly",
+            file=sys.stderr,
+        )
+    graph = model.perceive(Observation(images, state), config.instruction)
     budget = model.budget if config.budget is None else config.budget
     plan = make_planner(config.planner, model, settings).plan(graph, config.instruction, budget, seed=0)
     save_trace(config.out, plan.tree)
@@ -75,7 +87,7 @@ def run(config: Config) -> int:
 
 
 def read_images(pairs: tuple[str, ...], schema: Schema) -> dict[str, NDArray[np.uint8]]:
-    """The images given as CAMERA=FILE; uint8 [height, width, 3]. Only the schema's first camera must be there.
+    """The images given as CAMERA=FILE; uint8 [height, width, 3]. The first camera must be there.
 
     Raises:
         VineError: a camera is unknown or given twice, the first one is missing, or a file is no image.
@@ -93,7 +105,7 @@ def read_images(pairs: tuple[str, ...], schema: Schema) -> dict[str, NDArray[np.
             raise VineError(f"camera {camera} is given twice", where="--image", mend=f"give {wanted}")
         try:
             with Image.open(file) as image:
-                images[camera] = np.asarray(image.convert("RGB"))
+                images[camera] = np.array(image.convert("RGB"))
         except OSError as error:
             raise VineError(f"cannot read the image: {error}", where=f"--image {pair}") from error
     if schema.cameras[0] not in images:
@@ -101,21 +113,22 @@ def read_images(pairs: tuple[str, ...], schema: Schema) -> dict[str, NDArray[np.
     return images
 
 
-def read_proprioception(file: Path | None) -> NDArray[np.float32]:
+def mean_state(model: System2) -> NDArray[np.float32]:
+    """The mean state of the frames that perception was trained on; float32 [P]."""
+    import numpy as np
+
+    return np.array(model.eyes.setup.state_mean if model.eyes else (), np.float32)
+
+
+def read_proprioception(file: Path) -> NDArray[np.float32]:
     """The robot's state from a JSON list; float32 [P].
 
     Raises:
-        VineError: no file (a made-up state would tell the model a wrong grip), or no list of numbers.
+        VineError: the file cannot be read or is no list of numbers.
     """
     import numpy as np
 
     where = f"--proprioception {file}"
-    if file is None:
-        raise VineError(
-            "the robot's state is missing",
-            where="--proprioception",
-            mend="give a JSON file with the dataset's observation.state at this moment, e.g. [0.1, 0.2, ...]",
-        )
     try:
         state = np.array(json.loads(file.read_text(encoding="utf-8")), np.float32)
     except OSError as error:
