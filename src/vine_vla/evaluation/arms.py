@@ -67,11 +67,11 @@ _ARMS = (
     IMITATE,
     replace(IMITATE, name="imitate-all", model="imitate-all", about="top proposal, prior from all episodes"),
     SUCCESS_ONLY,
-    replace(SUCCESS_ONLY, variant="slips-removed", model="withhold_slips", about="slips removed as well"),
+    replace(SUCCESS_ONLY, variant="slips-removed", model="withhold-slips", about="slips removed as well"),
     replace(
         SUCCESS_ONLY,
         variant="matched-count",
-        model="withhold_matched",
+        model="withhold-matched",
         about="as many successful episodes as `vine` has episodes",
     ),
     replace(VINE, name="greedy", planner="greedy", about="VINE with look-ahead 1"),

@@ -203,7 +203,7 @@ def run_g1(gate: G1) -> bool:
     labels = tuple(find_arm(name).label for name in gate.arms)
     habits = Habits(grasp_rate=gate.grasp_rate, other_socket=gate.other_socket, awareness=gate.awareness)
     dials = Dials(habits=habits, skill=gate.skill, seed=gate.seed)
-    matched = any(find_arm(label).model == "withhold_matched" for label in labels)
+    matched = any(find_arm(label).model == "withhold-matched" for label in labels)
     total = gate.demonstrations * (2 if matched else 1)
     file = gate.work / "demonstrations.jsonl"
     demonstrations = graph_demonstrations(total, dials, file, workers=gate.workers)

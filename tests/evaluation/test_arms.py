@@ -1,0 +1,158 @@
+"""Arms, run directories and gates on the real task; nothing here is trained."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from vine_vla.cli import main
+from vine_vla.errors import VineError
+from vine_vla.evaluation.arms import ARMS, find_arm
+from vine_vla.evaluation.build import RunBuilder
+from vine_vla.evaluation.gates import GraphBuilder
+from vine_vla.evaluation.graph_demos import Dials, as_demonstration, demonstrate, graph_demonstrations
+from vine_vla.evaluation.oracles import RightPlanner
+from vine_vla.evaluation.runner import Schedule, evaluate
+from vine_vla.evaluation.verdicts import best_of, summary
+from vine_vla.evaluation.world import open_task
+from vine_vla.options import EpisodeOutcome, Outcome, Subgoal
+from vine_vla.system2.segments import Failures
+from vine_vla.tasks.plug_insertion import PlugInsertion
+
+
+def test_every_arm_of_the_design_is_there():
+    names = {arm.name for arm in ARMS.values()}
+    assert names >= {
+        "flat",
+        "flat-all",
+        "imitate",
+        "imitate-all",
+        "success-only",
+        "greedy",
+        "vine",
+        "best-of-K",
+    }
+    assert names >= {"oracle-perception", "oracle-value", "oracle-skill"}
+    assert find_arm("success-only:slips-removed").label == "success-only (slips-removed)"
+    with pytest.raises(VineError, match="unknown arm 'vines'.*known arms: flat"):
+        find_arm("vines")
+
+
+def test_arms_differ_in_model_and_planner_alone():
+    """What DESIGN section 7 asks of a fair comparison: rivals share eyes, hands and replanning with vine."""
+    vine = ARMS["vine"]
+    for label in ("imitate", "success-only", "success-only (slips-removed)", "success-only (matched-count)"):
+        arm = ARMS[label]
+        assert (arm.perception, arm.skill, arm.replanning) == (vine.perception, vine.skill, vine.replanning)
+    known = {f.value for f in Failures} | {"imitate-all"}
+    assert {arm.model for arm in ARMS.values() if arm.model} <= known
+
+
+def test_missing_parts_are_named(tmp_path):
+    builder = RunBuilder(task="plug", split="unseen", runs=(str(tmp_path / "none"),))
+    with pytest.raises(VineError, match="no such run directory.*none"):
+        builder.check(("vine",))
+    (tmp_path / "run" / "system2").mkdir(parents=True)
+    builder = RunBuilder(task="plug", split="unseen", runs=(str(tmp_path / "run"),))
+    with pytest.raises(VineError, match="'vine' needs system1"):
+        builder.check(("vine",))
+    with pytest.raises(VineError, match="'flat' needs flat"):
+        builder.check(("flat",))
+    scripted = RunBuilder(task="plug", split="unseen", runs=(str(tmp_path / "run"),), skill="scripted")
+    scripted.check(("vine",))
+    with pytest.raises(VineError, match="unknown task 'plugs'"):
+        open_task("plugs", "unseen")
+
+
+def test_the_right_plan_with_expert_hands_succeeds(tmp_path):
+    """Good cells are seated in at least .95: 2 or more failures in 8 scenes have probability < .06."""
+    builder = GraphBuilder(models={}, facts={})
+    schedule = Schedule(tuple(range(8)), ("oracle-plan",))
+    rows = evaluate(builder, schedule, tmp_path, workers=0, traces=False, progress=False)
+    assert rows["success"].sum() >= 6
+    won = rows[rows["success"] == 1]
+    assert (won["subgoals"] >= 2).all() and won["steps"].between(60, 300).all()
+    with pytest.raises(VineError, match="no planning model"):
+        builder.build("flat", 0, builder.open_task())
+
+
+def test_a_plug_held_the_wrong_way_is_put_back():
+    task = PlugInsertion("unseen", render=False)
+    scene = next(n for n in range(60) if _only(task, n) is not None)
+    right = _only(task, scene)
+    wrong = {"grasp_long": "grasp_short", "grasp_short": "grasp_long"}[right]
+    skill = task.scripted_skill(0.0)
+    skill.start(Subgoal(wrong, ("plug",)), "", 0)
+    while (output := skill.act(task.observe(), task.true_graph())).done[0] == 1:
+        task.step(output.actions[0])
+    assert task.true_graph()["plug"].attributes["grasp"] == wrong.removeprefix("grasp_")
+    plan = RightPlanner(task).plan(task.true_graph(), task.instruction, 4, seed=0)
+    assert [s.verb for s in plan.subgoals] == ["put_back", right, "insert"]
+
+
+def _only(task, scene):
+    """The grasp of all right plans of a scene, if it is the same in all."""
+    task.reset(scene, 0)
+    verbs = {plan[0].verb for plan in task.oracle_plans()}
+    return verbs.pop() if len(verbs) == 1 else None
+
+
+def test_graph_demonstrations_are_whole_and_repeatable(tmp_path):
+    task = PlugInsertion("demo", render=False)
+    rows = [demonstrate(task, n, Dials()) for n in range(4)]
+    for row in rows:
+        found = as_demonstration(json.loads(json.dumps(row)))
+        assert set(found.graphs) >= {s.start for s in found.segments}
+        if found.outcome is EpisodeOutcome.SUCCESS:
+            assert found.segments[-1].outcome is Outcome.REACHED
+        elif found.segments[-1].outcome is not Outcome.REACHED:
+            assert found.segments[-1].outcome is Outcome.DEAD
+    file = tmp_path / "d.jsonl"
+    kept = graph_demonstrations(2, Dials(), file, workers=0, progress=False)
+    more = graph_demonstrations(4, Dials(), file, workers=0, progress=False)
+    assert more[:2] == kept and more == [as_demonstration(row) for row in rows]
+    with pytest.raises(VineError, match="other operators"):
+        graph_demonstrations(2, Dials(skill=(0.5, 0.5)), file, workers=0, progress=False)
+
+
+def test_summary_takes_the_best_success_only():
+    wins = {
+        ("vine", ""): 9,
+        ("success-only", ""): 4,
+        ("success-only", "slips-removed"): 6,
+        ("imitate", ""): 5,
+    }
+    common = {"training_seed": 0, "policy_seed": 0, "outcome": "dead", "subgoals": 2, "replans": 0}
+    rows = pd.DataFrame(
+        [
+            {"scene": s, "arm": arm, "variant": variant, "success": int(s < n)}
+            | common
+            | {"steps": 100, "plan_seconds": 0.01, "plan_p": 0.5}
+            for (arm, variant), n in wins.items()
+            for s in range(10)
+        ]
+    )
+    assert best_of(rows, "success-only") == "success-only (slips-removed)"
+    found = summary(rows, attempted=range(10))
+    first = found["comparisons"][0]
+    assert first["b"] == "success-only (slips-removed)" and first["wins"] == 3 and first["losses"] == 0
+    assert len(found["comparisons"]) == 3 and all(c["p_holm"] >= c["p_value"] for c in found["comparisons"])
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["runs/none"], "no such run directory"),
+        (["runs/none", "--scenes", "400:410"], "--final"),
+        (["runs/none", "--scenes", "0:10", "--final"], "400 to 999"),
+        (["runs/none", "--arms", "vines"], "unknown arm"),
+        (["runs/none", "--scenes", "a"], "not a list of scenes"),
+    ],
+)
+def test_vine_eval_says_what_is_wrong(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and "\n" not in error.strip()
+    assert not list(tmp_path.iterdir())
