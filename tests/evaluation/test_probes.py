@@ -1,13 +1,17 @@
 """Probes on the line world, where the true probabilities are known."""
 
+import json
+
 import numpy as np
 import pytest
 from agent.line_world import BLOCKED_LUCK, LineModel
 from evaluation.line_builder import LineBuilder
 
+from vine_vla.evaluation.files import read_table
 from vine_vla.evaluation.probes import (
     ExecutedProbe,
     ProbeConfig,
+    evaluate_probes,
     judge,
     probe_ceiling,
     probe_rows,
@@ -15,6 +19,7 @@ from vine_vla.evaluation.probes import (
     run_probes,
 )
 from vine_vla.evaluation.reliability import score_table
+from vine_vla.evaluation.runner import Schedule, evaluate
 
 BUILDER = LineBuilder(clumsy=0.0)
 
@@ -65,6 +70,22 @@ def test_resume_and_workers_give_the_same_probes(tmp_path):
     assert run_probes(BUILDER, config, tmp_path / "b.jsonl", workers=0, progress=False) == whole
     assert run_probes(BUILDER, config, tmp_path / "c.jsonl", workers=2, progress=False) == whole
     assert [ExecutedProbe.from_json(p.to_json()) for p in whole] == whole
+
+
+def test_probes_join_the_executed_options(tmp_path):
+    labels = ("vine", "success-only")
+    evaluate(BUILDER, Schedule((0, 1), labels), tmp_path, workers=0, traces=False, progress=False)
+    executed = len(read_table(tmp_path / "feasibility.csv"))
+    config = ProbeConfig(scenes=tuple(range(20)), each=2)
+    found = [evaluate_probes(BUILDER, config, labels, tmp_path, workers=0, progress=False) for _ in range(2)]
+    assert found[0] == found[1] == json.loads((tmp_path / "calibration.json").read_text())
+    rows = read_table(tmp_path / "feasibility.csv")
+    assert (rows["source"] == "executed").sum() == executed
+    assert (rows["source"] == "probe").sum() == 2 * 40
+    more = Schedule((0, 1, 2), labels)
+    evaluate(BUILDER, more, tmp_path, workers=0, traces=False, progress=False)
+    assert (read_table(tmp_path / "feasibility.csv")["source"] == "probe").sum() == 2 * 40
+    assert sorted(p.name for p in tmp_path.glob("probes*")) == ["probes_x1.jsonl.gz"]
 
 
 def test_cuts_are_counted_on_reached_probes(probes):

@@ -151,14 +151,15 @@ def _instruction(task: SimulatedTask, subgoal: Subgoal, graph: SceneGraph) -> st
 
 @lru_cache(maxsize=16)
 def _system2(run: str) -> Any:
-    from vine_vla.system2 import load_system2
+    from vine_vla.system2.backend import load_system2
 
     return load_system2(Path(run) / "system2")
 
 
 @lru_cache(maxsize=8)
 def _loaded_skill(folder: str, task_name: type, schema: Any) -> Skill:
-    from vine_vla.system1 import FlatSkill, FlowSkill, check_weights
+    from vine_vla.system1.skill import FlatSkill, FlowSkill
+    from vine_vla.system1.weights import check_weights
 
     check_weights(Path(folder))
     kind = FlatSkill if Path(folder).name.startswith("flat") else FlowSkill

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import platform
 import subprocess
@@ -33,7 +34,17 @@ def write_bytes(file: Path, data: bytes) -> None:
 
 
 def write_json(file: Path, data: object) -> None:
-    write_bytes(file, (json.dumps(data, indent=1, default=_plain) + "\n").encode())
+    plain = json.loads(json.dumps(data, default=_plain))
+    write_bytes(file, (json.dumps(without_nan(plain), indent=1, allow_nan=False) + "\n").encode())
+
+
+def without_nan(data: Any) -> Any:
+    """JSON-ready data with None for every number that is none: JSON has no NaN."""
+    if isinstance(data, dict):
+        return {name: without_nan(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _plain(value: object) -> object:

@@ -175,7 +175,9 @@ def train_variants(
         count: how many are `vine`'s.
         wanted: variant names of the arms.
     """
-    from vine_vla.system2 import Failures, OutcomeConfig, train_outcomes
+    from vine_vla.system2.config import OutcomeConfig
+    from vine_vla.system2.learn import train_outcomes
+    from vine_vla.system2.segments import Failures
 
     own = list(demonstrations[:count])
     config = OutcomeConfig(seed=seed)
@@ -351,7 +353,7 @@ def run_gate(gate: Gate) -> bool:
 def main() -> int:
     """Exit code 0: open; 1: closed; 2: bad input."""
     try:
-        return 0 if run_gate(tyro.cli(Gate, description=__doc__)) else 1  # type: ignore[arg-type]
+        return 0 if run_gate(tyro.cli(Gate, description=__doc__)) else 1
     except VineError as error:
         print(f"gate: error: {error}", file=sys.stderr)  # noqa: T201
         return 2

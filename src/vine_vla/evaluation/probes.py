@@ -7,6 +7,7 @@ options as well as good ones. A probe is executed once and judged by any number 
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from vine_vla.agent import Body, Streams
 from vine_vla.errors import VineError
 from vine_vla.evaluation.episodes import FEASIBILITY_COLUMNS, Parts
-from vine_vla.evaluation.files import RowLog, read_table, write_json, write_table
+from vine_vla.evaluation.files import RowLog, read_table, without_nan, write_bytes, write_json, write_table
 from vine_vla.evaluation.reliability import Ceiling, ceiling, score_table
 from vine_vla.evaluation.runner import Builder
 from vine_vla.evaluation.workers import map_jobs, show_progress
@@ -278,8 +279,13 @@ def evaluate_probes(
         scores by arm and verb, cuts by arm and verb, and the ceiling if probes were repeated; also in
         `OUT/calibration.json`.
     """
-    file = out / f"probes_r{config.repeats}.jsonl"
+    file = out / f"probes_x{config.repeats}.jsonl"
+    packed = file.with_name(file.name + ".gz")
+    if packed.is_file() and not file.is_file():
+        write_bytes(file, gzip.decompress(packed.read_bytes()))
     probes = run_probes(builder, config, file, workers=workers, progress=progress)
+    write_bytes(packed, gzip.compress(file.read_bytes(), mtime=0))
+    file.unlink()
     task = builder.open_task()
     parts = []
     for label in labels:
@@ -300,7 +306,8 @@ def evaluate_probes(
     if config.repeats > 1:
         found["ceiling"] = asdict(probe_ceiling(probes))
     write_json(out / "calibration.json", found)
-    return found
+    plain: dict[str, Any] = without_nan(found)
+    return plain
 
 
 def probe_ceiling(probes: Sequence[ExecutedProbe]) -> Ceiling:

@@ -128,8 +128,8 @@ def _bootstrap_auroc(
     for _ in range(resamples if len(members) > 1 else 0):
         index = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
         found.append(auroc(predicted[index], reached[index]))
-    values = np.array(found, float)
-    return values[~np.isnan(values)]
+    values: F64 = np.array([value for value in found if not np.isnan(value)], np.float64)
+    return values
 
 
 def reliability(

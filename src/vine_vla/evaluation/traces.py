@@ -38,9 +38,9 @@ def write_trace(episode: Episode, folder: Path, *, instruction: str = "") -> Pat
     for frame in record.frames:
         images = {}
         for camera, image in frame.images.items():
-            file = f"{name}/{frame.step:04d}_{camera}.jpg"
-            write_bytes(folder / file, encode_jpeg(image))
-            images[camera] = file
+            picture = f"{name}/{frame.step:04d}_{camera}.jpg"
+            write_bytes(folder / picture, encode_jpeg(image))
+            images[camera] = picture
         frames.append({"step": frame.step, "images": images, "graph": format_graph(frame.graph)})
     results = [*(str(o) for o in episode.outcomes), *["censored"] * len(record.executions)]
     data = {
