@@ -148,7 +148,7 @@ class DrawnBuilder:
         )
 
     def settings(self):
-        return {"clumsy": 0.2, "operator_success": 0.55, "search": {"expansions": 24, "k": 8}}
+        return {"clumsy": 0.2, "operators_success": [0.55, 0.5, 0.6], "search": {"expansions": 24, "k": 8}}
 
 
 def probe(split: str, scenes: range) -> list[dict[str, object]]:

@@ -16,7 +16,18 @@ pytestmark = [
     pytest.mark.timeout(180),
 ]
 CONFIG = ReportConfig(resamples=20)
-TEXTS = (".lead", ".note", ".tag.good", ".tag.poor", ".tag.even", ".tag.mark", "td", "thead th", ".facts dd")
+TEXTS = (
+    ".lead",
+    ".note",
+    ".tag.good",
+    ".tag.poor",
+    ".tag.even",
+    ".tag.mark",
+    "td",
+    "thead th",
+    ".facts dt",
+    ".faint",
+)
 CONTRAST = """texts => {
   const light = v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
   const lum = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map(light);

@@ -252,7 +252,9 @@ def test_repeated_probes_give_the_attainable_auroc(results_copy):
     (results_copy / "repeated").mkdir()
     again.to_csv(results_copy / "repeated" / "feasibility.csv", index=False)
     text = build_report(load_results(results_copy), ReportConfig(resamples=20))
-    said = re.search(r"60 probes repeated 8 times: between ([\d.]+) .*? and ([\d.]+) .*?covers ([\d.]+)", text)
+    said = re.search(
+        r"60 probes repeated 8 times: between ([\d.]+) .*? and ([\d.]+) .*?covers ([\d.]+)", text
+    )
     low, high, share = map(float, said.groups())
     assert 0.7 < low < high < 0.95 and share > 85
 

@@ -121,11 +121,20 @@ def write_figures(results: Results, traces: Sequence[Trace], folder: Path) -> li
     probes = results.feasibility[results.feasibility["source"] == "probe"]
     if (probes["arm"] == found[0].main).any():
         made.append(reliability_chart(results, found[0].main, folder / "reliability.png"))
-    own = [t for t in traces if t.label == found[0].main and t.decisions and t.decisions[0].tree.get("nodes")]
-    shown = [t for t in own if t.success and t.frames] or [t for t in own if t.frames]
-    if shown:
-        made.append(decision_picture(shown[0], folder / "decision.png"))
+    own = [t for t in traces if t.label == found[0].main and t.frames and t.decisions]
+    own = [t for t in own if t.decisions[0].tree.get("nodes")]
+    if own:
+        # The most telling scene: solved, and against the habit of the demonstrators; the first of them.
+        shown = min(own, key=lambda t: (not t.success, not _against_habit(t.decisions[0].tree), t.scene))
+        made.append(decision_picture(shown, folder / "decision.png"))
     return made
+
+
+def _against_habit(tree: Mapping[str, Any]) -> bool:
+    """Whether the plan begins with another option than the one of the highest prior."""
+    options = tree["nodes"][0]["options"]
+    usual = max(range(len(options)), key=lambda k: options[k]["prior"], default=None)
+    return bool(tree["variation"]) and tree["variation"][0][1] != usual
 
 
 def _draw_scene(axes: Axes, frame: Frame, camera: str) -> None:
@@ -153,21 +162,22 @@ def _draw_scene(axes: Axes, frame: Frame, camera: str) -> None:
 
 
 WIDE, HIGH, STEP, ROW = 1.7, 0.62, 2.2, 0.86
-MAX_ROOT, MAX_INNER, MAX_DEPTH = 6, 4, 3
+MAX_ROOT, MAX_INNER, MAX_DEPTH, MIN_ROWS_SHOWN = 6, 4, 3, 5
 
 
 def _draw_tree(axes: Axes, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Root options and what follows on the plan's path, best first, from left to right."""
+    """Root options, what follows on the plan's path and after the usual choice; best first, left to right."""
     children: dict[int, list[int]] = {}
     for i, node in enumerate(nodes):
         if i and node["via"] != "slipped":
             children.setdefault(node["parent"], []).append(i)
+    usual = max(children.get(0, []), key=lambda i: nodes[i]["prior"], default=0)  # what demonstrators do
     places: dict[int, tuple[float, float]] = {}
     row = 0.0
 
     def put(i: int, depth: int) -> float:
         nonlocal row
-        opened = i == 0 or (nodes[i]["best"] and depth < MAX_DEPTH)
+        opened = i in (0, usual) or (nodes[i]["best"] and depth < MAX_DEPTH)
         inner = children.get(i, [])[: MAX_ROOT if i == 0 else MAX_INNER] if opened else []
         heights = [put(child, depth + 1) for child in inner]
         if heights:
@@ -208,10 +218,13 @@ def _draw_tree(axes: Axes, nodes: Sequence[Mapping[str, Any]]) -> None:
             said = f"cut: {node['short']}"
         else:
             said = f"{node['v']:.2f}  [{node['lo']:.2f}, {node['hi']:.2f}]"
+            if node["parent"] == 0:
+                said += f"   prior {node['prior']:.2f}"
         axes.text(x + 0.07, y + 0.47, said, fontsize=7, color=RED if cut else INK, va="center", zorder=3)
-    deepest = max(x for x, _ in places.values())
+    deepest, lowest = (max(values) for values in zip(*places.values(), strict=True))
+    slack = max(MIN_ROWS_SHOWN * ROW - lowest - HIGH, 0.0) / 2  # a small tree keeps the size of its boxes
     axes.set_xlim(-0.1, deepest + WIDE + 0.1)
-    axes.set_ylim(max(y for _, y in places.values()) + HIGH + 0.1, -0.1)
+    axes.set_ylim(lowest + HIGH + 0.1 + slack, -0.1 - slack)
     axes.set_axis_off()
 
 

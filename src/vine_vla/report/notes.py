@@ -73,4 +73,7 @@ DECISION = """
 Feasibility is Q: P(goal before failure) if this subgoal is taken and the best ones follow (V, not
 V_mu). Bars show it with its interval over the reporting members. The green path is the plan; dashed
 lines and a yellow edge follow a slip; options with a dashed red border were cut before anything moved.
+One half of the members chooses, by its score (mean minus a share of the spread); the other half gives
+the feasibility, which the choice therefore does not inflate. So the chosen option may show a slightly
+lower feasibility than another.
 """

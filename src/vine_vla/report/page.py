@@ -135,7 +135,9 @@ def build_report(results: Results, config: ReportConfig) -> str:
 def operator_success(run: Mapping[str, object]) -> float | None:
     """The operators' own success rate, if the run's description has it."""
     for part in (run, as_mapping(run.get("settings")), as_mapping(run.get("experiment"))):
-        value = part.get("operator_success")
+        value = part.get("operators_success")
+        if isinstance(value, list) and value:  # rate with its interval
+            value = value[0]
         if isinstance(value, int | float) and 0 <= value <= 1:
             return float(value)
     return None

@@ -31,6 +31,8 @@
       this.nodes.forEach((node, i) => { if (i) this.children[node.parent].push(i); });
       this.expanded = new Set([0]);
       this.nodes.forEach((node) => { if (node.best) this.expanded.add(node.parent); });
+      const usual = this.children[0].reduce((a, b) => (a < 0 || this.nodes[b].prior > this.nodes[a].prior ? b : a), -1);
+      if (usual > 0) this.expanded.add(usual); // what demonstrators would do: the tree shows what comes of it
       this.chosen = this.nodes.findIndex((node) => node.best && node.parent === 0);
       if (this.chosen < 0) this.chosen = 0;
       this.focused = this.chosen;
@@ -178,6 +180,7 @@
         ["feasibility Q", show(node.v, 3)],
         ["interval", node.lo === null || node.hi === null ? null : `${show(node.lo)} to ${show(node.hi)}`],
         ["spread between members", node.spread === null ? null : show(node.spread, 3)],
+        ["score it was ranked by", node.score === null ? null : show(node.score, 3)],
         ["visits", node.visits === null ? null : String(node.visits)],
         ["prior of the demonstrators", node.prior === null ? null : show(node.prior, 3)],
         ["support by the data", node.support === null ? null : show(node.support)],

@@ -83,6 +83,7 @@ def options_table(tree: Mapping[str, object]) -> Markup:
                 row_head(option["text"]),
                 cell(f"{middle:.2f}", class_="n strong"),
                 cell(mark, class_="plot"),
+                "–" if option["score"] is None else f"{option['score']:.2f}",
                 str(option["visits"]),
                 f"{option['prior']:.2f}",
                 f"{option['support']:.2f}",
@@ -90,7 +91,7 @@ def options_table(tree: Mapping[str, object]) -> Markup:
             )
         )
     axis = charts.interval_axis(scale, unit="probability", factor=1)
-    names = ("option", "feasibility", axis, "visits", "prior", "support", "")
+    names = ("option", "feasibility", axis, "score", "visits", "prior", "support", "")
     return table(names, rows, "Options at the root", shown=False)
 
 
@@ -100,7 +101,7 @@ def tidy(graph: str) -> str:
 
 
 def _blank() -> dict[str, object]:
-    names = ("v", "lo", "hi", "visits", "prior", "support", "spread", "p", "u")
+    names = ("v", "lo", "hi", "score", "visits", "prior", "support", "spread", "p", "u")
     return {
         **dict.fromkeys(names),
         **{
@@ -130,6 +131,7 @@ def _drawn(option: Mapping[str, Any], parent: int, depth: int, via: str, best: b
         "v": option["feasibility"],
         "lo": option["lower"],
         "hi": option["upper"],
+        "score": option["score"],
         "visits": option["visits"],
         "prior": option["prior"],
         "support": option["support"],
