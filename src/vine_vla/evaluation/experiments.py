@@ -190,11 +190,25 @@ def run_experiment(experiment: Experiment, root: Path, results: Path, say: Say =
     _flat(experiment, root, log)
     _system2(experiment, root, log)
     found = _evaluation(experiment, root, results, scenes, log)
-    record = {"experiment": asdict(experiment), "environment": environment()}
-    write_json(
-        results / "experiment.json", record | {"seconds": {n: d["seconds"] for n, d in log.done.items()}}
-    )
+    record = {
+        "experiment": asdict(experiment),
+        "operators_success": _operators_success(root / "demos"),
+        "environment": environment(),
+        "seconds": {name: done["seconds"] for name, done in log.done.items()},
+    }
+    write_json(results / "experiment.json", record)
     return found
+
+
+def _operators_success(demos: Path) -> list[float]:
+    """Rate, low and high of the operators' own success: what a `flat` policy is measured against."""
+    from vine_vla.demos import open_dataset
+    from vine_vla.evaluation.statistics import wilson
+    from vine_vla.options import EpisodeOutcome
+
+    outcomes = [d.outcome for d in open_dataset(demos).demonstrations]
+    won = sum(outcome is EpisodeOutcome.SUCCESS for outcome in outcomes)
+    return [won / len(outcomes), *wilson(won, len(outcomes))]
 
 
 def _demonstrations(e: Experiment, root: Path, log: _Log) -> None:
