@@ -208,7 +208,7 @@ def _operators_success(demos: Path) -> list[float]:
 
     outcomes = [d.outcome for d in open_dataset(demos).demonstrations]
     won = sum(outcome is EpisodeOutcome.SUCCESS for outcome in outcomes)
-    return [won / len(outcomes), *wilson(won, len(outcomes))]
+    return list(wilson(won, len(outcomes))[:3])
 
 
 def _demonstrations(e: Experiment, root: Path, log: _Log) -> None:
