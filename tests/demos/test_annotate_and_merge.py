@@ -72,6 +72,26 @@ def test_read_only_source_needs_out(tmp_path, monkeypatch):
     assert len(annotate(copy, Sources(labels=copy / "labels.jsonl"), tmp_path / "out").demonstrations) == 2
 
 
+@pytest.mark.parametrize("annotated_before", [False, True])
+def test_an_interrupted_annotation_leaves_a_readable_dataset(annotated_before, tmp_path, monkeypatch):
+    from vine_vla.demos import sidecars
+
+    out = tmp_path / "out"
+    if annotated_before:
+        annotate(EXCERPT, Sources(segments="gripper"), out)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sidecars, "write_boxes", killed)
+    with pytest.raises(KeyboardInterrupt):
+        annotate(EXCERPT, Sources(labels=EXCERPT / "labels.jsonl"), out)
+    monkeypatch.undo()
+    assert len(open_dataset(out).demonstrations) == 2
+    again = annotate(EXCERPT, Sources(labels=EXCERPT / "labels.jsonl"), out)
+    assert [len(d.segments) for d in again.demonstrations] == [3, 1]
+
+
 @pytest.mark.parametrize(
     ("option", "text", "words"),
     [

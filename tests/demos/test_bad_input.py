@@ -97,6 +97,16 @@ def sidecar_of_another_dataset(root: Path) -> None:
     rewrite(root / "meta/vine_episodes.parquet", lambda table: table.slice(0, len(table) - 1))
 
 
+def segment_past_the_end(root: Path) -> None:
+    change = with_column("end", lambda c: pa.array([*c.to_pylist()[:-1], 99]))
+    rewrite(root / "meta/vine_segments.parquet", change)
+
+
+def empty_segment(root: Path) -> None:
+    change = with_column("end", lambda c: pa.array([0, *c.to_pylist()[1:]]))
+    rewrite(root / "meta/vine_segments.parquet", change)
+
+
 def unknown_outcome(root: Path) -> None:
     change = with_column("outcome", lambda c: pa.array(["won", *c.to_pylist()[1:]]))
     rewrite(root / "meta/vine_episodes.parquet", change)
@@ -119,6 +129,11 @@ BROKEN = {
     "rows are missing": (fewer_rows, [DATA, "episode_index", "4 frames", "6"]),
     "off-grid timestamps": (off_grid, [DATA, "column timestamp", "0.03"]),
     "other sidecars": (sidecar_of_another_dataset, ["vine_episodes.parquet", "episode_index", "2 episodes"]),
+    "segment past the end": (
+        segment_past_the_end,
+        ["vine_segments.parquet", "columns start and end", "c-unknown"],
+    ),
+    "empty segment": (empty_segment, ["vine_segments.parquet", "row 0", "covers no frames"]),
     "unknown outcome": (unknown_outcome, ["vine_episodes.parquet", "column outcome", "won", "success"]),
 }
 

@@ -80,7 +80,7 @@ def test_collecting_loses_at_most_the_running_episode(tmp_path):
 
 
 def killed_assembly(folder: Path, lines: int, wait: float) -> None:
-    """Assemble again and again, get killed, and find a whole dataset or none; later nothing is left behind."""
+    """Assemble again and again, get killed, and find a whole dataset or none, and no rest later."""
     kill_after_lines(start(ASSEMBLE, folder / "staging", folder / "out"), lines, wait)
     if (folder / "out").exists():
         assert len(open_dataset(folder / "out").demonstrations) == len(PLANS)

@@ -167,13 +167,13 @@ def test_splits_depend_on_the_id_alone(tmp_path):
 
 
 def test_several_video_files(tmp_path, monkeypatch):
-    """Episodes beyond a file's length go to a new one; every frame stays where it belongs."""
+    """Episodes beyond a file's size go to a new one; every frame stays where it belongs."""
     from vine_vla.demos import assembly
 
-    monkeypatch.setattr(assembly, "VIDEO_FILE_SECONDS", 3.2)
+    monkeypatch.setattr(assembly, "VIDEO_FILE_BYTES", 1)
     put_in = record_all(tmp_path / "staging")
     dataset = open_dataset(assemble(tmp_path / "staging", tmp_path / "out", robot_type="arm"))
-    assert len(list((dataset.root / "videos").rglob("*.mp4"))) == 4
+    assert len(list((dataset.root / "videos").rglob("*.mp4"))) == 2 * len(PLANS)
     for episode, plan in enumerate(PLANS):
         for role in SCHEMA.cameras:
             found = dataset.images(episode, None, role)

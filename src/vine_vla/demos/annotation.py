@@ -13,12 +13,10 @@ The source's own files are never touched. Sources of labels:
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ import numpy as np
 
 from vine_vla.demos import sidecars
 from vine_vla.demos.dataset import DemoDataset, open_dataset
+from vine_vla.demos.label_files import as_list, csv_rows, json_rows
 from vine_vla.demos.labels import as_outcome
 from vine_vla.demos.segmentation import (
     Cut,
@@ -152,7 +151,7 @@ class _Annotation:
             self._replace(d.episode_index, split=calibration_split(d.episode_id, share))
 
     def add_outcomes(self, path: Path, judge: OutcomeSource) -> None:
-        for line, row in _csv_rows(path, ("episode", "outcome")):
+        for line, row in csv_rows(path, ("episode", "outcome")):
             where = f"{path}, line {line}"
             text = (row["episode"] or "").strip()
             ids = {d.episode_id: d.episode_index for d in self.demonstrations}
@@ -163,7 +162,7 @@ class _Annotation:
 
     def add_labels(self, path: Path, judge: OutcomeSource) -> None:
         """Outcomes of whole episodes."""
-        for line, row in _json_rows(path):
+        for line, row in json_rows(path):
             where = f"{path}, line {line}"
             index = self._episode_of(row, where)
             if "success" in row:
@@ -175,14 +174,14 @@ class _Annotation:
         assert sources.labels is not None
         found: dict[int, list[Segment]] = {}
         grasped = self._grasped_class(sources)
-        for line, row in _json_rows(sources.labels):
+        for line, row in json_rows(sources.labels):
             where = f"{sources.labels}, line {line}"
             if "grasp_attempts" not in row:
                 continue
             index = self._episode_of(row, where)
             found[index] = [
                 self._attempt(a, index, grasped, sources.judge, f"{where}, field grasp_attempts")
-                for a in _list(row["grasp_attempts"], f"{where}, field grasp_attempts")
+                for a in as_list(row["grasp_attempts"], f"{where}, field grasp_attempts")
             ]
         if not found:
             return
@@ -240,7 +239,7 @@ class _Annotation:
     def add_boxes(self, path: Path) -> None:
         """Boxes, and a scene graph a frame from the boxes of all its cameras."""
         frames: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
-        for line, row in _json_rows(path):
+        for line, row in json_rows(path):
             where = f"{path}, line {line}"
             index = self._episode_of(row, where)
             frame, role = row.get("frame_index"), self._role(row.get("camera"), where)
@@ -249,7 +248,7 @@ class _Annotation:
                     f"frame {frame!r} of {self.demonstrations[index].length}", where=f"{where}, frame_index"
                 )
             frames[index, frame][role] = [
-                self._object(o, role, row, where) for o in _list(row.get("objects"), where)
+                self._object(o, role, row, where) for o in as_list(row.get("objects"), where)
             ]
         labels = {o["label"] for found in frames.values() for some in found.values() for o in some}
         classes = (*self.schema.classes, *sorted(labels - set(self.schema.classes)))
@@ -267,8 +266,9 @@ class _Annotation:
 
     def _object(self, data: Any, role: str, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         try:
-            label, corners, size = str(data["label"]), [float(v) for v in data["box"]], row["image_size"]
-            box = Box.from_pixels(*corners, size=(int(size[0]), int(size[1])))
+            label, (width, height) = str(data["label"]), row["image_size"]
+            x_min, y_min, x_max, y_max = (float(v) for v in data["box"])
+            box = Box.from_pixels(x_min, y_min, x_max, y_max, (int(width), int(height)))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise VineError(f"malformed object: {error!r}", where=f"{where}, field objects") from error
         except VineError as error:
@@ -284,12 +284,12 @@ class _Annotation:
     def _graph(self, cameras: Mapping[str, list[dict[str, Any]]], earlier: SceneGraph | None) -> SceneGraph:
         """One graph of a frame: objects of a class are matched over the cameras, left to right."""
         items: dict[tuple[str, int], dict[str, Box]] = defaultdict(dict)
-        for role, objects in cameras.items():
+        for role, labelled in cameras.items():
             seen: dict[str, int] = defaultdict(int)
-            for o in sorted(objects, key=lambda o: o["box"].center[0]):
+            for o in sorted(labelled, key=lambda o: o["box"].center[0]):
                 items[o["label"], seen[o["label"]]][role] = o["box"]
                 seen[o["label"]] += 1
-        holding = any(o["held"] for objects in cameras.values() for o in objects)
+        holding = any(o["held"] for labelled in cameras.values() for o in labelled)
         objects = [
             SceneObject(f"{cls}_{number}", cls, boxes, {GRIP: HOLDING} if cls == GRIPPER and holding else {})
             for (cls, number), boxes in items.items()
@@ -398,46 +398,3 @@ class _Annotation:
         sidecars.write_boxes(root, self.boxes.items(), schema.cameras)
         if not kept:
             sidecars.write_info(root, info)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of a JSONL file."""
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise VineError(f"no JSON: {error}", where=f"{path}, line {number}") from error
-        if not isinstance(row, dict):
-            raise VineError("no JSON object", where=f"{path}, line {number}")
-        if "episode_index" not in row and "episode" in row:
-            row["episode_index"] = row["episode"]
-        if "frame_index" not in row and "frame" in row:
-            row["frame_index"] = row["frame"]
-        yield number, row
-
-
-def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and row of a CSV file with a header."""
-    reader = csv.DictReader(_lines(path))
-    for column in columns:
-        if column not in (reader.fieldnames or ()):
-            raise VineError(
-                f"column {column} is missing", where=str(path), mend=f"header: {','.join(columns)}"
-            )
-    for row in reader:
-        yield reader.line_num, row
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise VineError(f"cannot be read: {error}", where=str(path)) from error
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise VineError(f"expected a list, got {value!r}", where=where)
-    return value

@@ -23,6 +23,7 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.feature_utils import get_hf_features_from_features
 from lerobot.datasets.io_utils import write_info as write_lerobot_info
 from lerobot.datasets.video_utils import concatenate_video_files
+from numpy.typing import NDArray
 
 from vine_vla.demos.files import folder_in_the_making
 from vine_vla.demos.sidecars import (
@@ -38,10 +39,6 @@ from vine_vla.demos.staging import BoxTable, StagedEpisode, read_staged, staged_
 from vine_vla.demos.video import silence_codec_logs
 from vine_vla.errors import VineError
 from vine_vla.options import Demonstration, EpisodeOutcome
-
-VIDEO_FILE_SECONDS = 900.0
-"""Longest video file. LeRobot compares float32 timestamps with a tolerance of 1e-4 s; from 1024 s on their
-spacing is larger than that, and frames late in a long file are refused."""
 
 VIDEO_FILE_BYTES = 100_000_000
 DATA_FILE_BYTES = 100_000_000
@@ -196,7 +193,7 @@ class _DatasetWriter:
             if not np.isfinite(array).all():
                 raise VineError(f"{name} holds NaN or infinity", where=where)
 
-    def _write_frames(self, frames: Mapping[str, np.ndarray]) -> int:
+    def _write_frames(self, frames: Mapping[str, NDArray[Any]]) -> int:
         """Write one row group and return the number of its file."""
         path = self.root / self.meta.data_path.format(chunk_index=0, file_index=self._data_file)
         if self._parquet is not None and path.stat().st_size >= DATA_FILE_BYTES:
@@ -229,8 +226,7 @@ class _VideoFiles:
 
     def add(self, video: bytes, length: int) -> dict[str, Any]:
         """Take one episode; returns where it will be, in LeRobot's columns."""
-        full = (self._frames + length) / self.fps > VIDEO_FILE_SECONDS
-        if self._parts and (full or self._bytes + len(video) > VIDEO_FILE_BYTES):
+        if self._parts and self._bytes + len(video) > VIDEO_FILE_BYTES:
             self._join()
         part = self._folder / f"{len(self._parts):06d}.mp4"
         part.write_bytes(video)
@@ -270,7 +266,7 @@ def check_time_grid(path: Path, fps: float, frames: int) -> None:
         )
 
 
-def frame_columns(episode: StagedEpisode, index: int, begin: int, fps: int) -> dict[str, np.ndarray]:
+def frame_columns(episode: StagedEpisode, index: int, begin: int, fps: int) -> dict[str, NDArray[Any]]:
     """The frames of one episode as columns of LeRobot's table, without `task_index`."""
     demonstration = episode.demonstration
     length, outcome = demonstration.length, demonstration.outcome

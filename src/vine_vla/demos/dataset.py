@@ -30,7 +30,7 @@ from vine_vla.demos.tables import (
 )
 from vine_vla.demos.video import Image, decode_frames, silence_codec_logs
 from vine_vla.errors import VineError
-from vine_vla.graph import NAME, Box, Schema
+from vine_vla.graph import NAME, Box, Schema, Verb
 from vine_vla.options import Demonstration, EpisodeOutcome, OutcomeSource
 
 ACTION, STATE = "action", "observation.state"
@@ -90,7 +90,8 @@ class DemoDataset:
 
     def boxes(self, episode_index: int) -> Mapping[int, Mapping[str, Mapping[str, Box]]]:
         """frame -> camera role -> object id -> box; frames without boxes are absent."""
-        table, found = self.box_table(episode_index), defaultdict(lambda: defaultdict(dict))
+        table = self.box_table(episode_index)
+        found: dict[int, dict[str, dict[str, Box]]] = defaultdict(lambda: defaultdict(dict))
         for frame, camera, item, box in zip(
             table.frame.tolist(),
             table.camera.tolist(),
@@ -196,7 +197,8 @@ def open_dataset(path: Path | str, *, check: bool = True) -> DemoDataset:
         found = sidecars.read_demonstrations(root, lengths, instructions(files), info.schema)
         return DemoDataset(root, info.schema, files.fps, info.cameras, tuple(found), files)
     cameras = camera_roles(files.camera_keys, root)
-    found, verbs = foreign_demonstrations(files), ()
+    found = foreign_demonstrations(files)
+    verbs: tuple[Verb, ...] = ()
     if subtasks := named_subtasks(files):
         kind, cuts = subtasks
         found = [
@@ -243,12 +245,12 @@ def foreign_demonstrations(files: LeRobotFiles) -> list[Demonstration]:
     table = FrameTable(files, columns) if columns else None
     texts, found = instructions(files), []
     for episode in files.episodes:
+
+        def read(name: str, index: int = episode.index) -> list[object]:
+            return _scalars(table.column(index, name).to_pylist()) if table else []
+
         try:
-            outcome = read_outcome(
-                episode.extra,
-                columns,
-                lambda name, i=episode.index: _scalars(table.column(i, name).to_pylist()) if table else [],
-            )
+            outcome = read_outcome(episode.extra, columns, read)
         except ValueError as error:
             raise VineError(str(error), where=f"{files.root}, episode {episode.index}, label") from error
         known = outcome is not EpisodeOutcome.UNKNOWN

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from vine_vla.demos import legacy, sidecars
 from vine_vla.demos.dataset import DemoDataset, foreign_demonstrations, open_dataset
+from vine_vla.demos.problems import Problem, label_problems
 from vine_vla.demos.tables import (
     VERSION,
     LeRobotFiles,
@@ -28,25 +28,6 @@ from vine_vla.demos.tables import (
 from vine_vla.demos.video import silence_codec_logs
 from vine_vla.errors import VineError
 from vine_vla.options import Demonstration, EpisodeOutcome, Outcome
-
-Level = Literal["error", "warning"]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One finding; an `error` keeps VINE from using the dataset, a `warning` says what it then cannot do."""
-
-    level: Level
-    what: str
-    where: str = ""
-    mend: str = ""
-
-    def __str__(self) -> str:
-        return str(VineError(self.what, where=self.where, mend=self.mend))
-
-    @classmethod
-    def of(cls, error: VineError) -> Problem:
-        return cls("error", error.what, error.where, error.mend)
 
 
 @dataclass
@@ -311,61 +292,6 @@ def _video_errors(files: LeRobotFiles) -> Iterable[VineError]:
                 f"video is {size[0]} x {size[1]}, info.json says {list(shape)}",
                 where=f"{path}, feature {key}",
             )
-
-
-def label_problems(demonstrations: Sequence[Demonstration], where: str) -> Iterable[Problem]:
-    """Labels that contradict each other, and what VINE cannot learn from what is there."""
-    for d in demonstrations:
-        at, ends = f"{where}, episode {d.episode_id}", [s.outcome for s in d.segments]
-        if d.outcome is EpisodeOutcome.SUCCESS and Outcome.DEAD in ends:
-            yield Problem(
-                "error", "a dead segment in a successful episode", at, "correct one of the two labels"
-            )
-        if Outcome.DEAD in ends[:-1]:
-            yield Problem(
-                "error", "a segment follows a dead one", at, "dead means failed for good: use slipped"
-            )
-        if d.outcome is EpisodeOutcome.FAILURE and ends and ends[-1] in (Outcome.REACHED, Outcome.SLIPPED):
-            yield Problem(
-                "warning",
-                f"the last segment of a failed episode is {ends[-1]}, not dead",
-                at,
-                "check both labels",
-            )
-        if d.onset_frame is not None and not 0 <= d.onset_frame < d.length:
-            yield Problem("error", f"onset_frame {d.onset_frame} of {d.length} frames", at)
-    outcomes, slips = Counter(d.outcome for d in demonstrations), Counter()
-    for d in demonstrations:
-        slips.update(s.outcome for s in d.segments)
-    if unknown := outcomes[EpisodeOutcome.UNKNOWN]:
-        yield Problem(
-            "warning",
-            f"{unknown} of {len(demonstrations)} episodes have no known outcome and serve perception only",
-            where,
-            "add outcomes with `vine annotate --outcomes` or `--labels`",
-        )
-    if not outcomes[EpisodeOutcome.FAILURE] and not slips[Outcome.SLIPPED] and not slips[Outcome.DEAD]:
-        yield Problem(
-            "warning",
-            "no failed episode and no failed segment: VINE cannot learn what goes wrong, every covered option"
-            " counts as feasible and plans fall back to what the operators did most often",
-            where,
-            "keep the failed episodes of your recordings, or label them with `vine annotate`",
-        )
-    if not outcomes[EpisodeOutcome.SUCCESS] and unknown < len(demonstrations):
-        yield Problem(
-            "warning",
-            "no successful episode: VINE cannot learn which subgoals to propose",
-            where,
-            "add outcomes with `vine annotate --outcomes` or `--labels`",
-        )
-    if not any(d.segments for d in demonstrations):
-        yield Problem(
-            "warning",
-            "no segments: System 2 has no subgoals to learn from",
-            where,
-            "cut the episodes with `vine annotate --segments gripper|task|language` or `--labels`",
-        )
 
 
 def _labels_alone(files: LeRobotFiles, report: Inspection) -> list[Demonstration]:

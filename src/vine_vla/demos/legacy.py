@@ -32,7 +32,7 @@ def look(root: Path, info: Mapping[str, Any]) -> LegacyReport:
         VineError(
             f"LeRobot format {info['codebase_version']}, VINE reads {VERSION}",
             where=f"{root / 'meta/info.json'}, field codebase_version",
-            mend=f"{CONVERT}; it writes a new version, keep a copy",
+            mend=f"{CONVERT} --repo-id=me/name --root={root} --push-to-hub=false`; the old files stay beside",
         )
     ]
     files = sorted((root / "data").glob("*/episode_*.parquet"))

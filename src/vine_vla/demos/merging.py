@@ -25,7 +25,7 @@ def merge(paths: Sequence[Path], out: Path) -> DemoDataset:
     """Merge datasets in the given order into the new folder `out`.
 
     Episode ids are kept; ids that VINE made up (`episode_000000`) get the folder's name in front. Video files
-    stay one by one: joined ones soon get longer than LeRobot's float32 timestamps can resolve.
+    are copied one by one, so that datasets with differently encoded videos can be merged.
 
     Raises:
         VineError: fewer than two datasets, `out` exists, an id stands twice, or the datasets do not fit.

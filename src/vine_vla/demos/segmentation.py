@@ -88,7 +88,7 @@ def cut_by_sarm(files: LeRobotFiles) -> dict[int, list[Cut]]:
                 episode.extra.get(f"{grain}_subtask_{c}") for c in ("names", "start_frames", "end_frames")
             ]
             if all(columns):
-                rows = sorted(zip(*columns, strict=True), key=lambda r: r[1])  # type: ignore[arg-type]
+                rows = sorted(zip(*columns, strict=True), key=lambda r: r[1])
                 found[episode.index] = [
                     Cut(int(a), min(int(b) + 1, episode.length), str(n)) for n, a, b in rows if 0 <= a <= b
                 ]

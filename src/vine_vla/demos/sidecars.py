@@ -187,22 +187,31 @@ def read_demonstrations(
     for row in sorted(rows, key=lambda r: r["episode_index"]):
         name, index, source = row["episode_id"], row["episode_index"], row["outcome_source"]
         at = f"{where}, episode {name}"
-        demonstration = Demonstration(
-            episode_id=name,
-            episode_index=index,
-            instruction=instructions.get(index, ""),
-            length=lengths[index],
-            outcome=_word(EpisodeOutcome, row["outcome"], f"{at}, column outcome"),
-            outcome_source=_word(OutcomeSource, source, f"{at}, column outcome_source") if source else None,
-            segments=tuple(sorted(segments.get(name, []), key=lambda s: s.start)),
-            graphs=dict(sorted(graphs.get(name, {}).items())),
-            onset_frame=row["onset_frame"],
-            failure_kind=row["failure_kind"],
-            scene=row["scene"],
-            seed=row["seed"],
-            collector=_word(Collector, row["collector"] or "operator", f"{at}, column collector"),
-            split=_word(Split, row["split"] or "train", f"{at}, column split"),
-        )
+        try:
+            demonstration = Demonstration(
+                episode_id=name,
+                episode_index=index,
+                instruction=instructions.get(index, ""),
+                length=lengths[index],
+                outcome=_word(EpisodeOutcome, row["outcome"], f"{at}, column outcome"),
+                outcome_source=_word(OutcomeSource, source, f"{at}, column outcome_source")
+                if source
+                else None,
+                segments=tuple(sorted(segments.get(name, []), key=lambda s: s.start)),
+                graphs=dict(sorted(graphs.get(name, {}).items())),
+                onset_frame=row["onset_frame"],
+                failure_kind=row["failure_kind"],
+                scene=row["scene"],
+                seed=row["seed"],
+                collector=_word(Collector, row["collector"] or "operator", f"{at}, column collector"),
+                split=_word(Split, row["split"] or "train", f"{at}, column split"),
+            )
+        except VineError as error:
+            if str(root) in error.where:
+                raise
+            raise VineError(
+                error.what, where=f"{root / SEGMENTS}, {error.where}, columns start and end"
+            ) from error
         _check_subgoals(demonstration, schema, str(root / SEGMENTS))
         found.append(demonstration)
     return found
@@ -326,16 +335,14 @@ def _read_segments(root: Path, known: set[str]) -> dict[str, list[Segment]]:
     for number, row in enumerate(read_table(path, _SEGMENTS).to_pylist()):
         at = f"{path}, row {number}"
         _check_known(row["episode_id"], known, at)
-        found[row["episode_id"]].append(
-            Segment(
-                row["start"],
-                row["end"],
-                Subgoal(row["verb"], tuple(row["args"])),
-                row["text"] or "",
-                _word(Outcome, row["outcome"], f"{at}, column outcome"),
-                _word(OutcomeSource, row["outcome_source"], f"{at}, column outcome_source"),
-            )
-        )
+        subgoal, text = Subgoal(row["verb"], tuple(row["args"])), row["text"] or ""
+        outcome = _word(Outcome, row["outcome"], f"{at}, column outcome")
+        source = _word(OutcomeSource, row["outcome_source"], f"{at}, column outcome_source")
+        try:
+            segment = Segment(row["start"], row["end"], subgoal, text, outcome, source)
+        except VineError as error:
+            raise VineError(error.what, where=f"{at}, columns start and end") from error
+        found[row["episode_id"]].append(segment)
     return found
 
 

@@ -21,7 +21,7 @@ from vine_vla.demos.sidecars import load_parquet, read_table
 from vine_vla.errors import VineError
 
 VERSION = "v3.0"
-CONVERT = "convert it with `python -m lerobot.scripts.convert_dataset_v21_to_v30`"
+CONVERT = "convert it with `python -m lerobot.scripts.convert_dataset_v21_to_v30"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def read_info(root: Path) -> dict[str, Any]:
     for key, feature in info["features"].items():
         if not isinstance(feature, dict) or "dtype" not in feature or "shape" not in feature:
             raise VineError("dtype or shape is missing", where=f"{path}, feature {key}")
-    return info
+    return dict(info)
 
 
 def read_files(root: Path) -> LeRobotFiles:
@@ -104,7 +104,7 @@ def read_files(root: Path) -> LeRobotFiles:
         raise VineError(
             f"LeRobot format {info['codebase_version']}, VINE reads {VERSION}",
             where=f"{root / 'meta/info.json'}, field codebase_version",
-            mend=CONVERT,
+            mend=f"{CONVERT} --repo-id=me/name --root={root} --push-to-hub=false`",
         )
     episodes = _read_episodes(root, info)
     return LeRobotFiles(root, info, episodes, _read_tasks(root) if episodes else {})
@@ -254,12 +254,12 @@ class FrameTable:
                 if episode in self._rows:
                     raise VineError(f"frames of episode {episode} are not together", where=str(path))
                 self._rows[episode] = table.slice(begin, end - begin)
-        for episode in files.episodes:
-            held = len(self._rows.get(episode.index, ()))
-            if held != episode.length:
+        for row in files.episodes:
+            held = len(self._rows.get(row.index, ()))
+            if held != row.length:
                 raise VineError(
-                    f"episode {episode.index} has {held} frames, meta/episodes says {episode.length}",
-                    where=f"{episode.data_file}, column episode_index",
+                    f"episode {row.index} has {held} frames, meta/episodes says {row.length}",
+                    where=f"{row.data_file}, column episode_index",
                     mend="the files are not of one version: copy the dataset again",
                 )
 

@@ -92,9 +92,10 @@ class EpisodeEncoder:
     def _open(self, height: int, width: int) -> None:
         self._container = av.open(self._buffer, "w", format="mp4")
         codec, options = self._settings.codec, self._settings.options
-        self._stream = self._container.add_stream(codec, rate=self._fps, options=options)
-        self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = self._settings.pixel_format
+        stream = self._container.add_stream(codec, rate=self._fps, options=options)
+        assert isinstance(stream, av.video.stream.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, self._settings.pixel_format
+        self._stream = stream
 
 
 def decode_frames(source: Path | bytes, start: float, fps: float, frames: Sequence[int]) -> Image:
@@ -123,7 +124,7 @@ def decode_frames(source: Path | bytes, start: float, fps: float, frames: Sequen
     times, tolerance = start + np.arange(wanted.max() + 1) / fps, 0.25 / fps
     needed, out = set(wanted.tolist()), {}
     try:
-        with av.open(source if isinstance(source, Path) else io.BytesIO(source)) as container:
+        with av.open(source if isinstance(source, Path) else io.BytesIO(source), "r") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             assert stream.time_base is not None
@@ -151,15 +152,6 @@ def decode_frames(source: Path | bytes, start: float, fps: float, frames: Sequen
             mend="the video is shorter than the table or off its time grid: convert or record it again",
         )
     return np.stack([out[number] for number in wanted.tolist()])
-
-
-def count_frames(path: Path) -> int:
-    """Frames in a video file, counted by its packets without decoding; VineError if it cannot be read."""
-    try:
-        with av.open(path) as container:
-            return sum(1 for packet in container.demux(video=0) if packet.size)
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise VineError(f"video cannot be read: {error}", where=str(path)) from error
 
 
 def silence_codec_logs() -> None:
