@@ -115,10 +115,11 @@ def _operator_batch(job: tuple[Habits, tuple[float, float], int, int]) -> list[d
             for choice, outcome in episode.history
             if choice[0] == "insert"
         ]
-        grasps = [
-            choice[0].removeprefix("grasp_") for choice, _ in episode.history if choice[0].startswith("grasp")
-        ]
-        first_good = inserts[0][1].good(grasps[0]) if inserts and len(grasps) else None
+        verbs = [choice[0] for choice, _ in episode.history]
+        before = (
+            [verb for verb in verbs[: verbs.index("insert")] if verb.startswith("grasp")] if inserts else []
+        )
+        first_good = inserts[0][1].good(before[-1].removeprefix("grasp_")) if before else None
         rows.append(
             {
                 "success": episode.success,
@@ -282,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("results/gates"), help="folder (default results/gates)"
     )
     args = parser.parse_args(argv)
+    begun_at = revision()  # of the code that runs, not of what it has become by the end
     rows, rest = run_gate(args.episodes, args.operators, args.workers, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     temporary = args.out / ".g0.csv.tmp"
@@ -295,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "open": rest.pop("open"),
         "command": f"python -m vine_vla.tasks.gate_g0 --episodes {args.episodes} --operators {args.operators}"
         f" --seed {args.seed} --out results/gates",
-        "revision": revision(),
+        "revision": begun_at,
         "versions": {
             "python": platform.python_version(),
             "mujoco": mujoco.__version__,
