@@ -44,7 +44,7 @@ class Operator:
     def __init__(self, habits: Habits, rng: np.random.Generator) -> None:
         self.habits, self.rng = habits, rng
         self._plan: tuple[str, int] | None = None
-        self._wavers = False
+        self._wavers = self._aware = False
 
     def begin(self, scene: PlugScene) -> None:
         """Settle on a plan for the scene."""
@@ -55,7 +55,8 @@ class Operator:
         if rng.random() < h.other_socket:
             fitting = [i for i, s in enumerate(scene.sockets) if s.kind == "two_pin" and i != socket]
             socket = int(rng.choice(fitting)) if fitting else socket
-        if rng.random() < h.awareness:
+        self._aware = bool(rng.random() < h.awareness)
+        if self._aware:
             grasp, socket = scene.good_plans()[int(rng.integers(len(scene.good_plans())))]
         self._plan = grasp, socket
         self._wavers = bool(rng.random() < h.second_thoughts)
@@ -67,11 +68,15 @@ class Operator:
             return None
         held = sim.held()
         if held is None:
+            if self._wavers and self._aware and not history:
+                # Who knows what works puts back the wrong grasp, not the right one.
+                return f"grasp_{GRASPS[1 - GRASPS.index(self._plan[0])]}", None
             if history and history[-1][0][0] == "insert" and self.rng.random() < 0.3:
                 self._plan = GRASPS[1 - GRASPS.index(self._plan[0])], self._plan[1]
             return f"grasp_{self._plan[0]}", None
         if self._wavers and len(history) == 1:
             self._wavers = False
-            self._plan = GRASPS[1 - GRASPS.index(held)], self._plan[1]
+            if not self._aware:
+                self._plan = GRASPS[1 - GRASPS.index(held)], self._plan[1]
             return "put_back", None
         return "insert", self._plan[1]

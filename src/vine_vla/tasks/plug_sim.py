@@ -34,6 +34,11 @@ SEATED_Z = SOCKET_HEIGHT + PLUG_HALF[2]
 RACK_Z = RACK_HEIGHT + PLUG_HALF[2]
 TOLERANCE = 0.004
 RETREAT = 0.05
+_DERIVED = (
+    *("xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat"),
+    *("site_xpos", "site_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir"),
+)
+"""Poses as a step leaves them: those of its beginning, so they do not follow from the state at its end."""
 _UNSTABLE = (
     mujoco.mjtWarning.mjWARN_BADQPOS,
     mujoco.mjtWarning.mjWARN_BADQVEL,
@@ -244,7 +249,8 @@ class PlugSim:
         physics = np.empty(mujoco.mj_stateSize(self.model, spec))
         mujoco.mj_getState(self.model, self.data, physics, spec)
         return {
-            "physics": physics, "arm": self.arm.state(), "scene": self.scene, "home": self.home.copy(),
+            "physics": physics, "derived": {name: getattr(self.data, name).copy() for name in _DERIVED},
+            "arm": self.arm.state(), "scene": self.scene, "home": self.home.copy(),
             "steps": self.steps, "lying": self.lying,
             "unsteady_since": self.unsteady_since, "onset": self.onset, "exploded": self.exploded,
         }  # fmt: skip
@@ -257,6 +263,8 @@ class PlugSim:
         mujoco.mj_forward(self.model, self.data)
         # mj_forward overwrites the warm start, on which the next step depends.
         mujoco.mj_setState(self.model, self.data, state["physics"], mujoco.mjtState.mjSTATE_INTEGRATION)
+        for name, values in state["derived"].items():
+            getattr(self.data, name)[:] = values
         self.arm.restore(state["arm"])
         self.home = state["home"].copy()
         self.steps, self.lying = state["steps"], state["lying"]

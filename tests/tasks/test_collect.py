@@ -1,0 +1,153 @@
+"""Collecting: repeatable episodes, resume, honest labels, interventions."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vine_vla.demos import staged_ids
+from vine_vla.demos.staging import read_staged, staged_path
+from vine_vla.errors import VineError
+from vine_vla.options import Collector, EpisodeOutcome, Outcome
+from vine_vla.tasks import PlugInsertion
+from vine_vla.tasks.collect import CollectConfig, collect, missing, record_intervention, record_operator
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> CollectConfig:
+    """Six collected episodes."""
+    config = CollectConfig(tmp_path_factory.mktemp("staging"), 6)
+    assert sorted(collect(config, workers=0)) == list(range(6))
+    return config
+
+
+def test_collecting_again_finds_nothing_to_do(staged: CollectConfig) -> None:
+    assert missing(staged) == [] and list(collect(staged, workers=0)) == []
+
+
+def test_labels_are_consistent(staged: CollectConfig) -> None:
+    for name in staged_ids(staged.staging):
+        episode = read_staged(staged_path(staged.staging, name))
+        d = episode.demonstration
+        assert d.length == len(episode.action) == len(episode.proprioception)
+        assert d.collector is Collector.OPERATOR and d.scene is not None
+        assert d.segments[0].start == 0 and d.segments[-1].end == d.length
+        assert {s.start for s in d.segments} <= set(d.graphs) and d.length in d.graphs
+        last = d.segments[-1].outcome
+        if d.outcome is EpisodeOutcome.SUCCESS:
+            assert last is Outcome.REACHED and d.failure_kind is None and d.onset_frame is None
+        else:
+            assert last is Outcome.DEAD and d.failure_kind
+        if d.onset_frame is not None:
+            assert d.segments[-1].start <= d.onset_frame < d.segments[-1].end
+
+
+def test_an_episode_depends_on_seed_and_number_alone(staged: CollectConfig, tmp_path: Path) -> None:
+    again = CollectConfig(tmp_path, 6)
+    record_operator(PlugInsertion("demo"), again, 2)
+    name = again.episode_id(2)
+    first = read_staged(staged_path(staged.staging, name))
+    second = read_staged(staged_path(tmp_path, name))
+    assert np.array_equal(first.action, second.action)
+    assert np.array_equal(first.proprioception, second.proprioception)
+    assert first.demonstration == second.demonstration
+    assert first.videos == second.videos
+
+
+class _Drifter:
+    """A policy that only drifts aside: never done, always in need of help."""
+
+    def start(self, subgoal, text, seed):  # type: ignore[no-untyped-def]
+        self.rng = np.random.default_rng(seed)
+
+    def act(self, observation, graph):  # type: ignore[no-untyped-def]
+        from vine_vla.protocols import SkillOutput
+
+        chunk = self.rng.normal(0, 0.003, (4, 5)).astype(np.float32)
+        chunk[:, 4] = 1.0 if observation.proprioception[9] > 0 else -1.0
+        return SkillOutput(chunk, 4, np.array([1, 0, 0], np.float32))
+
+
+def test_an_expert_finishes_what_a_policy_cannot(tmp_path: Path) -> None:
+    config = CollectConfig(tmp_path, 1, skill=(0.3, 0.3))
+    path = record_intervention(PlugInsertion("demo"), _Drifter(), config, 1)
+    d = read_staged(path).demonstration
+    assert d.collector is Collector.INTERVENTION and d.outcome is EpisodeOutcome.SUCCESS
+    pairs = list(zip(d.segments[::2], d.segments[1::2], strict=True))
+    assert pairs and all(a.outcome is Outcome.CENSORED and b.outcome is Outcome.REACHED for a, b in pairs)
+    assert all(a.subgoal == b.subgoal and a.end == b.start for a, b in pairs)
+
+
+def test_pushes_change_the_way_but_are_not_in_the_actions(tmp_path: Path) -> None:
+    calm = CollectConfig(tmp_path / "calm", 1, push=0.0)
+    pushed = CollectConfig(tmp_path / "pushed", 1, push=0.01, push_rate=0.2)
+    task = PlugInsertion("demo")
+    spread = []
+    for config in (calm, pushed):
+        episode = read_staged(record_operator(task, config, 0))
+        commanded = episode.proprioception[:, :3].astype(float)
+        cos, sin = episode.proprioception[:, 3], episode.proprioception[:, 4]
+        lag = episode.proprioception[:, 6:9]
+        commanded += np.stack(
+            [cos * lag[:, 0] - sin * lag[:, 1], sin * lag[:, 0] + cos * lag[:, 1], lag[:, 2]], 1
+        )
+        # Step of the commanded set-point against the length of the recorded action: equal unless somebody
+        # pushed.
+        steps = np.linalg.norm(np.diff(commanded[:, :2], axis=0), axis=1)
+        spread.append(np.abs(steps - np.linalg.norm(episode.action[:-1, :2], axis=1)).max())
+    assert spread[0] < 0.0005 < 0.004 < spread[1]
+
+
+def test_bad_settings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(VineError, match="episodes"):
+        CollectConfig(tmp_path, 0)
+    with pytest.raises(VineError, match="LEAST:GREATEST"):
+        CollectConfig(tmp_path, 1, skill=(1.0, 0.5))
+
+
+@pytest.mark.slow
+def test_a_killed_collection_goes_on(tmp_path: Path) -> None:
+    """kill -9 at some moment: what was finished stays, the rest is collected afterwards."""
+    out = tmp_path / "demos"
+    command = [
+        sys.executable,
+        "-m",
+        "vine_vla",
+        "collect",
+        "--out",
+        str(out),
+        "--episodes",
+        "4",
+        "--workers",
+        "1",
+    ]
+    if not _has_main():
+        command[1:3] = ["-c", "import sys; from vine_vla.cli import main; sys.exit(main())"]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ, start_new_session=True)
+    staging = tmp_path / "demos.staging"
+    deadline = time.monotonic() + 300
+    while not staged_ids(staging) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    there = staged_ids(staging)
+    assert there and not out.exists()
+    before = {name: staged_path(staging, name).stat().st_mtime_ns for name in there}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(out)
+    assert {name: staged_path(staging, name).stat().st_mtime_ns for name in there} == before
+    from vine_vla.demos import open_dataset
+
+    assert len(open_dataset(out).demonstrations) == 4
+
+
+def _has_main() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("vine_vla.__main__") is not None
