@@ -31,6 +31,10 @@ PLUG_SCHEMA = Schema(
         "kind": ("two_pin", "round"),  # of a socket
         "colour": COLOURS,  # of a socket
         "height": ("low", "tall"),  # of a block
+        "beside": (
+            "end",
+            "flank",
+        ),  # of a block: whether it stands at a short or at a long face of its socket
         "grasp": ("none", "long", "short"),  # of the plug: the faces between the fingers
         "state": ("rack", "hand", "seated", "loose", "fallen"),  # of the plug
         "grip": ("open", "holding", "empty"),  # of the gripper
@@ -155,7 +159,12 @@ class PlugGraphs:
         for socket in sim.scene.sockets:
             for block in socket.blocks:
                 classes.append("block")
-                attributes.append({"height": "tall" if block.tall else "low"})
+                attributes.append(
+                    {
+                        "height": "tall" if block.tall else "low",
+                        "beside": "end" if block.side == "x" else "flank",
+                    }
+                )
         return tuple(SceneObject(*row) for row in zip(ids, classes, boxes, attributes, strict=True))
 
     def _plug(self) -> dict[str, str]:
