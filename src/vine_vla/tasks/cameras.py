@@ -50,7 +50,7 @@ class Cameras:
         except Exception as error:  # whatever the OpenGL loader throws: there are several kinds
             raise VineError(
                 f"cannot render: {error}", where=f"MUJOCO_GL={os.environ.get('MUJOCO_GL')}",
-                mend="install EGL (Debian: libegl1 libgl1-mesa-dri) and run `vine doctor`",
+                mend="set MUJOCO_GL=egl before mujoco is imported; `vine doctor` checks EGL",
             ) from error  # fmt: skip
 
     def close(self) -> None:

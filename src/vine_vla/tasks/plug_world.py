@@ -148,7 +148,7 @@ def plug_xml(geometry: PlugGeometry) -> str:
 <option timestep="0.002" integrator="implicitfast" cone="elliptic" impratio="10"
  solver="Newton" iterations="50"
  ls_iterations="20"/>
-<visual><quality offsamples="0"/><map znear=".01" zfar="6"/>
+<visual><quality offsamples="0" numslices="16" numstacks="8" numquads="1"/><map znear=".01" zfar="6"/>
 <headlight ambient=".45 .45 .45" diffuse=".35 .35 .35" specular="0 0 0"/></visual>
 <statistic extent="1" center=".5 0 .1"/>
 <default><geom solref="0.004 1" friction="1 0.01 0.0001" condim="4"/>{arm_defaults()}
