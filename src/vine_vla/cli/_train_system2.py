@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
-
-if TYPE_CHECKING:
-    from vine_vla.system2.learn import Report
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,7 @@ def train_planner(config: System2) -> int:
 
     from vine_vla.demos import open_dataset
     from vine_vla.errors import VineError
+    from vine_vla.evaluation.workers import stage_progress
     from vine_vla.system2 import Failures, OutcomeConfig, PerceptionConfig, System2Config, train_system2
     from vine_vla.system2.storage import read_json
 
@@ -79,7 +75,7 @@ def train_planner(config: System2) -> int:
         own, None if config.graphs_only else eyes, learn_from_seen=config.learn_from_seen
     )
     started = time.monotonic()
-    with _progress() as report:
+    with stage_progress() as report:
         folder = train_system2(open_dataset(config.dataset), config.out, settings, report)
     metrics = read_json(folder / "metrics.json")
     if config.json:
@@ -110,21 +106,3 @@ def _lines(metrics: dict) -> list[str]:
             f"{eyes['attribute_accuracy']:.3f}, relation F1 {eyes['relation_f1']:.3f}"
         )
     return lines
-
-
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """A bar for each stage, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TimeElapsedColumn
-
-    columns = ("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    bars: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-
-        def report(stage: str, share: float) -> None:
-            if stage not in bars:
-                bars[stage] = progress.add_task(stage, total=1.0)
-            progress.update(bars[stage], completed=share)
-
-        yield report

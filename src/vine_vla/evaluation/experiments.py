@@ -25,7 +25,7 @@ from vine_vla.evaluation.final import TEST, check_scenes, record_final
 from vine_vla.evaluation.probes import ProbeConfig, evaluate_probes
 from vine_vla.evaluation.runner import Schedule, evaluate
 from vine_vla.evaluation.verdicts import write_summary
-from vine_vla.evaluation.workers import map_jobs, show_progress
+from vine_vla.evaluation.workers import map_jobs, show_progress, stage_progress
 
 STAGES = "stages.json"
 
@@ -357,8 +357,8 @@ def _system2(e: Experiment, root: Path, log: _Log) -> None:
         )
         with log.stage(f"system2 {name}", {"config": asdict(config)}, after=[source]) as needed:
             if needed:
-                with _threads(e.threads):
-                    train_system2(open_dataset(root / source), root / "run/system2", config)
+                with _threads(e.threads), stage_progress() as report:
+                    train_system2(open_dataset(root / source), root / "run/system2", config, report)
 
 
 @contextmanager
