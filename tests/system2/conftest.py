@@ -9,12 +9,12 @@ from vine_vla.system2.fit import FitConfig
 
 QUICK = OutcomeConfig(
     members=4,
-    width=40,
+    width=32,
     dynamics_width=32,
     proposal_width=24,
     value_width=16,
     states=500,
-    outcome=FitConfig(epochs=40, least_steps=300),
+    outcome=FitConfig(epochs=30, batch=32, decay=0.1, least_steps=400),
     dynamics=FitConfig(epochs=30, least_steps=300, rate=6e-3),
     proposal=FitConfig(epochs=12, least_steps=60),
     value=FitConfig(epochs=6, least_steps=80, batch=64),

@@ -17,6 +17,7 @@ from vine_vla.system2.value import OptionModel, _returns, backed_up
 
 TABULAR = OutcomeConfig(
     noise=0.0,
+    shift=0.0,
     members=4,
     width=32,
     dynamics_width=32,

@@ -18,6 +18,7 @@ class OutcomeConfig:
         members: M, size of the ensemble.
         width: d of the outcome nets. dynamics_width, proposal_width, value_width: of the others.
         noise: N(0, noise) on box corners in training, image shares; what a detector is off by.
+        shift: of the cameras in training of the outcome nets, image shares (see `move_cameras`).
         alpha: share of plans that may lose a reachable option through pruning.
         min_support: options with less support count as uncovered.
         tau_stop: lower bound of the best plan under which the agent stops as unsupported.
@@ -30,11 +31,12 @@ class OutcomeConfig:
     failures: Failures = Failures.KEEP
     episodes: int | None = None
     members: int = 6
-    width: int = 48
+    width: int = 32
     dynamics_width: int = 64
-    proposal_width: int = 48
+    proposal_width: int = 32
     value_width: int = 32
     noise: float = 0.006
+    shift: float = 0.15
     alpha: float = 0.1
     min_support: float = 0.05
     tau_stop: float = 0.0
@@ -42,8 +44,10 @@ class OutcomeConfig:
     states: int = 3000
     trace: float = 0.9
     seed: int = 0
-    outcome: FitConfig = field(default_factory=lambda: FitConfig(epochs=40, least_steps=400))
-    dynamics: FitConfig = field(default_factory=lambda: FitConfig(epochs=60, least_steps=600))
-    proposal: FitConfig = field(default_factory=lambda: FitConfig(epochs=15, least_steps=200))
+    outcome: FitConfig = field(
+        default_factory=lambda: FitConfig(epochs=80, batch=32, decay=0.1, least_steps=800)
+    )
+    dynamics: FitConfig = field(default_factory=lambda: FitConfig(epochs=50, batch=64, least_steps=500))
+    proposal: FitConfig = field(default_factory=lambda: FitConfig(epochs=12, batch=64, least_steps=200))
     value: FitConfig = field(default_factory=lambda: FitConfig(epochs=3, least_steps=60, batch=64))
     value_mu: FitConfig = field(default_factory=lambda: FitConfig(epochs=10, least_steps=150))

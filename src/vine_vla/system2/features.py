@@ -34,7 +34,7 @@ class SubgoalInputs(NamedTuple):
         tokens: per object. float32 [N, O, D]
         present: whether there is an object. bool [N, O]
         args: object slot of each argument, -1 for none. int64 [N, A]
-        context: verb one-hot and bag of words. float32 [N, G]
+        context: verb one-hot, bag of words, attributes of the arguments. float32 [N, G]
     """
 
     tokens: Float
@@ -102,7 +102,7 @@ class Encoder:
     @cached_property
     def argument_width(self) -> int:
         """Features of one object with regard to one argument."""
-        return 1 + 7 * len(self.schema.cameras) + 2 * len(self.schema.predicates)
+        return 1 + 10 * len(self.schema.cameras) + 2 * len(self.schema.predicates)
 
     @cached_property
     def pair_width(self) -> int:
@@ -110,7 +110,7 @@ class Encoder:
 
     @cached_property
     def context_width(self) -> int:
-        return len(self.schema.verbs) + self.vocabulary.width
+        return len(self.schema.verbs) + self.vocabulary.width + self.arity * attribute_width(self.schema)
 
     def scaled(self, attributes: Float) -> Float:
         """Attributes with known numbers in units of their spread. [..., F]"""
@@ -186,13 +186,19 @@ class Encoder:
             )
             toward = np.moveaxis(relations[n, :, :, safe], 1, -1) & there[:, None, None]
             backward = np.moveaxis(relations[n, :, safe, :], 1, -1) & there[:, None, None]
-            geometry = np.concatenate([both[..., None], offset, ratio, raw], -1)
+            geometry = np.concatenate([both[..., None], offset, ratio, raw, beside(offset, both)], -1)
             flat = geometry.reshape(len(rows), count, -1)
             parts += [role, flat, toward.astype(np.float32), backward.astype(np.float32)]
         present = graphs.cls[rows] >= 0
         verb = (verbs[:, None] == np.arange(len(self.schema.verbs))).astype(np.float32)
         tokens = np.concatenate(parts, -1).astype(np.float32) * present[..., None]
-        return SubgoalInputs(tokens, present, args, np.concatenate([verb, texts.bag[rows]], -1))
+        attributes = self.scaled(graphs.attributes)
+        own = [
+            attributes[rows, np.maximum(args[:, a], 0)] * (args[:, a] >= 0)[:, None]
+            for a in range(self.arity)
+        ]
+        context = np.concatenate([verb, texts.bag[rows], *own], -1).astype(np.float32)
+        return SubgoalInputs(tokens, present, args, context)
 
     def graph_inputs(self, graphs: PackedGraphs, texts: Texts, base: Float | None = None) -> GraphInputs:
         """Features of B graphs with every ordered pair of objects."""
@@ -265,9 +271,41 @@ def _relative(
     return offset * gate, ratio * gate, raw * gate, both
 
 
+def beside(offset: Float, both: Float) -> Float:
+    """Closeness, and direction weighted by it: what stands beside decides, what stands far does not.
+
+    Args:
+        offset, both: from `_relative`. [..., C, 2], [..., C]
+
+    Returns:
+        Closeness in (0, 1], falling with the square of the distance in the argument's sizes; closeness times
+        offset across and down. [..., C, 3]
+    """
+    plain = np.sinh(offset)
+    close = np.exp(-0.5 * (plain**2).sum(-1, keepdims=True)) * both[..., None]
+    return np.concatenate([close, close * plain], -1)
+
+
 def jitter(graphs: PackedGraphs, sigma: float, rng: np.random.Generator) -> PackedGraphs:
     """`graphs` with every visible box corner moved by N(0, sigma) image shares, as a detector would."""
     if sigma <= 0:
         return graphs
     noise = rng.normal(0.0, sigma, graphs.boxes.shape).astype(np.float32)
     return graphs._replace(boxes=graphs.boxes + noise * graphs.visible[..., None])
+
+
+def move_cameras(graphs: PackedGraphs, shift: float, zoom: float, rng: np.random.Generator) -> PackedGraphs:
+    """`graphs` [N] as if each camera had been moved and zoomed a little.
+
+    What happens depends on how things stand to each other more than on where they stand in the image.
+
+    Args:
+        shift: standard deviation in image shares. zoom: of the logarithm of the scale.
+    """
+    if shift <= 0 and zoom <= 0:
+        return graphs
+    n, _, cameras, _ = graphs.boxes.shape
+    scale = np.exp(rng.normal(0.0, zoom, (n, 1, cameras, 1)))
+    offset = np.tile(rng.normal(0.0, shift, (n, 1, cameras, 2)), 2)
+    boxes = (graphs.boxes - 0.5) * scale + 0.5 + offset
+    return graphs._replace(boxes=(boxes * graphs.visible[..., None]).astype(np.float32))

@@ -136,6 +136,7 @@ def train_variant(
         width=config.width,
         config=config.outcome,
         noise=config.noise,
+        shift=config.shift,
         seed=config.seed + 1,
         report=lambda share: report("outcomes", share),
     )

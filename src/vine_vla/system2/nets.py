@@ -72,6 +72,7 @@ class SubgoalNet(nn.Module):
 
         self.arity, self.members, self.width = arity, members, width
         self.look = linear(token, width)
+        self.look_on = linear(width, width)
         self.gather = linear((2 + arity) * width, width)
         self.context = linear(context, width)
         self.again = linear(width, width)
@@ -83,9 +84,16 @@ class SubgoalNet(nn.Module):
         )
 
     def forward(self, x: SubgoalTensors, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Vectors of the pairs [M, N, d] and of the objects [M, N, O, d]."""
+        """Vectors of the pairs [M, N, d] and of the objects [M, N, O, d].
+
+        In training a share `dropout` of the pairs' vectors is dropped, and of the tokens' features, each
+        feature for all objects of a graph at once: no single feature may carry the answer.
+        """
         there = x.present[None, :, :, None]
-        h = F.relu(self.look.shared(x.tokens)) * there
+        tokens = x.tokens
+        if dropout > 0:
+            tokens = tokens * (torch.rand(len(tokens), 1, tokens.shape[2]) > dropout)
+        h = F.relu(self.look_on(F.relu(self.look.shared(tokens)))) * there
         pooled = torch.cat([h.sum(2) / 4, h.amax(2), *self._arguments(h, x.args)], -1)
         picture = F.relu(self.gather(pooled) + self.context.shared(x.context))
         picture = F.dropout(picture, dropout, training=dropout > 0)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vine_vla.packing import PackedGraphs
-from vine_vla.system2.features import Encoder, SubgoalInputs, jitter
+from vine_vla.system2.features import Encoder, SubgoalInputs, jitter, move_cameras
 from vine_vla.system2.fit import FitConfig, bootstrap, fit
 from vine_vla.system2.nets import SubgoalNet, SubgoalTensors
 from vine_vla.system2.rules import derive_packed
@@ -61,6 +61,7 @@ def train_outcome(
     config: FitConfig,
     noise: float,
     seed: int,
+    shift: float = 0.0,
     report: Callable[[float], None] | None = None,
 ) -> SubgoalNet:
     """Fit the ensemble by log-loss on every segment with a known outcome.
@@ -69,6 +70,7 @@ def train_outcome(
         table: decided segments of training episodes.
         members, width: M and d. config: see `FitConfig`.
         noise: standard deviation of box corners, image shares, drawn anew for every epoch.
+        shift: of the cameras, see `move_cameras`; the zoom goes with it.
         seed: of weights, bootstrap, order and noise.
     """
     rng = np.random.default_rng(seed)
@@ -80,8 +82,9 @@ def train_outcome(
 
     def redraw(epoch: int) -> None:
         nonlocal current
-        if noise > 0:
-            graphs = noisy(table.graphs, encoder, noise, rng)
+        if noise > 0 or shift > 0:
+            graphs = move_cameras(table.graphs, shift, shift / 2, rng)
+            graphs = noisy(graphs, encoder, noise, rng)
             current = SubgoalTensors(table_inputs(encoder, table, graphs))
 
     def loss(index: Tensor) -> Tensor:
