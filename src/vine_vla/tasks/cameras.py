@@ -7,6 +7,7 @@ frames.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Sequence
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported: a server has no window system
@@ -35,6 +36,8 @@ class Cameras:
         """Camera role -> RGB image, uint8 [size, size, 3]."""
         if self._renderer is None:
             self._renderer = self._create()
+            # At the interpreter's end the GL library goes first; a renderer freed after it complains.
+            weakref.finalize(self, self._renderer.close)
         images = {}
         for role, camera in self._ids.items():
             self._renderer.update_scene(self.data, camera)
