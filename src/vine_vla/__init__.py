@@ -1,5 +1,10 @@
 """VINE: feasibility-guided planning over subgoals, learned from demonstrations with their failures."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 from vine_vla.errors import VineError
 from vine_vla.graph import Box, Relation, SceneGraph, SceneObject, Schema, Verb
 from vine_vla.options import (
@@ -53,6 +58,22 @@ __all__ = [
     "Subgoal",
     "Verb",
     "VineError",
+    "load",
     "pack",
     "unpack",
 ]
+
+
+def load(path: Path | str, variant: str | None = None) -> Any:
+    """A trained System 2: `Perceiver`, `PlanningModel` and `Evidence` in one.
+
+    Args:
+        path: run folder, or the folder `vine train system2` wrote.
+        variant: `all` unless told otherwise.
+
+    Raises:
+        VineError: there is none, or its files are damaged.
+    """
+    from vine_vla.system2 import load_system2  # late: importing the package does not import torch
+
+    return load_system2(path, variant)

@@ -49,10 +49,12 @@ class System2:
 
 def train_planner(config: System2) -> int:
     """Train, show the figures, and say where the result is."""
-    import torch
-
     from vine_vla.demos import open_dataset
     from vine_vla.errors import VineError
+
+    dataset = open_dataset(config.dataset)  # first: bad input is told at once
+    import torch
+
     from vine_vla.evaluation.workers import stage_progress
     from vine_vla.system2 import Failures, OutcomeConfig, PerceptionConfig, System2Config, train_system2
     from vine_vla.system2.storage import read_json
@@ -76,7 +78,7 @@ def train_planner(config: System2) -> int:
     )
     started = time.monotonic()
     with stage_progress() as report:
-        folder = train_system2(open_dataset(config.dataset), config.out, settings, report)
+        folder = train_system2(dataset, config.out, settings, report)
     metrics = read_json(folder / "metrics.json")
     if config.json:
         print(json.dumps(metrics, indent=1))

@@ -91,7 +91,7 @@ def _split(raw: Tensor, encoder: Encoder) -> Parts:
     n, o, _ = raw.shape
     c, a, k = len(s.cameras), encoder.arity, len(s.attributes)
     f = attribute_width(s)
-    raw = raw.reshape(n, o, 2, -1)
+    raw = raw.reshape(n, o, 2, raw.shape[-1] // 2)
     move, share, visible, attributes, gone, gate = raw.split([4 * c, a * c, c, f, k, k], -1)
     return Parts(
         move.reshape(n, o, 2, c, 4), share.reshape(n, o, 2, c, a), visible, attributes, gone - 2.0, gate - 2.0

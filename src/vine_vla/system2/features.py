@@ -146,7 +146,7 @@ class Encoder:
             one_hot,
             self.scaled(graphs.attributes),
             seen.astype(np.float32),
-            place.reshape(*shape, -1),
+            place.reshape(*shape, 4 * len(s.cameras)),
             np.moveaxis(outgoing, 1, -1),
             np.moveaxis(incoming, 1, -1),
             mentioned,
@@ -187,7 +187,7 @@ class Encoder:
             toward = np.moveaxis(relations[n, :, :, safe], 1, -1) & there[:, None, None]
             backward = np.moveaxis(relations[n, :, safe, :], 1, -1) & there[:, None, None]
             geometry = np.concatenate([both[..., None], offset, ratio, raw, beside(offset, both)], -1)
-            flat = geometry.reshape(len(rows), count, -1)
+            flat = geometry.reshape(len(rows), count, 10 * len(self.schema.cameras))
             parts += [role, flat, toward.astype(np.float32), backward.astype(np.float32)]
         present = graphs.cls[rows] >= 0
         verb = (verbs[:, None] == np.arange(len(self.schema.verbs))).astype(np.float32)
@@ -211,7 +211,8 @@ class Encoder:
             graphs.visible[:, :, None],
         )
         there = np.moveaxis(graphs.relations, 1, -1)
-        geometry = np.concatenate([both[..., None], offset, ratio], -1).reshape(n, count, count, -1)
+        geometry = np.concatenate([both[..., None], offset, ratio], -1)
+        geometry = geometry.reshape(n, count, count, 5 * len(self.schema.cameras))
         pairs = np.concatenate([geometry, there, np.swapaxes(there, 1, 2)], -1).astype(np.float32)
         present = graphs.cls >= 0
         both_present = present[:, :, None] & present[:, None, :] & ~np.eye(count, dtype=bool)

@@ -297,7 +297,8 @@ def judge_table(net: SubgoalNet, encoder: Encoder, table: SegmentTable) -> tuple
     """Logits [M, N, 4] and embeddings [N, E] of a table's segments."""
     with torch.inference_mode():
         logits, vector = outcome_logits(net, SubgoalTensors(table_inputs(encoder, table)))
-    return logits.numpy(), vector.transpose(0, 1).reshape(len(table), -1).numpy()
+    flat = vector.transpose(0, 1).reshape(len(table), vector.shape[0] * vector.shape[2])
+    return logits.numpy(), flat.numpy()
 
 
 def rule_of(model: GraphModel, held_out: SegmentTable, config: OutcomeConfig) -> PruningRule:

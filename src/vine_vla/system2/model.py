@@ -147,7 +147,7 @@ class GraphModel:
         with torch.inference_mode():
             logits_t, vector = outcome_logits(self.outcome, inputs)
             logits = logits_t.numpy()
-            embedding = vector.transpose(0, 1).reshape(len(rows), -1).numpy()
+            embedding = vector.transpose(0, 1).reshape(len(rows), vector.shape[0] * vector.shape[2]).numpy()
         p = self.calibration.apply(logits, verbs)
         spread = (p[..., GOAL] + p[..., REACHED]).std(0)
         context = context_bits(self.encoder, graphs, rows, args)
@@ -170,7 +170,7 @@ class GraphModel:
         after = next_graphs(self.dynamics, self.encoder, self.changes, before, inputs)
         flat_after = after.reshape(-1)
         levels = values(self.value, self.encoder, flat_after, texts.select(np.repeat(rows, 2)))
-        value = at_budget(levels, flat_after.budget).reshape(self.members, -1, 2)
+        value = at_budget(levels, flat_after.budget).reshape(self.members, len(rows), 2)
         return self._padded(graphs, candidates, likely, picked, judged, after, value)
 
     def _padded(

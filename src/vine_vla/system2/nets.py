@@ -34,13 +34,13 @@ class StackedLinear(nn.Module):
         """x [M, ..., inputs], an input for each member -> [M, ..., outputs]."""
         members, inputs, outputs = self.weight.shape
         lead = x.shape[1:-1]
-        flat = x.reshape(members, -1, inputs)
+        flat = x.reshape(members, x[0, ..., 0].numel(), inputs)
         return torch.baddbmm(self.bias[:, None], flat, self.weight).reshape(members, *lead, outputs)
 
     def shared(self, x: Tensor) -> Tensor:
         """The same x [..., inputs] for every member -> [M, ..., outputs]."""
         members, inputs, outputs = self.weight.shape
-        flat = x.reshape(-1, inputs)
+        flat = x.reshape(x[..., 0].numel(), inputs)
         answer = torch.baddbmm(self.bias[:, None], flat.expand(members, *flat.shape), self.weight)
         return answer.reshape(members, *x.shape[:-1], outputs)
 

@@ -1,0 +1,129 @@
+"""Perception on drawn scenes: boxes, classes, attributes, both cameras, tracking, bad input."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from system2.pictures import PICTURES, PictureSource, scene, view
+
+from vine_vla import VineError
+from vine_vla.options import Split
+from vine_vla.protocols import Observation, Perceiver
+from vine_vla.system2.detector import SIZE, shrink
+from vine_vla.system2.frames import choose_frames, constant_attributes, load_frames
+from vine_vla.system2.see import PerceptionConfig, train_perception
+from vine_vla.system2.seen import as_seen
+from vine_vla.system2.sight import measure
+
+
+@pytest.fixture(scope="module")
+def source():
+    return PictureSource(100)
+
+
+@pytest.fixture(scope="module")
+def eyes(source):
+    train = [d for d in source.demonstrations if d.split is Split.TRAIN]
+    frames = load_frames(source, train, most=600, seed=0)
+    config = PerceptionConfig(steps=80, frames=600, width=48)
+    return train_perception(frames, PICTURES, constant_attributes(train), config)
+
+
+def test_sees_unseen_scenes(source, eyes):
+    held = [d for d in source.demonstrations if d.split is not Split.TRAIN]
+    found = measure(eyes, load_frames(source, held, most=80, seed=0))
+    assert found["box_iou"]["front"] > 0.6 and found["box_iou"]["wrist"] > 0.5
+    assert found["class_accuracy"] > 0.9
+    assert found["attribute_accuracy_by_name"]["brick.colour"] > 0.9
+    assert found["relation_f1"] > 0.75
+    assert found["attribute_error_by_name"]["plate.size"] < 0.03
+
+
+def test_is_a_perceiver_and_tracks(eyes):
+    perceiver: Perceiver = eyes
+    same, kept = [], []
+    for seed in range(12):
+        rng = np.random.default_rng([1, seed])
+        items = scene(rng)
+        first, second = view(items, rng), view(items, rng)
+        graph = perceiver.perceive(Observation(first[0], first[1]), "put it")
+        later = perceiver.perceive(Observation(second[0], second[1]), "put it", graph)
+        assert [o.id for o in later.objects] == [o.id for o in graph.objects]
+        for o in graph.objects:
+            if o.cls != "gripper" and "front" in o.boxes and "front" in later[o.id].boxes:
+                gap = np.subtract(o.boxes["front"].center, later[o.id].boxes["front"].center)
+                same.append(np.hypot(*gap) < 0.1)  # nothing but the hand has moved
+                kept.append(o.attributes["colour"] == later[o.id].attributes["colour"])
+    assert np.mean(same) > 0.95 and np.mean(kept) == 1.0
+
+
+def test_any_image_size(eyes):
+    rng = np.random.default_rng(5)
+    items = scene(rng)
+    images, state, _ = view(items, rng)
+    large = {c: np.repeat(np.repeat(i, 3, 0), 2, 1) for c, i in images.items()}
+    a, b = (eyes.perceive(Observation(x, state)) for x in (images, large))
+    assert [o.id for o in a.objects] == [o.id for o in b.objects]
+    for o in a.objects:
+        for camera in o.boxes:
+            assert o.boxes[camera].iou(b[o.id].boxes[camera]) > 0.7
+
+
+def test_one_camera_is_enough_and_the_reference_is_needed(eyes):
+    rng = np.random.default_rng(6)
+    images, state, truth = view(scene(rng), rng)
+    alone = eyes.perceive(Observation({"front": images["front"]}, state))
+    assert len(alone.of_class("plate")) == len(truth.of_class("plate"))
+    with pytest.raises(VineError, match="no image of camera front"):
+        eyes.perceive(Observation({"wrist": images["wrist"]}, state))
+    with pytest.raises(VineError, match="proprioception"):
+        eyes.perceive(Observation(images, state[:2]))
+
+
+def test_shrinking_keeps_the_mean_and_the_size():
+    image = np.random.default_rng(0).integers(0, 255, (2, 192, 288, 3), dtype=np.uint8)
+    small = shrink(image)
+    assert small.shape == (2, SIZE, SIZE, 3)
+    assert abs(small.mean() - image.mean()) < 0.6
+
+
+def test_frames_come_from_the_chosen_episodes_alone(source):
+    chosen = [d for d in source.demonstrations if d.split is Split.TRAIN]
+    plan = choose_frames(source, chosen, 100, seed=0)
+    assert sum(map(len, plan.values())) <= 100
+    assert set(plan) <= {d.episode_index for d in chosen}
+    frames = load_frames(source, chosen, most=100, seed=0)
+    held = {d.episode_id for d in source.demonstrations if d.split is not Split.TRAIN}
+    assert not held & set(frames.episode)
+    assert frames.with_graph().any() and not frames.with_graph().all()
+
+
+def test_constant_attributes_hold_for_all_frames_changing_ones_only_where_annotated(source):
+    constant = constant_attributes(source.demonstrations)
+    assert constant == {"colour", "size"}
+    frames = load_frames(source, source.demonstrations[:10], most=60, seed=0)
+    plain = ~frames.with_graph()
+    grip = frames.known[plain][..., -3:]
+    colour = frames.known[plain][..., :3]
+    there = frames.cls[plain] >= 0
+    assert not grip.any() and colour[there & (frames.cls[plain] != 2)].all()
+
+
+def test_without_boxes_there_is_nothing_to_learn(source):
+    bare = PictureSource(3)
+    bare.boxes = lambda episode_index: {}
+    stripped = [replace(d, graphs={}) for d in bare.demonstrations]
+    with pytest.raises(VineError, match="no frame has boxes"):
+        load_frames(bare, stripped, most=10, seed=0)
+
+
+def test_demonstrations_as_seen_keep_segments_and_ids(source, eyes):
+    held = [d for d in source.demonstrations if d.split is not Split.TRAIN][:8]
+    for before, after in zip(held, as_seen(source, held, eyes), strict=True):
+        assert after.graphs.keys() == before.graphs.keys()
+        assert after.graphs[before.length] is before.graphs[before.length]  # no image there
+        for segment in after.segments:
+            graph, truth = after.graphs[segment.start], before.graphs[segment.start]
+            for name in segment.subgoal.args:
+                a, b = graph[name].boxes["front"].center, truth[name].boxes["front"].center
+                assert np.hypot(a[0] - b[0], a[1] - b[1]) < 0.15 or segment.start > 0
