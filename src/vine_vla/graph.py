@@ -220,6 +220,10 @@ class Schema:
         if not self.cameras:
             raise VineError("schema names no camera", mend="give at least one camera role, e.g. front")
 
+    def __hash__(self) -> int:
+        attributes = frozenset(self.attributes.items())
+        return hash((self.classes, attributes, self.predicates, self.verbs, self.cameras, self.describing))
+
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (
             self.classes,

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,7 +93,10 @@ def test_no_text_breaks_the_parsers(text):
 
 
 def test_schema_round_trips():
-    assert Schema.from_json(SCHEMA.to_json()) == SCHEMA
+    copy = Schema.from_json(SCHEMA.to_json())
+    assert copy == SCHEMA
+    assert hash(copy) == hash(SCHEMA)
+    assert deepcopy(SCHEMA) == SCHEMA  # rebuilt as for a worker process
 
 
 @pytest.mark.parametrize(

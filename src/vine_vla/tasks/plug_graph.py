@@ -21,9 +21,11 @@ from vine_vla.tasks.plug_world import (
     SOCKET_HALF,
     SOCKET_HEIGHT,
 )
-from vine_vla.tasks.scenes import COLOURS
+from vine_vla.tasks.scenes import COLOURS, Block, Socket
 
 Array = NDArray[np.float64]
+
+BESIDE = ("free", "low", "tall")
 
 PLUG_SCHEMA = Schema(
     classes=("plug", "gripper", "socket", "block"),
@@ -155,16 +157,11 @@ class PlugGraphs:
         attributes: list[dict[str, str]] = [self._plug(), {"grip": grip(sim.arm.gripper, sim.arm.width())}]
         for socket in sim.scene.sockets:
             classes.append("socket")
-            attributes.append({"kind": socket.kind, "colour": socket.colour})
+            attributes.append({"kind": socket.kind, "colour": socket.colour, **_beside(socket)})
         for socket in sim.scene.sockets:
             for block in socket.blocks:
                 classes.append("block")
-                attributes.append(
-                    {
-                        "height": "tall" if block.tall else "low",
-                        "beside": "end" if block.side == "x" else "flank",
-                    }
-                )
+                attributes.append({"height": _height(block)})
         return tuple(SceneObject(*row) for row in zip(ids, classes, boxes, attributes, strict=True))
 
     def _plug(self) -> dict[str, str]:
@@ -187,3 +184,13 @@ def grip(command: float, width: float) -> str:
     if command < 0:
         return "open"
     return "holding" if width > 0.015 else "empty"
+
+
+def _height(block: Block) -> str:
+    return "tall" if block.tall else "low"
+
+
+def _beside(socket: Socket) -> dict[str, str]:
+    """What stands at the socket's short (x) and long (y) faces: visible, and what later feasibility depends on."""
+    found = {b.side: _height(b) for b in socket.blocks}
+    return {"end": found.get("x", "free"), "flank": found.get("y", "free")}
