@@ -33,10 +33,8 @@ PLUG_SCHEMA = Schema(
         "kind": ("two_pin", "round"),  # of a socket
         "colour": COLOURS,  # of a socket
         "height": ("low", "tall"),  # of a block
-        "beside": (
-            "end",
-            "flank",
-        ),  # of a block: whether it stands at a short or at a long face of its socket
+        "end": BESIDE,  # of a socket: what stands at one of its short faces
+        "flank": BESIDE,  # of a socket: what stands at one of its long faces
         "grasp": ("none", "long", "short"),  # of the plug: the faces between the fingers
         "state": ("rack", "hand", "seated", "loose", "fallen"),  # of the plug
         "grip": ("open", "holding", "empty"),  # of the gripper
@@ -191,6 +189,6 @@ def _height(block: Block) -> str:
 
 
 def _beside(socket: Socket) -> dict[str, str]:
-    """What stands at the socket's short (x) and long (y) faces: visible, and what later feasibility depends on."""
+    """What stands at its short (x) and long (y) faces: visible, and what feasibility depends on later."""
     found = {b.side: _height(b) for b in socket.blocks}
     return {"end": found.get("x", "free"), "flank": found.get("y", "free")}
