@@ -85,6 +85,31 @@ def test_loads_and_plans_like_what_was_trained(trained):
     np.testing.assert_array_equal(a.value, b.value)
 
 
+def test_what_is_loaded_answers_like_what_was_trained(source, tmp_path, monkeypatch):
+    from vine_vla.system2 import training
+
+    made = []
+
+    def keep(*args, **kwargs):
+        made.append(learn(*args, **kwargs))
+        return made[-1]
+
+    learn = training.train_variant
+    monkeypatch.setattr(training, "train_variant", keep)
+    train_system2(source, tmp_path, replace(CONFIG, perception=None))
+    loaded = load_system2(tmp_path)
+    assert list(loaded.schema.attributes) == list(source.schema.attributes)
+    graphs = pack([d.graphs[0] for d in source.demonstrations], source.schema, budget=2)
+    texts = [d.instruction for d in source.demonstrations]
+    a, b = made[0].expand(graphs, texts, 5), loaded.expand(graphs, texts, 5)
+    assert a.subgoals == b.subgoals
+    for name in ("prior", "p", "value", "support"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    for x, y in zip(a.next, b.next, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert loaded.pruning == made[0].pruning
+
+
 def test_finished_stages_are_skipped_and_a_killed_run_goes_on(source, trained):
     told = []
     train_system2(source, trained, CONFIG, lambda stage, share: told.append(stage))

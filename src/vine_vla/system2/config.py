@@ -34,7 +34,7 @@ class OutcomeConfig:
     width: int = 32
     dynamics_width: int = 64
     proposal_width: int = 32
-    value_width: int = 32
+    value_width: int = 48
     noise: float = 0.006
     shift: float = 0.15
     alpha: float = 0.1
@@ -49,5 +49,5 @@ class OutcomeConfig:
     )
     dynamics: FitConfig = field(default_factory=lambda: FitConfig(epochs=50, batch=64, least_steps=500))
     proposal: FitConfig = field(default_factory=lambda: FitConfig(epochs=12, batch=64, least_steps=200))
-    value: FitConfig = field(default_factory=lambda: FitConfig(epochs=3, least_steps=60, batch=64))
+    value: FitConfig = field(default_factory=lambda: FitConfig(epochs=10, least_steps=100, batch=64))
     value_mu: FitConfig = field(default_factory=lambda: FitConfig(epochs=10, least_steps=150))

@@ -106,7 +106,7 @@ class Encoder:
 
     @cached_property
     def pair_width(self) -> int:
-        return 5 * len(self.schema.cameras) + 2 * len(self.schema.predicates)
+        return 8 * len(self.schema.cameras) + 2 * len(self.schema.predicates)
 
     @cached_property
     def context_width(self) -> int:
@@ -211,8 +211,8 @@ class Encoder:
             graphs.visible[:, :, None],
         )
         there = np.moveaxis(graphs.relations, 1, -1)
-        geometry = np.concatenate([both[..., None], offset, ratio], -1)
-        geometry = geometry.reshape(n, count, count, 5 * len(self.schema.cameras))
+        geometry = np.concatenate([both[..., None], offset, ratio, beside(offset, both)], -1)
+        geometry = geometry.reshape(n, count, count, 8 * len(self.schema.cameras))
         pairs = np.concatenate([geometry, there, np.swapaxes(there, 1, 2)], -1).astype(np.float32)
         present = graphs.cls >= 0
         both_present = present[:, :, None] & present[:, None, :] & ~np.eye(count, dtype=bool)

@@ -169,7 +169,8 @@ class GraphModel:
         before = graphs.select(rows)
         after = next_graphs(self.dynamics, self.encoder, self.changes, before, inputs)
         flat_after = after.reshape(-1)
-        levels = values(self.value, self.encoder, flat_after, texts.select(np.repeat(rows, 2)))
+        after_texts = texts.select(np.repeat(rows, 2))
+        levels = values(self.value, self.encoder, flat_after, after_texts, self.members)
         value = at_budget(levels, flat_after.budget).reshape(self.members, len(rows), 2)
         return self._padded(graphs, candidates, likely, picked, judged, after, value)
 
@@ -214,8 +215,8 @@ class GraphModel:
     def feasibility(self, graphs: PackedGraphs, instructions: Sequence[str]) -> tuple[Float, Float]:
         """`V` at each graph's budget [M, B], and the diagnostic `V_mu` [B]."""
         texts = self.encoder.texts(list(instructions))
-        best = at_budget(values(self.value, self.encoder, graphs, texts), graphs.budget)
-        return best, values(self.value_mu, self.encoder, graphs, texts)[0, :, 1]
+        best = at_budget(values(self.value, self.encoder, graphs, texts, self.members), graphs.budget)
+        return best, values(self.value_mu, self.encoder, graphs, texts, 1)[0, :, 1]
 
     def nearest(self, graph: SceneGraph, subgoal: Subgoal, count: int = 3) -> Neighbours:
         """Training episodes in which this verb, in the most similar scenes, was reached and was not."""

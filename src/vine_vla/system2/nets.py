@@ -136,6 +136,7 @@ class GraphNet(nn.Module):
         self.one = linear(base, narrow)
         self.other = linear(base, narrow)
         self.between = linear(pair, narrow)
+        self.judge_pair = linear(narrow, narrow)
         self.look = linear(base, width)
         self.around = linear(2 * narrow, width)
         self.context = linear(context, width)
@@ -152,6 +153,7 @@ class GraphNet(nn.Module):
         there = x.present[None, :, :, None]
         one, other = self.one.shared(x.tokens), self.other.shared(x.tokens)
         pairs = F.relu(one[:, :, :, None] + other[:, :, None] + self.between.shared(x.pairs))
+        pairs = F.relu(self.judge_pair(pairs))
         pairs = pairs * x.present[None, :, None, :, None]
         around = torch.cat([pairs.sum(3) / 4, pairs.amax(3)], -1)
         h = F.relu(self.look.shared(x.tokens) + self.around(around)) * there

@@ -43,10 +43,10 @@ FORMAT = 1
 
 
 def write_json(path: Path, data: object) -> None:
-    """Write through a temporary name."""
+    """Write through a temporary name; keys keep their order, on which a schema's features depend."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(data, indent=1, sort_keys=True, default=_plain) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(data, indent=1, default=_plain) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
@@ -213,7 +213,7 @@ def write_model(folder: Path, model: GraphModel) -> str:
             "width": model.outcome.width,
             "dynamics_width": model.dynamics.width,
             "value_width": model.value.judge.weight.shape[-1],
-            "levels": model.value.head.weight.shape[-1],
+            "levels": model.value.head.weight.shape[-1] // model.members,
             "prior_floor": model.prior_floor,
             "support_usual": support.usual,
             "calibration": {

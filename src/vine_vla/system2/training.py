@@ -248,7 +248,7 @@ def _open(folder: Path, schema: Schema) -> dict[str, Any]:
     if not path.is_file():
         return {"format": storage.FORMAT, "schema": schema.to_json(), "hashes": {}, "stages": {}}
     info = storage.read_json(path)
-    if info.get("schema") != json.loads(json.dumps(schema.to_json())):
+    if json.dumps(info.get("schema")) != json.dumps(schema.to_json()):  # in the same order, too
         raise VineError(
             "this folder holds a System 2 with another vocabulary",
             where=str(path),

@@ -9,8 +9,8 @@ option model. With b subgoals left,
 raised level by level from b = 1, which gives the least solution. Each member backs up its own Q. The
 subgoal is chosen by the members of the other half, since a maximum over one's own noise is optimistic.
 States are the recorded graphs, in failed and successful episodes alike, and the graphs that the model
-imagines after each of their subgoals. One net holds all levels as survival through b hazards, so that
-V never falls with the budget.
+imagines after each of their subgoals. One net holds all members and levels, a level as survival through
+b hazards, so that V never falls with the budget; the members differ by their targets.
 
 `V_mu`, P(G before F) if the demonstrators go on: lambda-returns of the recorded episodes with
 `V(n_T) := y_T`. A diagnostic.
@@ -42,26 +42,33 @@ CHUNK = 512
 def value_net(
     encoder: Encoder, members: int, width: int, levels: int, generator: torch.Generator
 ) -> GraphNet:
-    """Untrained net with one hazard a level, low at first: the least solution is approached from below."""
+    """Untrained net with a hazard a member and level, low at first: values are approached from below."""
     return GraphNet(
-        members,
+        1,
         encoder.base_width,
         encoder.pair_width,
         encoder.vocabulary.width,
         width,
         generator,
-        outputs=levels,
+        outputs=members * levels,
         bias=-2.0,
     )
 
 
-def levels_of(net: GraphNet, inputs: GraphTensors) -> Tensor:
+def levels_of(net: GraphNet, inputs: GraphTensors, members: int) -> Tensor:
     """log(1 - V_b) for b = 1 .. levels, falling with b. [M, N, levels]"""
-    return -F.softplus(net(inputs)).cumsum(-1)
+    raw = net(inputs)[0]
+    hazards = raw.reshape(len(raw), members, raw.shape[-1] // members).transpose(0, 1)
+    return -F.softplus(hazards).cumsum(-1)
 
 
 def values(
-    net: GraphNet, encoder: Encoder, graphs: PackedGraphs, texts: Texts, base: Float | None = None
+    net: GraphNet,
+    encoder: Encoder,
+    graphs: PackedGraphs,
+    texts: Texts,
+    members: int,
+    base: Float | None = None,
 ) -> Float:
     """V_b of N graphs for every budget b = 0 .. levels. float32 [M, N, levels + 1]"""
     found = []
@@ -70,7 +77,7 @@ def values(
             part = slice(start, start + CHUNK)
             features = None if base is None else base[part]
             inputs = GraphTensors(encoder.graph_inputs(graphs.select(part), texts.select(part), features))
-            found.append(-torch.expm1(levels_of(net, inputs)))
+            found.append(-torch.expm1(levels_of(net, inputs, members)))
         all_levels = torch.cat(found, 1)
     return F.pad(all_levels, (1, 0)).numpy()
 
@@ -149,11 +156,11 @@ def train_value(
     next_texts = model.texts.select(np.repeat(model.rows, 2))
     count = len(model.states.budget)
     targets = torch.zeros(members, count, levels)
-    weights = np.ones((members, count), np.float32)
+    weights = np.ones((1, count), np.float32)
     for level in range(1, levels + 1):
         after = np.zeros((members, len(model.rows), 2), np.float32)
         if level > 1 and len(model.rows):
-            found = values(net, encoder, next_graphs, next_texts)
+            found = values(net, encoder, next_graphs, next_texts, members)
             after = found[..., level - 1].reshape(members, -1, 2)
         targets[..., level - 1] = torch.from_numpy(backed_up(model, after)[1].astype(np.float32))
         # More budget never hurts; estimates of two levels may cross by noise.
@@ -162,10 +169,10 @@ def train_value(
         done = level
 
         def loss(index: Tensor, done: int = done) -> Tensor:
-            log_miss = levels_of(net, inputs[index])[..., :done].clamp(max=-1e-5)
+            log_miss = levels_of(net, inputs[index], members)[..., :done].clamp(max=-1e-5)
             want = targets[:, index, :done]
             log_hit = torch.log1p(-log_miss.exp())
-            return -(want * log_hit + (1 - want) * log_miss).sum(-1)
+            return -(want * log_hit + (1 - want) * log_miss).sum(-1).mean(0, keepdim=True)
 
         def told(share: float, level: int = level) -> None:
             if report:
@@ -202,14 +209,14 @@ def train_value_mu(
     end_texts = encoder.texts(ends.instructions)
     for index in range(rounds):
         first = index == 0
-        now = values(net, encoder, table.graphs, encoder.texts(table.instructions))[0, :, 1]
-        end_value = values(net, encoder, ends.after, end_texts)[0, :, 1]
+        now = values(net, encoder, table.graphs, encoder.texts(table.instructions), 1)[0, :, 1]
+        end_value = values(net, encoder, ends.after, end_texts, 1)[0, :, 1]
         target, usable = _returns(table.episode, last, known, now, end_value, 1.0 if first else trace)
         want = torch.from_numpy(target.astype(np.float32))
         weights = (usable if first else np.ones(len(table), bool)).astype(np.float32)[None]
 
         def loss(index: Tensor, want: Tensor = want) -> Tensor:
-            log_miss = levels_of(net, inputs[index])[..., 0].clamp(max=-1e-5)
+            log_miss = levels_of(net, inputs[index], 1)[..., 0].clamp(max=-1e-5)
             return -(want[index] * torch.log1p(-log_miss.exp()) + (1 - want[index]) * log_miss)
 
         fit(net, loss, weights, config, rng)
