@@ -145,6 +145,12 @@ def test_null_result_states_what_it_could_have_found():
     assert f"{found.mde:.3f}" in found.verdict and found.mde > 0.03
 
 
+def test_three_scenes_show_nothing():
+    found = compare(rows({"x": [[1, 1, 1]], "y": [[0, 0, 0]]}), "x", "y")
+    assert not found.claim and found.p_value == pytest.approx(0.25) and "too few" in found.verdict
+    assert found.notes == ("3 scenes cannot reach p < 0.05 whatever happens",)
+
+
 def test_compare_names_what_is_wrong():
     table = rows({"x": np.ones((1, 5))})
     with pytest.raises(VineError, match="no episodes of arm 'y'.*x"):

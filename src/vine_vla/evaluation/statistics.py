@@ -224,6 +224,8 @@ def compare(
         verdict = f"{better} is better than {worse} by {abs(difference.estimate):.3f}"
     elif p_value < alpha:
         verdict = "no claim: the training seeds disagree about the sign"
+    elif mde > 1:
+        verdict = f"no difference shown; {n} scenes are too few to find any with 80 % power"
     else:
         verdict = f"no difference shown; {mde:.3f} would have been found with 80 % power"
     return Comparison(
