@@ -11,7 +11,6 @@ open, command, seeds, revision, versions). Exit code 0: open; 1: closed.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -330,8 +329,8 @@ def _finish(
         "gate": name,
         "open": is_open,
         "rule": rule,
-        "command": " ".join(["python -m vine_vla.evaluation.gates", *sys.argv[1:]]),
-        "settings": json.loads(json.dumps(asdict(gate), default=str)),
+        "command": " ".join(["python -m vine_vla.evaluation.gates", *_portable(sys.argv[1:])]),
+        "settings": {k: str(v) for k, v in asdict(gate).items() if k not in ("work", "out", "run")},
         "environment": environment(),
         **figures,
     }
@@ -342,6 +341,11 @@ def _finish(
         low, high = figures["success"][1:]
         line = f"{name}: {'open' if is_open else 'closed'} ({rule}), success {figures['success'][0]:.3f}"
         print(f"{line} [{low:.3f}, {high:.3f}]")  # noqa: T201 - this module is a command
+
+
+def _portable(arguments: Sequence[str]) -> list[str]:
+    """Arguments without this machine's folders: where files were kept is no part of a result."""
+    return [Path(a).name if Path(a).is_absolute() else a for a in arguments]
 
 
 def run_gate(gate: Gate) -> bool:
