@@ -275,7 +275,7 @@ def run_g4(gate: G4) -> bool:
     print_summary(found)
     comparisons = primary_comparisons(rows, attempted=scenes)
     is_open = bool(comparisons) and comparisons[0].difference.estimate > 0
-    figures = {"calibration": _scores(folder), **found, "traces": str(folder / "traces")}
+    figures = {"calibration": _scores(folder), **found}
     _finish(
         gate.out, "g4", rows, gate, figures, is_open, "vine above the best success-only; look at filmstrips"
     )
