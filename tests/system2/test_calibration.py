@@ -144,3 +144,14 @@ def test_support_of_the_never_seen_is_zero():
     assert (
         support.of(point, np.array([1]), spread, np.array([[True, False, True]]))[0] == 0
     )  # verb never seen
+
+
+def test_no_threshold_is_higher_than_asked():
+    """Where all options are certain the quantile is 1, and what is merely likely would be cut."""
+    p = np.zeros((2, 50, 4), np.float32)
+    p[..., 0] = 1
+    sure = {"alpha": 0.2, "subgoals_a_plan": 1, "min_support": 0.0, "tau_stop": 0.0}
+    verbs = outcome = np.zeros(50, np.int64)
+    support = np.ones(50, np.float32)
+    assert pruning_rule(("a",), p, support, verbs, outcome, **sure).tau["a"] == 1.0
+    assert pruning_rule(("a",), p, support, verbs, outcome, **sure, max_tau=0.5).tau["a"] == 0.5

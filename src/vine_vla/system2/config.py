@@ -20,6 +20,7 @@ class OutcomeConfig:
         noise: N(0, noise) on box corners in training, image shares; what a detector is off by.
         shift: of the cameras in training of the outcome nets, image shares (see `move_cameras`).
         alpha: share of plans that may lose a reachable option through pruning.
+        max_tau: an option whose upper bound of P(goal or reached) is higher is never cut.
         min_support: options with less support count as uncovered.
         tau_stop: lower bound of the best plan under which the agent stops as unsupported.
         prior_floor: candidates that a successful demonstrator would choose more rarely are not proposed.
@@ -38,6 +39,7 @@ class OutcomeConfig:
     noise: float = 0.006
     shift: float = 0.15
     alpha: float = 0.1
+    max_tau: float = 0.5
     min_support: float = 0.05
     tau_stop: float = 0.0
     prior_floor: float = 0.01

@@ -38,6 +38,7 @@ def pruning_rule(
     subgoals_a_plan: float,
     min_support: float,
     tau_stop: float,
+    max_tau: float = 1.0,
 ) -> PruningRule:
     """Thresholds from calibration options.
 
@@ -46,6 +47,8 @@ def pruning_rule(
         verbs, outcome: of the options. [N]
         alpha: per plan. subgoals_a_plan: median of successful demonstrations.
         min_support, tau_stop: see `PruningRule`.
+        max_tau: no threshold is higher; cutting less keeps the promise. Where nearly all options are certain,
+            the quantile is 1 and would cut what is merely likely.
     """
     reached = (outcome == GOAL) | (outcome == REACHED)
     # Covered options alone set tau: uncovered ones are never cut, so the promise holds over both together.
@@ -55,5 +58,5 @@ def pruning_rule(
         covered = reached & (verbs == index) & (support >= min_support)
         found = threshold(u[covered], alpha / max(subgoals_a_plan, 1.0))
         if found is not None:
-            tau[name] = found
+            tau[name] = min(found, max_tau)
     return PruningRule(tau, alpha, tau_stop, min_support)

@@ -316,4 +316,5 @@ def rule_of(model: GraphModel, held_out: SegmentTable, config: OutcomeConfig) ->
         subgoals_a_plan=model.shared.subgoals_a_plan,
         min_support=config.min_support,
         tau_stop=config.tau_stop,
+        max_tau=config.max_tau,
     )
