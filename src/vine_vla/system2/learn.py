@@ -260,10 +260,11 @@ def _options(model: GraphModel, graphs: PackedGraphs, texts: Texts, k: int = 8) 
     for start in range(0, len(graphs.budget), 256):
         part, words = graphs.select(slice(start, start + 256)), texts.select(slice(start, start + 256))
         base = model.encoder.base(part, words)
-        _, flat, _, picked = model.proposals(part, words, k, base)
+        _, flat, inputs, _, picked = model.proposals(part, words, k, base)
         rows, columns = np.nonzero(picked >= 0)
         chosen = flat.place[rows, picked[rows, columns]]
-        judged, inputs = model.judge(part, rows, flat.verbs[chosen], flat.args[chosen], words, base)
+        inputs = inputs[torch.from_numpy(chosen)]
+        judged = model.judge(part, rows, flat.verbs[chosen], flat.args[chosen], inputs)
         after = next_graphs(model.dynamics, model.encoder, model.changes, part.select(rows), inputs)
         place = np.full(picked.shape, -1, np.int64)
         place[rows, columns] = np.where(
@@ -304,8 +305,8 @@ def judge_table(net: SubgoalNet, encoder: Encoder, table: SegmentTable) -> tuple
 def rule_of(model: GraphModel, held_out: SegmentTable, config: OutcomeConfig) -> PruningRule:
     """Conformal thresholds of `model` from held-out segments."""
     rows = np.arange(len(held_out))
-    texts = model.encoder.texts(held_out.instructions)
-    judged, _ = model.judge(held_out.graphs, rows, held_out.verbs, held_out.args, texts)
+    inputs = SubgoalTensors(table_inputs(model.encoder, held_out))
+    judged = model.judge(held_out.graphs, rows, held_out.verbs, held_out.args, inputs)
     return pruning_rule(
         [v.name for v in model.schema.verbs],
         judged.p,

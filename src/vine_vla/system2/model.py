@@ -125,25 +125,27 @@ class GraphModel:
 
     def proposals(
         self, graphs: PackedGraphs, texts: Texts, k: int, base: Float | None = None
-    ) -> tuple[list[Candidates], Flat, NDArray[np.float64], Int]:
-        """Candidates of B graphs, flat; prior of each [B, Q]; and the at most k best [B, K], -1 padded."""
+    ) -> tuple[list[Candidates], Flat, SubgoalTensors, NDArray[np.float64], Int]:
+        """Candidates of B graphs; the same flat, and their features; priors; and what is proposed.
+
+        Priors are [B, Q], the places of the at most k best among the Q are [B, K], -1 padded.
+        """
         candidates = self.encoder.candidates(graphs, self._layouts)
         flat = Flat(candidates, self.encoder.arity)
         net = self.shared.proposal_all if self.imitate_all else self.shared.proposal
-        likely = prior(net, self.encoder, graphs, flat, texts, base)
+        features = self.encoder.subgoal_inputs(graphs, flat.rows, flat.verbs, flat.args, texts, base)
+        inputs = SubgoalTensors(features)
+        likely = prior(net, inputs, flat)
         picked = np.argsort(-likely, axis=1, kind="stable")[:, :k]
         chance = np.take_along_axis(likely, np.maximum(picked, 0), 1)
         # The likeliest is always proposed, however flat the prior.
         keep = (
             (picked >= 0) & (chance > 0) & ((chance >= self.prior_floor) | (np.arange(picked.shape[1]) == 0))
         )
-        return candidates, flat, likely, np.where(keep, picked, -1)
+        return candidates, flat, inputs, likely, np.where(keep, picked, -1)
 
-    def judge(
-        self, graphs: PackedGraphs, rows: Int, verbs: Int, args: Int, texts: Texts, base: Float | None = None
-    ) -> tuple[Judged, SubgoalTensors]:
-        """Outcomes and support of N subgoals, each in one of B graphs (see `Encoder.subgoal_inputs`)."""
-        inputs = SubgoalTensors(self.encoder.subgoal_inputs(graphs, rows, verbs, args, texts, base))
+    def judge(self, graphs: PackedGraphs, rows: Int, verbs: Int, args: Int, inputs: SubgoalTensors) -> Judged:
+        """Outcomes and support of N subgoals, each in one of B graphs, from their features."""
         with torch.inference_mode():
             logits_t, vector = outcome_logits(self.outcome, inputs)
             logits = logits_t.numpy()
@@ -151,7 +153,7 @@ class GraphModel:
         p = self.calibration.apply(logits, verbs)
         spread = (p[..., GOAL] + p[..., REACHED]).std(0)
         context = context_bits(self.encoder, graphs, rows, args)
-        return Judged(logits, p, embedding, self.support.of(embedding, verbs, spread, context)), inputs
+        return Judged(logits, p, embedding, self.support.of(embedding, verbs, spread, context))
 
     def expand(self, graphs: PackedGraphs, instructions: Sequence[str], k: int) -> Expansion:
         """At most `k` proposals for each of the B graphs, with outcomes, next graphs and values."""
@@ -160,12 +162,13 @@ class GraphModel:
             raise VineError(f"{count} graphs but {len(instructions)} instructions")
         texts = self.encoder.texts(list(instructions))
         base = self.encoder.base(graphs, texts)
-        candidates, flat, likely, picked = self.proposals(graphs, texts, k, base)
+        candidates, flat, inputs, likely, picked = self.proposals(graphs, texts, k, base)
         mask = picked >= 0
         rows, columns = np.nonzero(mask)
         chosen = flat.place[rows, picked[rows, columns]]
         verbs, args = flat.verbs[chosen], flat.args[chosen]
-        judged, inputs = self.judge(graphs, rows, verbs, args, texts, base)
+        inputs = inputs[torch.from_numpy(chosen)]
+        judged = self.judge(graphs, rows, verbs, args, inputs)
         before = graphs.select(rows)
         after = next_graphs(self.dynamics, self.encoder, self.changes, before, inputs)
         flat_after = after.reshape(-1)
@@ -226,7 +229,10 @@ class GraphModel:
         args = np.full((1, self.encoder.arity), -1, np.int64)
         args[0, : len(subgoal.args)] = [place[a] for a in subgoal.args]
         verbs = np.array([[v.name for v in self.schema.verbs].index(subgoal.verb)], np.int64)
-        judged, _ = self.judge(graphs, np.zeros(1, np.int64), verbs, args, self.encoder.texts([""]))
+        rows = np.zeros(1, np.int64)
+        texts = self.encoder.texts([""])
+        inputs = SubgoalTensors(self.encoder.subgoal_inputs(graphs, rows, verbs, args, texts))
+        judged = self.judge(graphs, rows, verbs, args, inputs)
         distance = self.support.distances(self.support.place(judged.embedding), verbs)[0]
         order = [int(i) for i in np.argsort(distance, kind="stable") if np.isfinite(distance[i])]
         reached = (self.records.outcome == GOAL) | (self.records.outcome == REACHED)

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vine_vla.packing import PackedGraphs
-from vine_vla.system2.features import Candidates, Encoder, Float, Int
+from vine_vla.system2.features import Candidates, Encoder, Int
 from vine_vla.system2.fit import FitConfig, fit
 from vine_vla.system2.nets import SubgoalNet, SubgoalTensors
 from vine_vla.system2.outcome import noisy
 from vine_vla.system2.segments import SegmentTable
-from vine_vla.system2.words import Texts
 
 
 def proposal_net(encoder: Encoder, width: int, generator: torch.Generator) -> SubgoalNet:
@@ -48,16 +47,8 @@ class Flat:
             start += count
 
 
-def prior(
-    net: SubgoalNet,
-    encoder: Encoder,
-    graphs: PackedGraphs,
-    flat: Flat,
-    texts: Texts,
-    base: Float | None = None,
-) -> NDArray[np.float64]:
-    """Probability of every candidate, 0 where padded; rows sum to 1. [B, Q]"""
-    inputs = SubgoalTensors(encoder.subgoal_inputs(graphs, flat.rows, flat.verbs, flat.args, texts, base))
+def prior(net: SubgoalNet, inputs: SubgoalTensors, flat: Flat) -> NDArray[np.float64]:
+    """Probability of every candidate from its features, 0 where padded; rows sum to 1. [B, Q]"""
     with torch.inference_mode():
         score = net.heads["score"](net(inputs)[0])[0, :, 0].numpy()
     padded = np.where(flat.place >= 0, score[flat.place] if len(score) else 0.0, -np.inf).astype(np.float64)
