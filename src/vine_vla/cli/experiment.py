@@ -24,8 +24,8 @@ class Config:
     """Operators' episodes."""
     seed: int | None = None
     """Of demonstrations, weights and orders."""
-    system1_minutes: float | None = None
-    """Minutes of System 1's training."""
+    system1_steps: int | None = None
+    """Gradient steps of System 1's training."""
     arms: tuple[str, ...] | None = None
     """Arms to compare."""
     workers: int = 2
@@ -55,7 +55,7 @@ def run_named(config: Config) -> int:
         scenes=config.scenes,
         demonstrations=config.demonstrations,
         seed=config.seed,
-        system1_minutes=config.system1_minutes,
+        system1_steps=config.system1_steps,
         arms=config.arms,
         workers=config.workers,
         threads=config.threads,

@@ -53,7 +53,8 @@ Config = (
     | Annotated[
         Flat,
         tyro.conf.subcommand(
-            name="flat", description="Whole episodes under their instruction, crops at all objects."
+            name="flat",
+            description="Whole episodes under their instruction, crops at all that subgoals name.",
         ),
     ]
 )

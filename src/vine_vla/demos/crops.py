@@ -5,8 +5,9 @@ from what it was trained on. A layout has one or more *slots*, each an object se
 
 - target layout (`slots` empty): one slot, the last argument of the subgoal (the plug of
   `grasp_long(plug)`, the socket of `insert(plug, socket_2)`);
-- scene layout: a slot for every object of the scene, ordered by class and id and padded, for policies
-  that are conditioned on the instruction alone (the `flat` arm).
+- scene layout: a slot for every object that a subgoal can name, ordered by class and id and padded, for
+  policies that are conditioned on the instruction alone (the `flat` arm). What nothing can be done with is
+  seen beside them: every slot costs such a policy steps.
 
 The slots of a camera are stacked downwards in one picture of `slots * pixels` rows.
 """
@@ -125,15 +126,16 @@ def scene_layout(
     graphs: Iterable[SceneGraph],
     pixels: int = WINDOW_PIXELS,
 ) -> CropLayout:
-    """Slots for all objects: as many of each class as the fullest graph has, without the gripper."""
+    """Slots for all arguments: as many of each class that a verb takes as the fullest graph has."""
+    taken = {cls for verb in schema.verbs for cls in verb.arguments} - {GRIPPER}
     most: Counter[str] = Counter()
     for graph in graphs:
         for cls, count in Counter(o.cls for o in graph.objects).items():
             most[cls] = max(most[cls], count)
-    slots = tuple(cls for cls in schema.classes if cls != GRIPPER for _ in range(most[cls]))
+    slots = tuple(cls for cls in schema.classes if cls in taken for _ in range(most[cls]))
     if not slots:
         raise VineError(
-            "no graph shows an object besides the gripper",
+            "no graph shows an object that a verb takes",
             mend="annotate scene graphs before exporting `flat`",
         )
     return CropLayout(schema.cameras, (), slots, pixels, aspects=_aspects(schema, image_sizes))

@@ -157,8 +157,9 @@ def export_flat(
     threads: int = 2,
     progress: Progress | None = None,
 ) -> ExportSummary:
-    """Whole episodes under their instruction, crops at all objects; arguments as `export_skills`.
+    """Whole episodes under their instruction, crops at all objects that a subgoal can name.
 
+    Arguments as `export_skills`.
     Successful episodes count as `reached`, failed ones as `dead`, all others as `censored`.
     """
     outcome = {EpisodeOutcome.SUCCESS: Outcome.REACHED, EpisodeOutcome.FAILURE: Outcome.DEAD}

@@ -45,9 +45,11 @@ class Experiment:
         pool: operators' episodes in all; the surplus serves only the arm that is given as many successful
             episodes as the others have episodes.
         seed: of demonstrations, weights and orders.
-        system1_minutes: of the skill policy. flat_minutes: of the flat ones.
-        corrections: episodes in which an expert takes over from System 1. correction_minutes: of the
-            training that goes on with them; the flat policies get the same episodes from the start.
+        system1_steps: gradient steps of the skill policy; a budget by the clock would depend on what else the
+            machine does.
+        corrections: episodes in which an expert takes over from System 1; the flat policies get them from
+            the start. correction_steps: of the training that goes on with them.
+        flat_steps: of the flat policies.
         detector_steps: of perception.
         arms: as `vine eval` has them.
         probes: single subgoals executed for the calibration figures; 0: none.
@@ -63,10 +65,10 @@ class Experiment:
     demonstrations: int = 120
     pool: int = 0
     seed: int = 0
-    system1_minutes: float = 5.0
-    flat_minutes: float = 0.0
+    system1_steps: int = 4500
     corrections: int = 0
-    correction_minutes: float = 0.0
+    correction_steps: int = 0
+    flat_steps: int = 0
     detector_steps: int = 900
     arms: tuple[str, ...] = ("imitate", "success-only", "vine")
     probes: int = 0
@@ -96,14 +98,13 @@ REGISTRY: dict[str, Experiment] = {
             scenes="400:700",
             demonstrations=600,
             pool=1200,
-            system1_minutes=22,
+            system1_steps=8000,
             corrections=250,
-            correction_minutes=14,
-            flat_minutes=36,
+            correction_steps=8000,
+            flat_steps=16000,
             detector_steps=1500,
             arms=(
                 "flat",
-                "flat-all",
                 "imitate",
                 "imitate-all",
                 "success-only",
@@ -244,10 +245,11 @@ def _export(kind: str, source: Path, out: Path, *, successful_only: bool = True)
         export_flat(dataset, out, successful_only=successful_only)
 
 
-def _train(e: Experiment, data: Path, out: Path, minutes: float, **more: Any) -> None:
+def _train(e: Experiment, data: Path, out: Path, steps: int, **more: Any) -> None:
     from vine_vla.system1 import System1Training, train_system1
 
-    train_system1(data, out, System1Training(minutes=minutes, seed=e.seed, threads=e.threads, **more))
+    config = System1Training(minutes=0, steps=steps, seed=e.seed, threads=e.threads, **more)
+    train_system1(data, out, config)
 
 
 def _system1(e: Experiment, root: Path, log: _Log) -> None:
@@ -256,9 +258,9 @@ def _system1(e: Experiment, root: Path, log: _Log) -> None:
     with log.stage("skills", {}, after=["demos"]) as needed:
         if needed:
             _export("skills", root / "demos", root / "skills")
-    with log.stage("system1", {"minutes": e.system1_minutes, "seed": e.seed}, after=["skills"]) as needed:
+    with log.stage("system1", {"steps": e.system1_steps, "seed": e.seed}, after=["skills"]) as needed:
         if needed:
-            _train(e, root / "skills", first, e.system1_minutes)
+            _train(e, root / "skills", first, e.system1_steps)
     if not e.corrections:
         return
     with log.stage("corrections", {"episodes": e.corrections}, after=["system1"]) as needed:
@@ -267,14 +269,14 @@ def _system1(e: Experiment, root: Path, log: _Log) -> None:
     with log.stage("corrected skills", {}, after=["corrections"]) as needed:
         if needed:
             _export("skills", root / "corrected", root / "corrected-skills")
-    settings = {"minutes": e.correction_minutes, "seed": e.seed}
+    settings = {"steps": e.correction_steps, "seed": e.seed}
     with log.stage("corrected system1", settings, after=["system1", "corrected skills"]) as needed:
         if needed:
             _train(
                 e,
                 root / "corrected-skills",
                 run / "system1",
-                e.correction_minutes,
+                e.correction_steps,
                 start=first,
                 learning_rate=6e-4,
             )
@@ -325,13 +327,13 @@ def _flat(e: Experiment, root: Path, log: _Log) -> None:
         with log.stage(f"{name} data", {}, after=[before]) as needed:
             if needed:
                 _export("flat", root / source, root / f"{name}-data", successful_only=successful_only)
-        with log.stage(name, {"minutes": e.flat_minutes, "seed": e.seed}, after=[f"{name} data"]) as needed:
+        with log.stage(name, {"steps": e.flat_steps, "seed": e.seed}, after=[f"{name} data"]) as needed:
             if needed:
                 _train(
                     e,
                     root / f"{name}-data",
                     root / "run" / name,
-                    e.flat_minutes,
+                    e.flat_steps,
                     imitate_all=not successful_only,
                 )
 

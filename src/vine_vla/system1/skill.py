@@ -105,7 +105,7 @@ class FlowSkill:
 
 
 class FlatSkill(FlowSkill):
-    """The `flat` arm: the whole task as one skill, conditioned on the instruction and crops at all objects.
+    """The `flat` arm: the whole task as one skill, on the instruction and crops at all that subgoals name.
 
     `start` takes the instruction as `text` and ignores the subgoal; `done` tells the end of the episode.
     """

@@ -50,6 +50,7 @@ class CollectConfig:
         push: standard deviation (m) of pushes on the hand while it moves freely. The recorded action is the
             operator's, so that the data show how to recover.
         push_rate: pushes per free step, in [0, 1].
+        push_rate_aiming: the same close above plug and socket.
         graph_every: frames between the scene graphs recorded inside segments; 0 for none.
     """
 
@@ -60,6 +61,7 @@ class CollectConfig:
     habits: Habits = field(default_factory=Habits)
     push: float = 0.006
     push_rate: float = 0.06
+    push_rate_aiming: float = 0.2
     graph_every: int = 8
 
     def __post_init__(self) -> None:
@@ -124,8 +126,9 @@ class _Pushes:
         self.config, self.rng = config, rng
         self._left, self._now = 0, np.zeros(5)
 
-    def next(self, moving: bool) -> NDArray[np.float64] | None:
-        if self._left == 0 and moving and self.config.push > 0 and self.rng.random() < self.config.push_rate:
+    def next(self, moving: bool, aiming: bool) -> NDArray[np.float64] | None:
+        rate = self.config.push_rate_aiming if aiming else self.config.push_rate
+        if self._left == 0 and moving and self.config.push > 0 and self.rng.random() < rate:
             self._left = 2
             self._now = np.array(
                 [*self.rng.normal(0, self.config.push / 2, 3) * (1, 1, 0.5), self.rng.normal(0, 0.05), 0]
@@ -159,7 +162,7 @@ def record_operator(task: PlugInsertion, config: CollectConfig, number: int) -> 
         subgoal = task.subgoal(choice)
         tape.begin(subgoal)
         for action in expert.run(task.sim, subgoal, choice[1]):
-            tape.step(action, pushes.next(expert.moving))
+            tape.step(action, pushes.next(expert.moving, expert.aiming))
         outcome = choice_status(task.sim, choice) or Outcome.SLIPPED
         history.append((choice, outcome))
         choice = operator.next(task.sim, history)

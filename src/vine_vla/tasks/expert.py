@@ -54,12 +54,13 @@ class Expert:
     """Executes subgoals step by step: `for action in expert.run(sim, subgoal, socket): sim.step(action)`.
 
     It may take over in any pose: it lifts clear, lines up again, grasps again what it has lost, and finishes.
-    `moving` says whether the hand is at present moving freely, so that a push may be injected.
+    `moving` says whether the hand is at present moving freely, so that a push may be injected; `aiming`
+    whether it is doing so close above the plug or the socket, where recoveries are worth most.
     """
 
     def __init__(self, dial: SkillDial, rng: np.random.Generator) -> None:
         self.dial, self.rng = dial, rng
-        self.moving = False
+        self.moving = self.aiming = False
         self._tremor: Array = np.zeros(3)
         self._speed = 1.0
 
@@ -167,7 +168,9 @@ class Expert:
         place, yaw = target()
         yield from self._go(sim, place + np.array([0, 0, 0.06]), yaw, -1.0, 0.25, near=0.003)
         yield from self._settle(sim, -1.0)
+        self.aiming = True
         yield from self._go(sim, place, yaw, -1.0, 0.12)
+        self.aiming = False
         yield from self._settle(sim, -1.0)
         yield from self._wait(sim, 5, 1.0)
 
@@ -201,9 +204,11 @@ class Expert:
         yield from self._go(sim, place + np.array([0, 0, 0.07]), yaw, 1.0, 0.25, near=0.003)
         yield from self._settle(sim, 1.0)
         place, yaw = target()
+        self.aiming = True
         yield from self._go(sim, place + np.array([0, 0, 0.05]), yaw, 1.0, 0.1)
         yield from self._settle(sim, 1.0)
         yield from self._lower(sim, place, yaw)
+        self.aiming = False
         yield from self._wait(sim, 4, -1.0)
         yield from self._retreat(sim, home)
 
