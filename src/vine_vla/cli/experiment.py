@@ -26,6 +26,8 @@ class Config:
     """Of demonstrations, weights and orders."""
     system1_steps: int | None = None
     """Gradient steps of System 1's training."""
+    detector_steps: int | None = None
+    """Gradient steps of perception's training."""
     arms: tuple[str, ...] | None = None
     """Arms to compare."""
     workers: int = 2
@@ -56,6 +58,7 @@ def run_named(config: Config) -> int:
         demonstrations=config.demonstrations,
         seed=config.seed,
         system1_steps=config.system1_steps,
+        detector_steps=config.detector_steps,
         arms=config.arms,
         workers=config.workers,
         threads=config.threads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Self
 
@@ -72,7 +73,8 @@ class FlowSkill:
                 mend=f"this scene has cameras {schema.cameras} and verbs {verbs}",
             )
         config.flow_steps = flow_steps or config.flow_steps
-        policy = VineSkillPolicy.from_pretrained(folder, config=config, strict=True)
+        with redirect_stdout(None):  # LeRobot prints where it loads from
+            policy = VineSkillPolicy.from_pretrained(folder, config=config, strict=True)
         overrides = {"device_processor": {"device": config.device}}
         return cls(policy, *make_pre_post_processors(config, str(folder), preprocessor_overrides=overrides))
 

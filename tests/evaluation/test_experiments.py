@@ -1,0 +1,95 @@
+"""Named experiments: stages that resume, and a whole one as a user runs it, killed twice on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from vine_vla.errors import VineError
+from vine_vla.evaluation.experiments import REGISTRY, STAGES, _Log, find_experiment, variants, with_changes
+
+TINY = (
+    *("--demonstrations", "16", "--system1-steps", "40", "--detector-steps", "20"),
+    *("--scenes", "0:2", "--arms", "imitate", "success-only", "vine"),
+)
+
+
+def test_unknown_experiments_are_answered_with_the_known_ones():
+    with pytest.raises(VineError, match="plug-nothing") as caught:
+        find_experiment("plug-nothing")
+    assert all(name in str(caught.value) for name in REGISTRY)
+
+
+def test_only_plug_full_touches_test_scenes():
+    assert [name for name, e in REGISTRY.items() if e.final] == ["plug-full"]
+    assert not with_changes(REGISTRY["plug-full"], scenes="0:60", seed=None).final
+    assert with_changes(REGISTRY["plug-quick"], seed=None) == REGISTRY["plug-quick"]
+
+
+def test_arms_decide_which_variants_are_trained():
+    assert variants(("vine", "flat")) == ["all"]
+    assert variants(("imitate", "success-only:slips-removed")) == ["all", "withhold-slips"]
+
+
+def test_a_stage_runs_once_and_again_when_something_before_it_changed(tmp_path):
+    def run(first: int, fail: bool = False) -> list[str]:
+        ran, log = [], _Log(tmp_path, lambda text: None)
+        for name, settings, after in (("a", {"n": first}, []), ("b", {}, ["a"]), ("c", {}, [])):
+            with log.stage(name, settings, after) as needed:
+                if needed:
+                    ran.append(name)
+                    if fail and name == "b":
+                        raise KeyboardInterrupt
+        return ran
+
+    assert run(1) == ["a", "b", "c"] and run(1) == []
+    assert run(2) == ["a", "b"]
+    with pytest.raises(KeyboardInterrupt):
+        run(3, fail=True)
+    assert run(3) == ["b"]  # `a` was finished, `b` interrupted, `c` depends on neither
+    assert set(json.loads((tmp_path / STAGES).read_text())["b"]) == {"key", "seconds"}
+
+
+def vine(*arguments: object, **more: object) -> subprocess.Popen:
+    command = [str(Path(sys.executable).parent / "vine"), *map(str, arguments)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
+
+
+def test_test_scenes_need_final(tmp_path):
+    process = vine("experiment", "plug-full", "--work", tmp_path / "w", "--results", tmp_path / "r")
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 2 and "--final" in said and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_whole_experiment_survives_being_killed(tmp_path):
+    """Killed while collecting and while training; then it ends with rows, figures and a report."""
+    work, results = tmp_path / "work", tmp_path / "results"
+    command = ("experiment", "plug-quick", *TINY, "--work", work, "--results", results)
+    for reached in (work / "demos.staging", work / "run/system1/trainer"):
+        process = vine(*command, start_new_session=True)
+        deadline = time.monotonic() + 600
+        while not (reached.is_dir() and any(reached.iterdir())):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    staged = {path: path.stat().st_mtime_ns for path in (work / "demos.staging").iterdir()}
+    process = vine(*command)
+    said = process.communicate(timeout=1500)[0]
+    assert process.returncode == 0, said
+    assert {path: path.stat().st_mtime_ns for path in (work / "demos.staging").iterdir()} == staged
+    rows = pd.read_csv(results / "episodes.csv")
+    assert len(rows) == 6 and set(rows["arm"]) == {"imitate", "success-only", "vine"}
+    assert set(rows["scene"]) == {0, 1} and not rows.duplicated(["scene", "arm"]).any()
+    assert "<html" in (results / "report.html").read_text()[:200].lower()
+    before = (results / "episodes.csv").read_bytes()
+    again = vine(*command)
+    assert again.communicate(timeout=300)[0].count(": there") >= 5 and again.returncode == 0
+    assert (results / "episodes.csv").read_bytes() == before
