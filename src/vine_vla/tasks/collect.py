@@ -175,10 +175,10 @@ def record_intervention(
 ) -> Path:
     """Record an episode in which `skill` acts and an expert takes over before each subgoal's end.
 
-    The policy acts for a random time (0.4 to 6 s for a grasp, 1.2 to 11 s for an insertion) or until it says
-    `done` or `failed`; then the expert lifts clear, lines up again and finishes. The policy's part is a
-    segment of its own: `reached` or `dead` when it came to that, else `censored`, since nobody knows how it
-    would have ended.
+    The policy acts for a random time (0.4 to 6 s for a grasp, 1.2 to 11 s for an insertion), until it says
+    `done` or `failed`, or until it is about to drop the plug, which the expert sees coming; then the expert
+    lifts clear, lines up again and finishes. The policy's part is a segment of its own: `reached` or `dead`
+    when it came to that, else `censored`, since nobody knows how it would have ended.
 
     Args:
         task: of split `demo`, or any other.
@@ -202,7 +202,9 @@ def record_intervention(
         subgoal = task.subgoal(choice)
         limit = int(rng.uniform(4, 60) if choice[0].startswith("grasp") else rng.uniform(12, 110))
         tape.begin(subgoal)
-        for action in _policy_actions(task, skill, subgoal, limit, int(rng.integers(2**31))):
+        for n, action in enumerate(_policy_actions(task, skill, subgoal, limit, int(rng.integers(2**31)))):
+            if n > 0 and _would_drop(task, choice, action):  # a segment has at least one frame
+                break
             tape.step(action)
             if task.is_dead():
                 break
@@ -217,6 +219,13 @@ def record_intervention(
         choice = operator.next(task.sim, history)
         tape.end(history[-1][1], last=choice is None)
     return tape.finish(scene, scene, Collector.INTERVENTION)
+
+
+def _would_drop(task: PlugInsertion, choice: Choice, action: NDArray[np.float64]) -> bool:
+    """Whether `action` opens the hand although the plug is not where the subgoal wants it."""
+    if action[4] >= 0 or task.sim.held() is None:
+        return False
+    return not (task.sim.on_rack() if choice[1] is None else task.sim.seated(choice[1]))
 
 
 def _policy_actions(
