@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +13,9 @@ import pytest
 from vine_vla.demos import open_dataset
 from vine_vla.demos.dataset import DemoDataset
 from vine_vla.demos.sidecars import EPISODES, SEGMENTS
+from vine_vla.demos.skills import export_flat
 from vine_vla.errors import VineError
-from vine_vla.options import Outcome
+from vine_vla.options import Collector, Outcome
 from vine_vla.protocols import DONE, FAILED, RUNNING
 from vine_vla.system1.labels import IGNORED, frame_labels
 
@@ -65,6 +67,20 @@ def test_censored_segments_were_running(toy: DemoDataset, tmp_path: Path, collec
         assert (labels.done[segment.start : segment.end - 2] == RUNNING).all()
         tail = RUNNING if collector == "intervention" else IGNORED
         assert (labels.done[segment.end - 2 : segment.end] == tail).all()
+
+
+def test_whole_episodes_imitate_the_expert_and_not_the_policy(toy: DemoDataset, tmp_path: Path) -> None:
+    """An expert took over at the end of the first subgoal; only the end of the episode is done."""
+    first = toy.demonstrations[0]
+    cut = first.segments[0].end
+    segments = (replace(first.segments[0], outcome=Outcome.CENSORED), *first.segments[1:])
+    taken_over = replace(first, collector=Collector.INTERVENTION, segments=segments)
+    source = replace(toy, demonstrations=(taken_over,))
+    out = export_flat(source, tmp_path / "flat", threads=1).out
+    labels = frame_labels(out, [0], [first.length], done_frames=2, failed_frames=2)
+    assert 0 < cut < first.length
+    assert not labels.imitate[:cut].any() and labels.imitate[cut:].all()
+    assert labels.done.tolist() == [RUNNING] * (first.length - 2) + [DONE] * 2
 
 
 def _overwrite(path: Path, column: str, value: str) -> None:

@@ -454,6 +454,24 @@ class _ExportWriter:
         write_info(self.root, SidecarInfo(schema, self.cameras))
 
 
+def _turns(clip: Clip) -> list[tuple[int, int, Outcome]]:
+    """Start, end, outcome: the clip, cut where policy and expert take turns in a whole episode.
+
+    What a policy did before an expert took over is censored: it is nothing to imitate.
+    """
+    if clip.subgoal is not None or clip.demonstration.collector is not Collector.INTERVENTION:
+        return [(0, clip.end - clip.start, clip.outcome)]
+    turns: list[tuple[int, int, Outcome]] = []
+    at = clip.start
+    for s in clip.demonstration.segments:
+        if s.outcome is Outcome.CENSORED and clip.start <= s.start and s.end <= clip.end:
+            turns += [(at, s.start, clip.outcome)] if at < s.start else []
+            turns.append((s.start, s.end, Outcome.CENSORED))
+            at = s.end
+    turns += [(at, clip.end, clip.outcome)] if at < clip.end else []
+    return [(start - clip.start, end - clip.start, outcome) for start, end, outcome in turns]
+
+
 def _demonstration(clip: Clip, index: int) -> Demonstration:
     """The clip as an episode of its own, for the sidecars."""
     outcome = {
@@ -471,7 +489,10 @@ def _demonstration(clip: Clip, index: int) -> Demonstration:
         length=length,
         outcome=outcome,
         outcome_source=clip.source,
-        segments=(Segment(0, length, subgoal, clip.text, clip.outcome, clip.source),),
+        segments=tuple(
+            Segment(start, end, subgoal, clip.text, outcome, clip.source)
+            for start, end, outcome in _turns(clip)
+        ),
         graphs={0: graph} if graph is not None else {},
         scene=source.scene,
         seed=source.seed,

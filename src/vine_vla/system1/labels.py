@@ -43,7 +43,8 @@ def frame_labels(
     The last `done_frames` frames of a reached segment are done, the last `failed_frames` of a slipped or
     dead one have failed, the rest of both is running. A censored segment is not imitated; it was running,
     but for its last frames, of which nothing is known, unless someone took over (`intervention`): who
-    goes on says that it was not over. Without sidecars every episode counts as one reached segment.
+    goes on says that it was not over. So does a segment that the same subgoal follows, but a slip: expert
+    and policy take turns in whole episodes. Without sidecars every episode counts as one reached segment.
 
     Args:
         starts, ends: per episode, `index` of its first frame and of the one after its last.
@@ -55,8 +56,8 @@ def frame_labels(
     imitate, done = np.zeros(frames, bool), np.full(frames, IGNORED, np.int64)
     segments = _segments(root)
     if segments is None:
-        segments = [(e, 0, ends[e] - starts[e], Outcome.REACHED, False) for e in range(len(starts))]
-    for episode, start, end, outcome, taken_over in segments:
+        segments = [_Row(e, 0, ends[e] - starts[e], Outcome.REACHED, False) for e in range(len(starts))]
+    for episode, start, end, outcome, goes_on in segments:
         if not 0 <= episode < len(starts) or not 0 <= start < end <= ends[episode] - starts[episode]:
             raise VineError(
                 f"segment {start}..{end} does not fit episode {episode}",
@@ -66,18 +67,29 @@ def frame_labels(
         first, last = starts[episode] + start, starts[episode] + end
         done[first:last] = RUNNING
         if outcome is Outcome.CENSORED:
-            if not taken_over:
+            if not goes_on:
                 done[max(first, last - done_frames) : last] = IGNORED
         elif outcome is Outcome.REACHED:
             imitate[first:last] = True
-            done[max(first, last - done_frames) : last] = DONE
-        else:
+            if not goes_on:
+                done[max(first, last - done_frames) : last] = DONE
+        elif not goes_on:
             done[max(first, last - failed_frames) : last] = FAILED
     return FrameLabels(imitate, done)
 
 
-def _segments(root: Path) -> list[tuple[int, int, int, Outcome, bool]] | None:
-    """Rows (episode index, start, end, outcome, intervention) of the sidecars; None without any."""
+class _Row(NamedTuple):
+    """A segment of the sidecars; `goes_on`: somebody carries on with the same subgoal."""
+
+    episode: int
+    start: int
+    end: int
+    outcome: Outcome
+    goes_on: bool
+
+
+def _segments(root: Path) -> list[_Row] | None:
+    """The segments of the sidecars; None without any."""
     path = root / SEGMENTS
     if not path.is_file():
         return None
@@ -85,12 +97,16 @@ def _segments(root: Path) -> list[tuple[int, int, int, Outcome, bool]] | None:
     known = {
         e["episode_id"]: (e["episode_index"], e["collector"] == Collector.INTERVENTION) for e in episodes
     }
-    rows = read_columns(path, ["episode_id", "start", "end", "outcome"]).to_pylist()
+    columns = ["episode_id", "start", "end", "verb", "args", "outcome"]
+    rows = read_columns(path, columns).to_pylist()
+    following = {(r["episode_id"], r["start"]): (r["verb"], r["args"]) for r in rows}
+    found = []
     try:
-        return [
-            (index, r["start"], r["end"], Outcome(r["outcome"]), taken_over)
-            for r in rows
-            for index, taken_over in [known[r["episode_id"]]]
-        ]
+        for r in rows:
+            (index, taken_over), outcome = known[r["episode_id"]], Outcome(r["outcome"])
+            again = following.get((r["episode_id"], r["end"])) == (r["verb"], r["args"])
+            goes_on = taken_over if outcome is Outcome.CENSORED else again and outcome is not Outcome.SLIPPED
+            found.append(_Row(index, r["start"], r["end"], outcome, goes_on))
     except (KeyError, ValueError) as error:
         raise VineError(f"unknown episode or outcome {error}", where=str(path)) from error
+    return found
