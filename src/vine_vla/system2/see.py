@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vine_vla.graph import Schema
 from vine_vla.packing import attribute_slots
+from vine_vla.system2.colours import recolour
 from vine_vla.system2.detector import FEATURES, GRID, Detector, DetectorConfig, Maps, peaks, sample
 from vine_vla.system2.frames import Frames
 from vine_vla.system2.perception import Perception, PerceptionSetup
@@ -26,7 +27,7 @@ class PerceptionConfig:
     Args:
         steps: gradient steps. batch: frames a step. rate: highest learning rate.
         frames: annotated frames that are read at most. width: see `DetectorConfig`.
-        colour: strength of the colour noise in training, 0 for none.
+        colour, tone: strength of the colour noise in training (`recolour`), 0 for none.
         state_noise: standard deviation of the noise on scaled proprioception.
         seed: of weights, order and noise.
     """
@@ -37,6 +38,7 @@ class PerceptionConfig:
     frames: int = 6000
     width: int = 64
     colour: float = 0.15
+    tone: float = 0.8
     state_noise: float = 0.03
     seed: int = 0
 
@@ -121,7 +123,7 @@ def _run(
         noise = torch.from_numpy(
             rng.normal(0, config.state_noise, (len(index), state.shape[1])).astype(np.float32)
         )
-        loss = _loss(detector, setup, frames, index, state[index] + noise, config.colour, rng)
+        loss = _loss(detector, setup, frames, index, state[index] + noise, config, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(detector.parameters(), 10.0)
@@ -136,7 +138,7 @@ def _loss(
     frames: Frames,
     index: NDArray[np.int64],
     state: Tensor,
-    colour: float,
+    config: PerceptionConfig,
     rng: np.random.Generator,
 ) -> Tensor:
     cls, boxes, seen = frames.cls[index], frames.boxes[index], frames.seen[index]
@@ -147,7 +149,7 @@ def _loss(
     one_hot = F.one_hot(torch.from_numpy(cls[n, o]), detector.config.classes).float()
     views = torch.zeros(len(n), cameras, FEATURES + 5)
     for c in range(cameras):
-        images = _images(frames.images[index, c], colour, rng)
+        images = recolour(frames.images[index, c], config.colour, config.tone, rng)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             maps = detector.maps(c, images)
         maps = Maps(*(m.float() for m in maps))
@@ -172,18 +174,6 @@ def _loss(
     raw = detector.read(one_hot, state[rows], views)
     want, known = frames.attributes[index][n, o], frames.known[index][n, o]
     return total + _attribute_loss(raw, torch.from_numpy(want), torch.from_numpy(known), cls[n, o], setup)
-
-
-def _images(images: NDArray[np.uint8], colour: float, rng: np.random.Generator) -> Tensor:
-    """Images in [0, 1] with gain and shift of every channel and a little pixel noise. [B, 3, S, S]"""
-    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
-    if colour > 0:
-        shape = (len(x), 3, 1, 1)
-        gain = torch.from_numpy(np.exp(rng.normal(0, colour, shape)).astype(np.float32))
-        light = torch.from_numpy(np.exp(rng.normal(0, colour, (len(x), 1, 1, 1))).astype(np.float32))
-        shift = torch.from_numpy(rng.normal(0, colour / 4, shape).astype(np.float32))
-        x = (x * gain * light + shift).clamp(0, 1)
-    return x.contiguous()
 
 
 def _detection_loss(
@@ -254,7 +244,7 @@ def _with_thresholds(
     real = np.zeros(classes)
     with torch.inference_mode():
         for i in index:
-            maps = detector.maps(0, _images(frames.images[i : i + 1, 0], 0.0, np.random.default_rng(0)))
+            maps = detector.maps(0, recolour(frames.images[i : i + 1, 0], 0.0, 0.0, np.random.default_rng(0)))
             view = peaks(maps)
             for c in range(classes):
                 there = frames.boxes[i, (frames.cls[i] == c) & frames.seen[i, :, 0], 0]

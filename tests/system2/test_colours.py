@@ -1,0 +1,36 @@
+"""Colour noise changes brightness and saturation, never hues or shapes."""
+
+import numpy as np
+
+from vine_vla.system2.colours import recolour, tone_curves
+
+RED, LIGHT, DARK = (200, 40, 40), (220, 220, 220), (60, 60, 60)
+
+
+def picture() -> np.ndarray:
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:, :3], image[:, 3:6], image[:, 6:] = RED, LIGHT, DARK
+    return image
+
+
+def test_without_noise_nothing_changes():
+    images = np.stack([picture()] * 3)
+    out = recolour(images, 0.0, 0.0, np.random.default_rng(0)).numpy()
+    assert np.array_equal(np.round(out * 255), images.transpose(0, 3, 1, 2))
+
+
+def test_tones_move_and_even_change_places_but_hues_and_edges_stay():
+    out = recolour(np.stack([picture()] * 400), 0.0, 1.0, np.random.default_rng(0)).numpy()
+    red, light, dark = out[:, :, 0, 0], out[:, :, 0, 4], out[:, :, 0, 7]
+    assert np.abs(out - out[:, :, :1]).max() < 1e-6  # rows were equal and are
+    assert (red[:, 0] >= red[:, 1] - 1e-6).all() and np.abs(red[:, 1] - red[:, 2]).max() < 1e-6
+    assert np.abs(light - light[:, :1]).max() < 1e-6  # grey stays grey
+    darker = (light[:, 0] < dark[:, 0]).mean()
+    assert 0.1 < darker < 0.5 and light[:, 0].std() > 0.1
+
+
+def test_share_of_curves_is_kept():
+    curves = tone_curves(1000, 0.3, np.random.default_rng(1))
+    assert curves.min() >= 0 and curves.max() <= 1
+    straight = (np.abs(curves - np.linspace(0, 1, curves.shape[1])).max(1) < 1e-6).mean()
+    assert 0.65 < straight < 0.75
