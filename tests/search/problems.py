@@ -8,7 +8,7 @@ from vine_vla.packing import PackedGraphs
 from vine_vla.protocols import Expansion, Neighbours, PruningRule
 from vine_vla.search import ReachAvoid, TabularModel, perturb, random_problem
 
-EXACT = {"kappa": 0.0, "prune": False, "stop": False, "min_outcome": 0.0}
+EXACT = {"haste": 0.0, "kappa": 0.0, "prune": False, "stop": False, "min_outcome": 0.0}
 """Settings under which a search to the end is exact."""
 
 

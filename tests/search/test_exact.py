@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from search.problems import EXACT, ensemble, make_problem
 
-from vine_vla.protocols import PlanStatus
+from vine_vla.packing import pack
+from vine_vla.protocols import DEAD, GOAL, REACHED, PlanStatus
 from vine_vla.search import (
     ExhaustivePlanner,
     GreedyPlanner,
@@ -142,3 +143,19 @@ def test_policy_evaluation_equals_sampled_episodes():
     # Five standard deviations: fails by chance less than once in a million.
     assert abs(wins / 4000 - expected) < 5 * np.sqrt(expected * (1 - expected) / 4000)
     assert expected <= value_iteration(problem, 6)[6, 0] + 1e-12
+
+
+@pytest.mark.parametrize(("detour", "first"), [(0.915, 0), (0.95, 1)])
+def test_a_longer_plan_must_gain_more_than_haste(detour, first):
+    """From state 0 at once with .9, or over state 1; what is told is feasibility, without a cost."""
+    p = np.zeros((2, 2, 4))
+    p[0, 0, GOAL], p[0, 1, REACHED], p[1, :, GOAL] = 0.9, 1.0, detour
+    p[..., DEAD] = 1 - p.sum(-1)
+    problem = ReachAvoid(p, np.ones((2, 2, 2), np.int64), np.ones((2, 2), bool), np.full((2, 2), 0.5))
+    model = TabularModel([problem])
+    options = model.expand(pack([model.graph(0)], model.schema), [""], 2).subgoals[0]
+    for expansions in (1, 8):  # unexpanded: one further subgoal is assumed
+        config = SearchConfig(k=2, expansions=expansions, haste=0.02, kappa=0.0, prune=False, stop=False)
+        plan = TreePlanner(model, config).plan(model.graph(0), "", 3)
+        assert plan.subgoals[0] == options[first]
+        assert plan.feasibility == pytest.approx((0.9, detour)[first])

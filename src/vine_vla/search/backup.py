@@ -2,6 +2,7 @@
 
     Q_m(n, e) = p_m(goal) + p_m(reached) V_m(n'_reached) + p_m(slipped) V_m(n'_slipped)
     V_m(n)    = Q_m(n, e*),  e* = argmax over e of mean - kappa x spread of the choosing members' lower Q
+                             - haste x subgoals of the plan that starts with e
 
 An option that the data do not cover (gap g > 0) has its lower Q shrunk by 1 - g and its upper Q moved
 towards 1 by g; both bounds are backed up along the same options, so that a plan which rests on an
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vine_vla.protocols import GOAL, REACHED, SLIPPED
+from vine_vla.protocols import AFTER_REACHED, GOAL, REACHED, SLIPPED
 from vine_vla.search.outputs import Int, Outputs
 from vine_vla.search.tree import F64, HIGH, LOW, NO_NODE, Tree
 
@@ -46,7 +47,8 @@ def evaluate(tree: Tree, outputs: Outputs, problem: Int, node: Int) -> None:
         q[:, LOW] *= 1 - gap[:, None]
         q[:, HIGH] += gap[:, None] * (1 - q[:, HIGH])
     tree.q[at] = q
-    score = choice_score(q[:, LOW][:, tree.choosing], tree.config.kappa)
+    length = plan_lengths(tree, p[:, 0], problem, node)
+    score = choice_score(q[:, LOW][:, tree.choosing], tree.config.kappa) - tree.config.haste * length
     score[tree.score[at] == -np.inf] = -np.inf
     best = score.argmax(1)
     each = np.arange(len(row))
@@ -54,6 +56,21 @@ def evaluate(tree: Tree, outputs: Outputs, problem: Int, node: Int) -> None:
     value = q[each, :, :, best]
     value[none], best[none] = 0.0, NO_NODE
     tree.score[at], tree.best[at], tree.value[at] = score, best, value
+    tree.length[at] = np.where(none, 0, length[each, best])
+
+
+def plan_lengths(tree: Tree, p: F64, problem: Int, node: Int) -> Int:
+    """Subgoals of the plan that starts with each option, if all are reached. [n, K]
+
+    What follows an option is known where its graph is expanded; else one more subgoal, unless the option
+    more probably fulfils the goal than it leaves something to do. p [n, M, K, 4]
+    """
+    mean = p.mean(1)
+    child = tree.children[problem, node, :, AFTER_REACHED]
+    known = tree.length[problem[:, None], np.maximum(child, 0)]
+    further = np.where(child >= 0, np.maximum(known, 1), 1)
+    lengths: Int = 1 + np.where(mean[..., GOAL] >= mean[..., REACHED], 0, further)
+    return lengths
 
 
 def choice_score(q: F64, kappa: float) -> F64:

@@ -52,6 +52,7 @@ class Tree:
         score: what options are chosen by, -inf where cut. [B, N, K]
         best: option with the highest score, NO_NODE if all are cut. [B, N]
         value: V of the node along `best`, 0 if all are cut. [B, N, 3, M]
+        length: subgoals along `best` and `reached` from the node on, as far as is known. [B, N]
     """
 
     config: SearchConfig
@@ -75,6 +76,7 @@ class Tree:
     score: F64
     best: Int
     value: F64
+    length: Int
 
     @property
     def problems(self) -> int:
@@ -123,12 +125,13 @@ def create_tree(problems: int, capacity: int, members: int, config: SearchConfig
         score=np.full((*lead, k), -np.inf),
         best=integers(fill=NO_NODE),
         value=np.zeros((*lead, 3, members)),
+        length=integers(),
     )
 
 
 _BY_NODE = (
     *("row", "parent", "option", "outcome", "depth", "budget", "children", "visits", "virtual"),
-    *("frontier", "chance", "prior", "below", "q", "score", "best", "value"),
+    *("frontier", "chance", "prior", "below", "q", "score", "best", "value", "length"),
 )
 
 

@@ -24,7 +24,7 @@ def recolour(images: NDArray[np.uint8], colour: float, tone: float, rng: np.rand
     """Images as they might look elsewhere. uint8 [B, S, S, 3] -> float32 [B, 3, S, S] in [0, 1]
 
     Args:
-        colour: deviation of log gain of every channel and of the light, four times that of the shift; 0: none.
+        colour: deviation of the log gain of channels and light, four times that of the shift; 0: none.
         tone: share of the images, in [0, 1], whose brightness goes through a random curve, and whose
             saturation changes.
     """
