@@ -97,7 +97,7 @@ def test_failed_segments_are_not_imitated(skills: Path) -> None:
 
 
 def test_done_head_gives_no_gradient_to_the_trunk(skills: Path) -> None:
-    policy = make(skills).train()
+    policy = make(skills, waypoint_weight=0.0).train()
     batch = batch_of(skills, policy)
     policy.imitate.zero_()  # leaves the done head's loss alone
     loss, info = policy(batch)
@@ -162,6 +162,10 @@ def test_learns_a_small_set(skills: Path) -> None:
     assert error[..., :2].mean() < 0.015, "a step is up to 0.08"
     assert error[..., 2].mean() < 0.2
     assert (done.argmax(1) == policy.done_labels[batch["index"]]).float().mean() > 0.8
+    known = policy.ahead_known[batch["index"]]
+    with torch.no_grad():
+        found = policy.net.waypoint(policy.net.encode(*policy._inputs(batch, policy.net, False))[0])
+    assert known.any() and (found - policy.ahead[batch["index"]])[known].abs().mean() < 0.2, "asinh of cm"
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """A drawn world for System 1's tests: a hand moves over a picture to a coloured block and closes.
 
 Two cameras show the same plane, the second mirrored. The action is (dx, dy, gripper) in shares of the
-picture; the hand's position is the proprioception. A block of another colour distracts.
+picture; proprioception is the hand's pose and grip. A block of another colour distracts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from vine_vla.demos.dataset import DemoDataset
 from vine_vla.graph import Box, SceneGraph, SceneObject, Schema, Verb
 from vine_vla.options import EpisodeOutcome, Outcome, OutcomeSource, Split, Subgoal
 from vine_vla.protocols import Observation
+from vine_vla.system1.waypoints import POSE_NAMES
 
 SCHEMA = Schema(
     classes=("gripper", "block"),
@@ -38,6 +39,7 @@ class ToyWorld:
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.hand = rng.uniform(0.2, 0.8, 2)
+        self.grip = -1.0
         self.blocks = np.stack(
             [rng.uniform([0.15, 0.15], [0.4, 0.85]), rng.uniform([0.6, 0.15], [0.85, 0.85])]
         )
@@ -67,7 +69,7 @@ class ToyWorld:
             _fill(picture, place, 0.06, COLOURS[colour])
         _fill(picture, self.hand, 0.03, (250, 250, 250))
         images = {"front": picture, "wrist": np.ascontiguousarray(picture[:, ::-1])}
-        return Observation(images, self.hand.astype(np.float32))
+        return Observation(images, np.array([*self.hand, 0, 1, 0, self.grip], np.float32))
 
     def expert(self, block: int) -> NDArray[np.float32]:
         offset = self.blocks[block] - self.hand
@@ -77,6 +79,7 @@ class ToyWorld:
 
     def step(self, action: NDArray[np.float32]) -> None:
         self.hand = np.clip(self.hand + action[:2], 0, 1)
+        self.grip = float(action[2])
 
     def distance(self, block: int) -> float:
         return float(np.abs(self.blocks[block] - self.hand).max())
@@ -116,4 +119,5 @@ def record_toy(folder: Path, episodes: int = 12, seed: int = 0) -> DemoDataset:
             final_graph=world.graph(),
             split=Split.CALIBRATION if number == episodes - 1 else Split.TRAIN,
         )
-    return open_dataset(assemble(staging, folder / "dataset", robot_type="toy"))
+    names = [*POSE_NAMES, "gripper"]
+    return open_dataset(assemble(staging, folder / "dataset", robot_type="toy", state_names=names))

@@ -47,8 +47,9 @@ class Experiment:
         seed: of demonstrations, weights and orders.
         system1_steps: gradient steps of the skill policy; a budget by the clock would depend on what else the
             machine does.
-        corrections: episodes in which an expert takes over from System 1; the flat policies get them from
-            the start. correction_steps: of the training that goes on with them.
+        rounds: of correction: an expert takes over from System 1, which is trained on with these episodes.
+        corrections: episodes a round; the flat policies get those of all rounds from the start.
+        correction_steps: gradient steps a round.
         flat_steps: of the flat policies.
         detector_steps: of perception.
         arms: as `vine eval` has them.
@@ -66,6 +67,7 @@ class Experiment:
     pool: int = 0
     seed: int = 0
     system1_steps: int = 4500
+    rounds: int = 0
     corrections: int = 0
     correction_steps: int = 0
     flat_steps: int = 0
@@ -99,6 +101,7 @@ REGISTRY: dict[str, Experiment] = {
             demonstrations=600,
             pool=1200,
             system1_steps=8000,
+            rounds=2,
             corrections=400,
             correction_steps=8000,
             flat_steps=16000,
@@ -253,52 +256,56 @@ def _train(e: Experiment, data: Path, out: Path, steps: int, **more: Any) -> Non
 
 
 def _system1(e: Experiment, root: Path, log: _Log) -> None:
-    run = root / "run"
-    first = root / "system1-first" if e.corrections else run / "system1"
+    """Demonstrations first, then rounds of correction (DAgger, Ross et al. 2011, arXiv 1011.0686)."""
+    skill = _skill(e, root, 0)
     with log.stage("skills", {}, after=["demos"]) as needed:
         if needed:
             _export("skills", root / "demos", root / "skills")
     with log.stage("system1", {"steps": e.system1_steps, "seed": e.seed}, after=["skills"]) as needed:
         if needed:
-            _train(e, root / "skills", first, e.system1_steps)
-    if not e.corrections:
-        return
-    with log.stage("corrections", {"episodes": e.corrections}, after=["system1"]) as needed:
-        if needed:
-            _correct(e, root, first)
-    with log.stage("corrected skills", {}, after=["corrections"]) as needed:
-        if needed:
-            _export("skills", root / "corrected", root / "corrected-skills")
-    settings = {"steps": e.correction_steps, "seed": e.seed}
-    with log.stage("corrected system1", settings, after=["system1", "corrected skills"]) as needed:
-        if needed:
-            _train(
-                e,
-                root / "corrected-skills",
-                run / "system1",
-                e.correction_steps,
-                start=first,
-                learning_rate=6e-4,
-            )
+            _train(e, root / "skills", skill, e.system1_steps)
+    before = "system1"
+    for number in range(1, e.rounds + 1):
+        name, data = f"corrections {number}", root / f"corrected-{number}"
+        with log.stage(name, {"episodes": e.corrections}, after=[before]) as needed:
+            if needed:
+                _correct(e, root, skill, number)
+        with log.stage(f"skills {number}", {}, after=[name]) as needed:
+            if needed:
+                _export("skills", data, data.with_name(data.name + "-skills"))
+        skill, start, before = _skill(e, root, number), skill, f"system1 {number}"
+        settings = {"steps": e.correction_steps, "seed": e.seed}
+        with log.stage(before, settings, after=[f"skills {number}"]) as needed:
+            if needed:
+                more = {"start": start, "learning_rate": 6e-4}
+                _train(e, data.with_name(data.name + "-skills"), skill, e.correction_steps, **more)
 
 
-def _correct(e: Experiment, root: Path, skill: Path) -> None:
-    """Record the interventions and assemble them with the demonstrations."""
+def _skill(e: Experiment, root: Path, number: int) -> Path:
+    """Where System 1 after round `number` is."""
+    return root / "run/system1" if number == e.rounds else root / f"system1-{number}"
+
+
+def _correct(e: Experiment, root: Path, skill: Path, number: int) -> None:
+    """Record the interventions of a round; assemble them with the earlier ones and the demonstrations."""
     from vine_vla.demos import assemble, staged_ids
     from vine_vla.tasks.collect import ACTION_NAMES, ROBOT_TYPE, STATE_NAMES, CollectConfig
 
-    job = CollectConfig(root / "demos.staging", e.corrections, seed=e.seed + 1)
-    names = [f"plug-i{job.seed}-{number:05d}" for number in range(e.corrections)]
+    jobs = [
+        CollectConfig(root / "demos.staging", e.corrections, seed=e.seed + r) for r in range(1, number + 1)
+    ]
+    job = jobs[-1]
     there = staged_ids(job.staging)
-    todo = [number for number, name in enumerate(names) if name not in there]
+    todo = [n for n in range(e.corrections) if job.intervention_id(n) not in there]
     answers = map_jobs(partial(_Corrector, job, skill), todo, e.workers)
     done = e.corrections - len(todo)
     for _ in show_progress(answers, name="corrections", total=e.corrections, done=done, show=True):
         pass
     operators = CollectConfig(job.staging, e.demonstrations, seed=e.seed)
-    ids = [operators.episode_id(number) for number in range(e.demonstrations)] + names
+    ids = [operators.episode_id(n) for n in range(e.demonstrations)]
+    ids += [j.intervention_id(n) for j in jobs for n in range(e.corrections)]
     more = {"state_names": STATE_NAMES, "action_names": ACTION_NAMES}
-    assemble(job.staging, root / "corrected", robot_type=ROBOT_TYPE, ids=ids, **more)
+    assemble(job.staging, root / f"corrected-{number}", robot_type=ROBOT_TYPE, ids=ids, **more)
 
 
 class _Corrector:
@@ -320,7 +327,7 @@ class _Corrector:
 
 def _flat(e: Experiment, root: Path, log: _Log) -> None:
     """Flat policies: the same episodes as System 1, corrections included, whole."""
-    source, before = ("corrected", "corrections") if e.corrections else ("demos", "demos")
+    source, before = (f"corrected-{e.rounds}", f"corrections {e.rounds}") if e.rounds else ("demos", "demos")
     for name, successful_only in (("flat", True), ("flat-all", False)):
         if name not in e.arms:
             continue

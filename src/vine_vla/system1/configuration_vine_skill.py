@@ -34,6 +34,7 @@ class VineSkillConfig(PreTrainedConfig):
         shift: largest extra shift of the crop in training, pixels.
         state_noise: standard deviation added to the normalised state in training.
         done_weight: of the done head's cross-entropy.
+        waypoint_weight: of the auxiliary loss on waypoints (`vine_vla.system1.waypoints`).
         done_frames, failed_frames: frames at the end of a segment that count as done or failed.
         ema_decay: of the averaged weights that act; ramped up from 0.
         encoder_dtype: `bfloat16` (autocast in the encoders, and in the flow while training) or `float32`.
@@ -60,6 +61,7 @@ class VineSkillConfig(PreTrainedConfig):
     shift: int = 4
     state_noise: float = 0.03
     done_weight: float = 0.3
+    waypoint_weight: float = 0.5
     done_frames: int = 5
     failed_frames: int = 5
     ema_decay: float = 0.999

@@ -18,6 +18,7 @@ from vine_vla.demos.tables import read_columns
 from vine_vla.errors import VineError
 from vine_vla.options import Collector, Outcome
 from vine_vla.protocols import DONE, FAILED, RUNNING
+from vine_vla.system1.waypoints import Clip
 
 IGNORED = -1
 """Done label of frames that teach nothing about the end (outside segments, or censored)."""
@@ -29,10 +30,12 @@ class FrameLabels(NamedTuple):
     Args:
         imitate: whether the action loss looks at the frame: segments that were reached. bool [N]
         done: RUNNING, DONE, FAILED or IGNORED. int64 [N]
+        clips: the segments, for `waypoints`.
     """
 
     imitate: NDArray[np.bool_]
     done: NDArray[np.int64]
+    clips: list[Clip]
 
 
 def frame_labels(
@@ -56,8 +59,11 @@ def frame_labels(
     imitate, done = np.zeros(frames, bool), np.full(frames, IGNORED, np.int64)
     segments = _segments(root)
     if segments is None:
-        segments = [_Row(e, 0, ends[e] - starts[e], Outcome.REACHED, False) for e in range(len(starts))]
-    for episode, start, end, outcome, goes_on in segments:
+        segments = [
+            _Row(e, str(e), 0, ends[e] - starts[e], None, Outcome.REACHED, False) for e in range(len(starts))
+        ]
+    clips = []
+    for episode, name, start, end, subgoal, outcome, goes_on in segments:
         if not 0 <= episode < len(starts) or not 0 <= start < end <= ends[episode] - starts[episode]:
             raise VineError(
                 f"segment {start}..{end} does not fit episode {episode}",
@@ -65,6 +71,7 @@ def frame_labels(
                 mend="export the dataset anew; LeRobot's edit tools renumber episodes without the sidecars",
             )
         first, last = starts[episode] + start, starts[episode] + end
+        clips.append(Clip(name, first, last, subgoal, outcome))
         done[first:last] = RUNNING
         if outcome is Outcome.CENSORED:
             if not goes_on:
@@ -75,15 +82,17 @@ def frame_labels(
                 done[max(first, last - done_frames) : last] = DONE
         elif not goes_on:
             done[max(first, last - failed_frames) : last] = FAILED
-    return FrameLabels(imitate, done)
+    return FrameLabels(imitate, done, clips)
 
 
 class _Row(NamedTuple):
     """A segment of the sidecars; `goes_on`: somebody carries on with the same subgoal."""
 
     episode: int
+    name: str
     start: int
     end: int
+    subgoal: object
     outcome: Outcome
     goes_on: bool
 
@@ -106,7 +115,8 @@ def _segments(root: Path) -> list[_Row] | None:
             (index, taken_over), outcome = known[r["episode_id"]], Outcome(r["outcome"])
             again = following.get((r["episode_id"], r["end"])) == (r["verb"], r["args"])
             goes_on = taken_over if outcome is Outcome.CENSORED else again and outcome is not Outcome.SLIPPED
-            found.append(_Row(index, r["start"], r["end"], outcome, goes_on))
+            subgoal = (r["verb"], tuple(r["args"]))
+            found.append(_Row(index, r["episode_id"], r["start"], r["end"], subgoal, outcome, goes_on))
     except (KeyError, ValueError) as error:
         raise VineError(f"unknown episode or outcome {error}", where=str(path)) from error
     return found

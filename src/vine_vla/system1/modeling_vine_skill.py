@@ -26,6 +26,7 @@ from vine_vla.demos.tables import read_columns, to_matrix
 from vine_vla.system1.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.labels import IGNORED, frame_labels
 from vine_vla.system1.networks import SkillNet
+from vine_vla.system1.waypoints import UNITS, find_pose, waypoints
 
 _BINARY_SPREAD = 0.3
 """An action of values within +-1 whose deviation exceeds this is a switch (gripper), left unscaled."""
@@ -77,6 +78,13 @@ class VineSkillPolicy(PreTrainedPolicy):
         actions = np.concatenate([to_matrix(read_columns(path, [ACTION])[ACTION]) for path in paths])
         if config.action_units is None:
             config.action_units = default_units(actions)
+        pose = find_pose(meta.features[OBS_STATE].get("names")) if config.robot_state_feature else []
+        if pose and config.waypoint_weight > 0:
+            states = np.concatenate([to_matrix(read_columns(path, [OBS_STATE])[OBS_STATE]) for path in paths])
+            switches = [d for d, unit in enumerate(config.action_units) if unit == 0]
+            found = waypoints(states, actions, labels.clips, pose, switches)
+            self.register_buffer("ahead", torch.from_numpy(found.ahead), persistent=False)
+            self.register_buffer("ahead_known", torch.from_numpy(found.known), persistent=False)
         return actions
 
     def _build(self) -> SkillNet:
@@ -211,7 +219,7 @@ class VineSkillPolicy(PreTrainedPolicy):
 
     # ---- training ----------------------------------------------------------------------------------------
     def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
-        """Flow loss on frames to imitate plus the done head's cross-entropy; scalar, or [B] with `none`."""
+        """Flow loss on frames to imitate, plus done head and waypoints; scalar, or [B] with `none`."""
         net, config = self.net, self.config
         training = self.training
         crops, vector = self._inputs(batch, net, augment=training)
@@ -235,14 +243,25 @@ class VineSkillPolicy(PreTrainedPolicy):
         logits = net.done(done_input)
         known = labels != IGNORED
         cross = F.cross_entropy(logits, labels.clamp(min=0), reduction="none") * known
+        ahead, placed = self._waypoints(batch, size, actions.device)
+        aim = F.smooth_l1_loss(net.waypoint(condition), ahead, beta=0.1, reduction="none").sum(1) * placed
         info = {
             "flow_loss": _mean(flow, imitate).item(),
+            "waypoint_loss": _mean(aim, placed).item(),
             "done_loss": _mean(cross, known).item(),
             "done_accuracy": _mean((logits.argmax(1) == labels).float() * known, known).item(),
         }
         if reduction == "none":
-            return flow + config.done_weight * cross, info
-        return _mean(flow, imitate) + config.done_weight * _mean(cross, known), info
+            return flow + config.done_weight * cross + config.waypoint_weight * aim, info
+        loss = _mean(flow, imitate) + config.done_weight * _mean(cross, known)
+        return loss + config.waypoint_weight * _mean(aim, placed), info
+
+    def _waypoints(self, batch: dict[str, Any], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Waypoints [B, 4] and whether they are known, float [B]; unknown without a dataset or a pose."""
+        if not hasattr(self, "ahead") or "index" not in batch:
+            return torch.zeros(size, len(UNITS), device=device), torch.zeros(size, device=device)
+        index = batch["index"].reshape(-1).to(self.ahead.device)
+        return self.ahead[index].to(device), self.ahead_known[index].float().to(device)
 
     def _labels(self, batch: dict[str, Any], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """imitate float [B] and done labels int64 [B]; without a dataset everything is to be imitated."""

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vine_vla.system1.waypoints import UNITS
+
 MAPS = 32
 """Points of a spatial softmax."""
 
@@ -139,6 +141,7 @@ class SkillNet(nn.Module):
         self.trunk = nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
         self.flow = FlowHead(chunk, width, width, blocks)
         self.done = nn.Sequential(nn.Linear(inputs + width, 128), nn.SiLU(), nn.Linear(128, 3))
+        self.waypoint = nn.Sequential(nn.Linear(width, 128), nn.SiLU(), nn.Linear(128, len(UNITS)))
 
     def encode(self, crops: list[Tensor], vector: Tensor) -> tuple[Tensor, Tensor]:
         """Condition of the flow [B, width] and input of the done head, cut off from the gradient.

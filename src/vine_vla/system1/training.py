@@ -198,7 +198,9 @@ def _trainer_around(cfg: TrainPipelineConfig, out: Path, config: System1Training
         if step % cfg.log_freq == 0:
             _remove_old_checkpoints(out / TRAINER)
             if run.metrics:
-                bar.set_postfix({k: f"{run.metrics[k]:.3f}" for k in ("flow_loss", "done_loss")})
+                bar.set_postfix(
+                    {k: f"{run.metrics[k]:.3f}" for k in ("flow_loss", "waypoint_loss", "done_loss")}
+                )
         if share >= 1.0:
             cfg.steps = step
 

@@ -78,6 +78,10 @@ class CollectConfig:
         """The stable name of episode `number`."""
         return f"plug-s{self.seed}-{number:05d}"
 
+    def intervention_id(self, number: int) -> str:
+        """The stable name of intervention `number`."""
+        return f"plug-i{self.seed}-{number:05d}"
+
 
 class _Tape:
     """Recorder and task side by side: executes actions and records them, with boxes and graphs."""
@@ -194,7 +198,7 @@ def record_intervention(
     expert = Expert(SkillDial(scale=float(rng.uniform(*config.skill))), np.random.default_rng([scene, 1]))
     habits = Habits(awareness=1.0, second_thoughts=0.1) if aware else config.habits
     operator = Operator(habits, np.random.default_rng([scene, 2]))
-    tape = _Tape(task, _recorder(task, config, f"plug-i{config.seed}-{number:05d}"), config.graph_every)
+    tape = _Tape(task, _recorder(task, config, config.intervention_id(number)), config.graph_every)
     operator.begin(task.scene)
     history: list[tuple[Choice, Outcome]] = []
     choice = operator.next(task.sim, history)
