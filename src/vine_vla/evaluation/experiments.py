@@ -105,7 +105,7 @@ REGISTRY: dict[str, Experiment] = {
             corrections=400,
             correction_steps=8000,
             flat_steps=16000,
-            detector_steps=1500,
+            detector_steps=3000,
             arms=(
                 "flat",
                 "imitate",

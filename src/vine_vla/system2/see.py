@@ -38,7 +38,7 @@ class PerceptionConfig:
     frames: int = 6000
     width: int = 64
     colour: float = 0.15
-    tone: float = 0.8
+    tone: float = 0.9
     state_noise: float = 0.03
     seed: int = 0
 
