@@ -119,17 +119,17 @@ def test_averaged_weights_follow_and_take_no_gradient(skills: Path) -> None:
 
 def test_augmentation_moves_crop_box_and_center_together(skills: Path) -> None:
     """The window that is cut is the one whose centre is told, pixel for pixel."""
-    policy = make(skills, box_dropout=0.0)
+    policy = make(skills, box_dropout=0.0, tone=0.0, colour=0.0)
     layout = policy.layout
     assert layout is not None
     y, x = torch.meshgrid(torch.arange(80.0), torch.arange(80.0), indexing="ij")
-    picture = torch.stack([x, y, y]).expand(64, 3, 80, 80)
+    picture = (torch.stack([x, y, y]) / 80).expand(64, 3, 80, 80)
     environment = torch.zeros(64, layout.width)
     environment[:, 2:] = torch.tensor([0.4, 0.4, 0.6, 0.6, 1.0, 0.5, 0.5]).repeat(2)
     crops, vector = policy._object_crops([picture, picture], environment, augment=True)
     numbers = (vector[:, 2:-2].reshape(64, 1, 2, 6) + 2) / 4
     for camera in range(2):
-        corner = crops[camera][:, 0, :2, 0, 0]
+        corner = 80 * crops[camera][:, 0, :2, 0, 0]
         told = (numbers[:, 0, camera, 4:] - 0.5) * 192 + 8
         assert torch.allclose(corner, told, atol=1e-3)
         assert corner.min() >= 0 and corner.max() <= 16 and corner.std() > 1
@@ -149,7 +149,8 @@ def test_unseen_boxes_are_black_and_zero(skills: Path) -> None:
 
 
 def test_learns_a_small_set(skills: Path) -> None:
-    policy = make(skills, state_noise=0.0, box_noise=0.0, box_dropout=0.0, shift=0, learning_rate=3e-3)
+    exact = {"state_noise": 0.0, "box_noise": 0.0, "box_dropout": 0.0, "shift": 0, "tone": 0.0, "colour": 0.0}
+    policy = make(skills, **exact, learning_rate=3e-3)
     batch = batch_of(skills, policy, 24)
     losses = train(policy, batch, 250)
     assert np.mean(losses[-10:]) < 0.25 * np.mean(losses[:10])

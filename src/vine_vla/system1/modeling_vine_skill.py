@@ -21,6 +21,7 @@ from lerobot.policies import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor, nn
 
+from vine_vla.demos.colours import recolour
 from vine_vla.demos.crops import LAYOUT, SLOT_FEATURES, CropLayout
 from vine_vla.demos.tables import read_columns, to_matrix
 from vine_vla.system1.configuration_vine_skill import VineSkillConfig
@@ -193,7 +194,7 @@ class VineSkillPolicy(PreTrainedPolicy):
             windows = picture.reshape(size, 3, slots, layout.pixels, layout.pixels).transpose(1, 2)
             if augment:
                 cut = _cut(windows.flatten(0, 1), moved[:, :, c].flatten(0, 1) + room, crop)
-                cut = cut.reshape(size, slots, 3, crop, crop)
+                cut = self._recolour(cut).reshape(size, slots, 3, crop, crop)
             else:
                 cut = windows[..., room : room + crop, room : room + crop]
             crops.append(cut * visible[:, :, c, :, None, None])
@@ -205,8 +206,13 @@ class VineSkillPolicy(PreTrainedPolicy):
         window = F.interpolate(picture, size=(crop + 2 * shift,) * 2, mode="area")
         if augment:
             at = torch.randint(0, 2 * shift + 1, (len(window), 2), device=window.device)
-            return _cut(window, at, crop)[:, None]
+            return self._recolour(_cut(window, at, crop))[:, None]
         return window[:, None, :, shift : shift + crop, shift : shift + crop]
+
+    def _recolour(self, crops: Tensor) -> Tensor:
+        """Colour noise for [N, 3, crop, crop], drawn from torch's generator."""
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        return recolour(crops, self.config.colour, self.config.tone, rng)
 
     def _tokens(self, tasks: Any, size: int, augment: bool) -> Tensor:
         """Word numbers [B, L], 0 where there is none; in training a tenth of the words is dropped."""

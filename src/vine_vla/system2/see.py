@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vine_vla.demos.colours import recolour
 from vine_vla.graph import Schema
 from vine_vla.packing import attribute_slots
-from vine_vla.system2.colours import recolour
 from vine_vla.system2.detector import FEATURES, GRID, Detector, DetectorConfig, Maps, peaks, sample
 from vine_vla.system2.frames import Frames
 from vine_vla.system2.perception import Perception, PerceptionSetup
@@ -149,7 +149,7 @@ def _loss(
     one_hot = F.one_hot(torch.from_numpy(cls[n, o]), detector.config.classes).float()
     views = torch.zeros(len(n), cameras, FEATURES + 5)
     for c in range(cameras):
-        images = recolour(frames.images[index, c], config.colour, config.tone, rng)
+        images = recolour(_images(frames.images[index, c]), config.colour, config.tone, rng)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             maps = detector.maps(c, images)
         maps = Maps(*(m.float() for m in maps))
@@ -174,6 +174,11 @@ def _loss(
     raw = detector.read(one_hot, state[rows], views)
     want, known = frames.attributes[index][n, o], frames.known[index][n, o]
     return total + _attribute_loss(raw, torch.from_numpy(want), torch.from_numpy(known), cls[n, o], setup)
+
+
+def _images(images: NDArray[np.uint8]) -> Tensor:
+    """[B, S, S, 3] -> [B, 3, S, S] in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().contiguous() / 255
 
 
 def _detection_loss(
@@ -244,7 +249,7 @@ def _with_thresholds(
     real = np.zeros(classes)
     with torch.inference_mode():
         for i in index:
-            maps = detector.maps(0, recolour(frames.images[i : i + 1, 0], 0.0, 0.0, np.random.default_rng(0)))
+            maps = detector.maps(0, _images(frames.images[i : i + 1, 0]))
             view = peaks(maps)
             for c in range(classes):
                 there = frames.boxes[i, (frames.cls[i] == c) & frames.seen[i, :, 0], 0]
