@@ -16,6 +16,7 @@ from vine_vla.evaluation.experiments import REGISTRY, STAGES, _Log, find_experim
 
 TINY = (
     *("--demonstrations", "16", "--system1-steps", "40", "--detector-steps", "20"),
+    *("--corrections", "4", "--correction-steps", "40"),
     *("--scenes", "0:2", "--arms", "imitate", "success-only", "vine"),
 )
 

@@ -25,7 +25,11 @@ class Config:
     seed: int | None = None
     """Of demonstrations, weights and orders."""
     system1_steps: int | None = None
-    """Gradient steps of System 1's training."""
+    """Gradient steps of System 1's first training."""
+    corrections: int | None = None
+    """Episodes in which an expert takes over, a round; 0: no such round."""
+    correction_steps: int | None = None
+    """Gradient steps of System 1's training after each round of correction."""
     detector_steps: int | None = None
     """Gradient steps of perception's training."""
     arms: tuple[str, ...] | None = None
@@ -58,6 +62,9 @@ def run_named(config: Config) -> int:
         demonstrations=config.demonstrations,
         seed=config.seed,
         system1_steps=config.system1_steps,
+        rounds=0 if config.corrections == 0 else None,
+        corrections=config.corrections,
+        correction_steps=config.correction_steps,
         detector_steps=config.detector_steps,
         arms=config.arms,
         workers=config.workers,

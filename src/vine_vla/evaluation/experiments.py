@@ -91,7 +91,12 @@ REGISTRY: dict[str, Experiment] = {
     for e in (
         Experiment(
             "plug-quick",
-            "a quarter of an hour: 120 demonstrations, three arms, 30 dev scenes",
+            "a quarter of an hour: 150 demonstrations, 120 corrections, three arms, 30 dev scenes",
+            demonstrations=150,
+            system1_steps=1000,
+            rounds=1,
+            corrections=120,
+            correction_steps=4000,
             detector_steps=600,
         ),
         Experiment(
