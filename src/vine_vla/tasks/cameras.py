@@ -6,6 +6,7 @@ frames.
 
 from __future__ import annotations
 
+import atexit
 import os
 import weakref
 from collections.abc import Sequence
@@ -24,6 +25,15 @@ SIZE = 192
 ROLES = ("front", "wrist")
 
 
+_OPEN: weakref.WeakSet[Cameras] = weakref.WeakSet()
+"""Cameras with a renderer: one that is freed after the GL library complains."""
+
+
+def _close_all() -> None:
+    for cameras in list(_OPEN):
+        cameras.close()
+
+
 class Cameras:
     """Renders and projects; the renderer is created at the first image, in the process that asks for it."""
 
@@ -36,8 +46,10 @@ class Cameras:
         """Camera role -> RGB image, uint8 [size, size, 3]."""
         if self._renderer is None:
             self._renderer = self._create()
-            # At the interpreter's end the GL library goes first; a renderer freed after it complains.
-            weakref.finalize(self, self._renderer.close)
+            # MuJoCo has by now asked for the end of GL at exit; what is registered later runs before that.
+            if not _OPEN:
+                atexit.register(_close_all)
+            _OPEN.add(self)
         images = {}
         for role, camera in self._ids.items():
             self._renderer.update_scene(self.data, camera)
