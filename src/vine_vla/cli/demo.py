@@ -35,6 +35,6 @@ def run(config: Config) -> int:
         )
     )
     print(
-        "The demo shows that everything works; what it is worth is measured in results/plug-full/report.html"
+        "The demo shows that everything works; what VINE is worth is for `vine experiment plug-full` to say."
     )
     return code

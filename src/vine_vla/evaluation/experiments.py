@@ -96,7 +96,7 @@ REGISTRY: dict[str, Experiment] = {
             system1_steps=1000,
             rounds=1,
             corrections=120,
-            correction_steps=4000,
+            correction_steps=5000,
             detector_steps=600,
         ),
         Experiment(
