@@ -62,6 +62,19 @@ def match_identity(objects: Sequence[SceneObject], earlier: SceneGraph) -> tuple
     return tuple(kept)
 
 
+def match_names(graph: SceneGraph, other: SceneGraph) -> dict[str, str]:
+    """Id in `graph` -> id in `other`, two graphs of one moment by different observers.
+
+    Hungarian matching per class as in `match_identity`; what the other one does not show has no entry.
+    """
+    names: dict[str, str] = {}
+    for cls in dict.fromkeys(o.cls for o in graph.objects):
+        mine, theirs = graph.of_class(cls), other.of_class(cls)
+        cost = np.array([[_distance(a, b) for b in theirs] for a in mine]).reshape(len(mine), len(theirs))
+        names |= {mine[row].id: theirs[column].id for row, column in linear_assignment(cost)}
+    return names
+
+
 def _distance(a: SceneObject, b: SceneObject) -> float:
     """Mean distance of the centres in the cameras that see both; 2 (more than any image) without one."""
     shared = [c for c in a.boxes if c in b.boxes]

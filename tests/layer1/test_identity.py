@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment
 
 from tests.layer1.strategies import random_boxes
 from vine_vla import Box, SceneGraph, SceneObject
-from vine_vla.identity import assign_ids, linear_assignment, match_identity
+from vine_vla.identity import assign_ids, linear_assignment, match_identity, match_names
 
 
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 2**32 - 1), st.booleans())
@@ -65,3 +65,18 @@ def test_without_a_shared_camera_matching_still_pairs_one_to_one():
     first = SceneGraph((thing("socket", Box(0, 0, 0.1, 0.1), "socket_1"),))
     later = match_identity([thing("socket", Box(0.5, 0.5, 0.6, 0.6), "x", camera="wrist")], first)
     assert [o.id for o in later] == ["socket_1"]
+
+
+def test_two_observers_call_the_same_thing_by_other_names():
+    """One of them misses the left socket, so its numbers are shifted; what it misses has no name."""
+
+    def sockets(*places: float) -> SceneGraph:
+        items = [
+            thing("socket", Box(x, 0.4, x + 0.1, 0.5), f"socket_{number}")
+            for number, x in enumerate(places, 1)
+        ]
+        return SceneGraph((thing("plug", Box(0, 0, 0.1, 0.1), "plug"), *items))
+
+    full, partial = sockets(0.1, 0.4, 0.7), sockets(0.41, 0.69)
+    assert match_names(partial, full) == {"plug": "plug", "socket_1": "socket_2", "socket_2": "socket_3"}
+    assert match_names(full, partial) == {"plug": "plug", "socket_2": "socket_1", "socket_3": "socket_2"}

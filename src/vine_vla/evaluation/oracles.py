@@ -13,6 +13,7 @@ from vine_vla.agent import AgentConfig, Body, Wording
 from vine_vla.evaluation.world import SimulatedTask
 from vine_vla.graph import SceneGraph
 from vine_vla.graph_text import describe, format_graph
+from vine_vla.identity import match_names
 from vine_vla.options import Subgoal
 from vine_vla.packing import pack
 from vine_vla.protocols import Perceiver, Plan, Planner, PlanningModel, PlanStatus, RankedOption, Skill
@@ -181,10 +182,16 @@ class RightPlanner:
     task: Any
 
     def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int) -> Plan:
-        """A plan of `task.oracle_plans()` from the state at hand; infeasible when there is none."""
-        plans: list[list[Subgoal]] = self.task.oracle_plans()
+        """A plan of `task.oracle_plans()` on what `graph` shows; infeasible when there is none."""
+        names = match_names(self.task.true_graph(None), graph)
+        plans: list[list[Subgoal]] = [
+            [e._replace(args=tuple(names[name] for name in e.args)) for e in plan]
+            for plan in self.task.oracle_plans()
+            if all(name in names for e in plan for name in e.args)
+        ]
         if not plans:
-            return Plan(PlanStatus.INFEASIBLE, (), 0.0, 0.0, 0.0, 0.0, reason="no plan is free of neighbours")
+            reason = "no plan is free of neighbours on what perception shows"
+            return Plan(PlanStatus.INFEASIBLE, (), 0.0, 0.0, 0.0, 0.0, reason=reason)
         held = str(graph["plug"].attributes.get("grasp", "none")) if "plug" in graph else "none"
         chosen = plans[int(np.random.default_rng(seed).integers(len(plans)))]
         if held != "none":

@@ -25,7 +25,7 @@ from vine_vla.evaluation.files import RowLog, read_table, without_nan, write_byt
 from vine_vla.evaluation.reliability import Ceiling, ceiling, score_table
 from vine_vla.evaluation.runner import Builder
 from vine_vla.evaluation.workers import map_jobs, show_progress
-from vine_vla.evaluation.world import SimulatedTask, true_outcome
+from vine_vla.evaluation.world import SimulatedTask, WatchedSkill
 from vine_vla.graph import SceneGraph
 from vine_vla.graph_text import format_graph, parse_graph
 from vine_vla.options import Outcome, Subgoal, parse_subgoal
@@ -158,9 +158,11 @@ class Prober:
 
     def _execute(self, subgoal: Subgoal, graph: SceneGraph, seed: int) -> tuple[str, SceneGraph]:
         config = replace(self.parts.config, max_steps=self.parts.config.subgoal_steps, frames="none")
-        body = Body(self.task, self.parts.perceiver, self.parts.skill, config)
+        skill = WatchedSkill(self.parts.skill, self.task)
+        body = Body(self.task, self.parts.perceiver, skill, config)
         _, graph, _ = body.execute(subgoal, self.parts.wording(subgoal, graph), graph, seed)
-        outcome = true_outcome(self.task, subgoal)
+        skill.close()
+        outcome = skill.outcomes[0]
         if outcome is Outcome.REACHED and self.task.is_success():
             return "goal", graph
         return str(outcome), graph

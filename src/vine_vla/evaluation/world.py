@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from vine_vla.errors import VineError
 from vine_vla.graph import SceneGraph, Schema
+from vine_vla.identity import match_names
 from vine_vla.options import Outcome, Subgoal
 from vine_vla.protocols import Float, Observation, Robot, Skill
 
@@ -99,26 +100,38 @@ class TruePerceiver:
 class WatchedSkill:
     """A skill whose subgoals' true outcomes are taken from the simulator when the next one starts.
 
-    `outcomes` holds one entry a started subgoal; call `close` at the end of the episode for the last.
+    `outcomes` holds one entry a started subgoal; call `close` at the end of the episode for the last. A
+    subgoal names what perception shows; the simulator, and a skill that is `privileged`, get its own ids.
     """
 
     def __init__(self, skill: Skill, task: SimulatedTask) -> None:
         self.skill, self.task = skill, task
         self.outcomes: list[Outcome] = []
+        self._waiting: tuple[Subgoal, str, int] | None = None
         self._running: Subgoal | None = None
 
     def start(self, subgoal: Subgoal, text: str, seed: int) -> None:
         self.close()
-        self._running = subgoal
-        self.skill.start(subgoal, text, seed)
+        self._waiting = subgoal, text, seed
 
     def act(self, observation: Observation, graph: SceneGraph) -> Any:
+        if self._waiting is not None:
+            subgoal, text, seed = self._waiting
+            self._waiting, self._running = None, true_subgoal(self.task, subgoal, graph)
+            privileged = getattr(self.skill, "privileged", False)
+            self.skill.start(self._running if privileged else subgoal, text, seed)
         return self.skill.act(observation, graph)
 
     def close(self) -> None:
         if self._running is not None:
             self.outcomes.append(true_outcome(self.task, self._running))
             self._running = None
+
+
+def true_subgoal(task: SimulatedTask, subgoal: Subgoal, graph: SceneGraph) -> Subgoal:
+    """`subgoal` on what `graph` shows now, in the ids of the simulator's graph."""
+    names = match_names(graph, task.true_graph(None))
+    return subgoal._replace(args=tuple(names.get(name, name) for name in subgoal.args))
 
 
 def true_outcome(task: SimulatedTask, subgoal: Subgoal) -> Outcome:

@@ -201,6 +201,9 @@ class ScriptedSkill:
     Its done signal tells the truth: `done` when the subgoal is reached at its end, `failed` when not.
     """
 
+    privileged = True
+    """Its subgoals are in the simulator's ids, not in perception's."""
+
     def __init__(self, task: PlugInsertion, dial: SkillDial) -> None:
         self.task, self.dial = task, dial
         self._actions: Iterator[NDArray[np.float64]] = iter(())
