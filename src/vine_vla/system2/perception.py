@@ -20,6 +20,21 @@ from vine_vla.system2.detector import FEATURES, Detections, Detector, peaks, shr
 
 Float = NDArray[np.float32]
 
+STEP = 0.12
+"""Image widths that a thing may well move between two looks."""
+
+JUMP = 0.1
+"""Weight of a peak where nothing of its class has been before."""
+
+SPARE = 2
+"""Further peaks of a class that are considered in a moving camera."""
+
+DOUBT = 0.15
+"""Image widths of disagreement between cameras that a much weaker peak is worth."""
+
+ONLY_GATE = 0.3
+"""Farther than this, in image widths, the cameras do not speak of the same only object."""
+
 LINK_GATE = 0.15
 """Image shares: a detection of a further camera belongs to no object whose place it predicts farther off."""
 ALONE = 0.6
@@ -146,6 +161,7 @@ class Perception:
             most = [len(earlier.of_class(name)) for name in self.schema.classes]
             # The number is known, so weaker peaks are believed; what stays unseen keeps its old place.
             threshold, least = threshold * 0.3, [0] * len(least)
+            views = {**views, 0: _near_before(views[0], earlier, self.schema)}
         found = [
             _Found(int(view.classes[d]), float(view.scores[d]), {0: view.boxes[d]}, {0: view.features[d]})
             for view in [views[0]]
@@ -170,7 +186,8 @@ class Perception:
         most: Sequence[int],
     ) -> None:
         """Give the objects their boxes in a further camera; detections far from all may be new objects."""
-        kept = _keep(view, threshold, [0] * len(most), most)
+        # More peaks than objects: which of them is one of the reference camera's objects, the link decides.
+        kept = _keep(view, threshold, [0] * len(most), [m + SPARE for m in most])
         if not kept:
             return
         index = np.array(kept)
@@ -188,9 +205,11 @@ class Perception:
             rows = [i for i in rows if 0 in found[i].boxes]
             centers = np.array([_center(found[i].boxes[0]) for i in rows]).reshape(len(rows), 1, 2)
             cost = np.linalg.norm(centers - place[columns].reshape(1, len(columns), 2), axis=-1)
-            # An only object of its class is found by class alone.
-            gate = np.inf if most[cls] == 1 and len(rows) == 1 else LINK_GATE
-            pairs = linear_assignment(np.minimum(cost, 1.0)) if cost.size else []
+            # An only object of its class is nearly found by class alone.
+            gate = ONLY_GATE if most[cls] == 1 and len(rows) == 1 else LINK_GATE
+            scores = view.scores[index[columns]]
+            doubt = DOUBT * (1 - scores / scores.max()) if len(columns) else scores
+            pairs = linear_assignment(np.minimum(cost + doubt, 1.0)) if cost.size else []
             joined = set()
             for row, column in pairs:
                 if cost[row, column] <= gate:
@@ -261,6 +280,27 @@ class Perception:
             else:
                 followed.append(SceneObject(old.id, old.cls, new.boxes, {**new.attributes, **kept}))
         return tuple(followed)
+
+
+def _near_before(view: Detections, earlier: SceneGraph, schema: Schema) -> Detections:
+    """Peaks of the reference camera, weighed by how near an object of their class was before, best first.
+
+    A covered object has a weak peak, and a look-alike elsewhere a strong one: things move, but do not jump.
+    """
+    camera = schema.cameras[0]
+    weight = np.ones(len(view.scores), np.float32)
+    for cls, name in enumerate(schema.classes):
+        before = [o.boxes[camera].center for o in earlier.of_class(name) if camera in o.boxes]
+        mine = np.flatnonzero(view.classes == cls)
+        if before and len(mine):
+            centers = (view.boxes[mine, :2] + view.boxes[mine, 2:]) / 2
+            away = np.linalg.norm(centers[:, None] - np.array(before)[None], axis=-1).min(1)
+            weight[mine] = np.maximum(np.exp(-((away / STEP) ** 2)), JUMP)
+    order = np.argsort(-view.scores * weight, kind="stable")
+    return Detections(
+        **{name: getattr(view, name)[order] for name in ("classes", "boxes", "features")},
+        scores=(view.scores * weight)[order],
+    )
 
 
 def _center(box: Float) -> tuple[float, float]:
