@@ -104,7 +104,7 @@ def derive_relations(
 def _nearest_touching(
     gripper: SceneObject, objects: Sequence[SceneObject], camera: str
 ) -> SceneObject | None:
-    """The touching object whose top centre lies closest below the gripper's lower edge centre."""
+    """The touching object whose centre is closest to the gripper's lower edge; ties go by class and number."""
     hand = gripper.boxes[camera]
     fingers = (hand.center[0], hand.y_max)
 
@@ -113,7 +113,7 @@ def _nearest_touching(
         return float(((x - fingers[0]) ** 2 + (y - fingers[1]) ** 2) ** 0.5)
 
     touched = [o for o in objects if o.cls != GRIPPER and touching(o.boxes[camera], hand)]
-    return min(touched, key=lambda o: (distance(o), o.id), default=None)
+    return min(touched, key=lambda o: (distance(o), o.cls, len(o.id), o.id), default=None)
 
 
 def with_relations(graph: SceneGraph, camera: str, predicates: Sequence[str]) -> SceneGraph:

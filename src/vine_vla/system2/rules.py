@@ -85,5 +85,8 @@ def _held(
     reach = np.sqrt(((center[..., :, None, :] - fingers[..., None, :, :]) ** 2).sum(-1))  # [..., thing, hand]
     able = thing[..., :, None] & holding[..., None, :] & touching
     reach = np.where(able, reach, np.inf)
-    nearest = reach.argmin(-2)  # ties by place; layer 1 breaks them by id, equal distances are accidents
+    by_name = (
+        np.argsort(np.argsort(schema.classes))[graphs.cls] * 2.0**16 + graphs.number
+    )  # ties as in layer 1
+    nearest = np.where(reach == reach.min(-2, keepdims=True), by_name[..., :, None], np.inf).argmin(-2)
     return able & (np.arange(reach.shape[-1])[:, None] == nearest[..., None, :])
