@@ -104,7 +104,7 @@ def derive_relations(
 def _nearest_touching(
     gripper: SceneObject, objects: Sequence[SceneObject], camera: str
 ) -> SceneObject | None:
-    """The touching object whose centre is closest to the gripper's lower edge; ties go by class and number."""
+    """The touching object nearest to the gripper's lower edge; ties go by class and number."""
     hand = gripper.boxes[camera]
     fingers = (hand.center[0], hand.y_max)
 
