@@ -11,11 +11,16 @@ from torch.utils.data import DataLoader
 
 from vine_vla.demos.dataset import DemoDataset
 from vine_vla.errors import VineError
+from vine_vla.system1 import memory
 from vine_vla.system1.memory import InMemoryDataset
 
 
+@pytest.mark.parametrize("room", [12e9, 0])
 @pytest.mark.parametrize("episodes", [None, [1, 3]])
-def test_identical_batches(skills: Path, episodes: list[int] | None) -> None:
+def test_identical_batches(
+    skills: Path, episodes: list[int] | None, room: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "DECODED_BYTES", room)  # decoded once, or a batch at a time
     arguments = {"root": skills, "episodes": episodes, "return_uint8": True}
     arguments["delta_timestamps"] = {"action": [i / 10 for i in range(-1, 12)]}
     own = InMemoryDataset("vine/skills", **arguments)

@@ -29,7 +29,8 @@ def recolour(x: Tensor, colour: float, tone: float, rng: np.random.Generator) ->
             saturation changes.
     """
     if tone > 0:
-        x = _curve(x, tone_curves(len(x), tone, rng))
+        rows = torch.arange(len(x), device=x.device)[:, None, None].expand(-1, *x.shape[2:])
+        x = _curve(x, torch.from_numpy(tone_curves(len(x), tone, rng)).to(x.device), rows)
         grey = x.mean(1, keepdim=True)
         factor = np.where(rng.random(len(x)) < tone, rng.uniform(0.4, 1.3, len(x)), 1.0).astype(np.float32)
         x = grey + torch.from_numpy(factor).to(x.device)[:, None, None, None] * (x - grey)
@@ -42,6 +43,33 @@ def recolour(x: Tensor, colour: float, tone: float, rng: np.random.Generator) ->
     return x.clamp(0, 1)
 
 
+def repaint(x: Tensor, regions: Tensor, tint: Tensor, tone: float, rng: np.random.Generator) -> Tensor:
+    """Images whose regions are each painted anew; the background stays. float32 [B, 3, H, W] in [0, 1].
+
+    What `recolour` cannot do: it moves all of an image, so a net may still learn that one thing is darker
+    or browner than another.
+
+    Args:
+        regions: number of each pixel's region in 1..R, 0: background. int64 [B, H, W]
+        tint: deviation of the log gain of channels of each region; 0 keeps its hue. [B, R]
+        tone: as in `recolour`, for each region alone.
+    """
+    count, regions_each = len(x), tint.shape[1]
+    total = count * regions_each
+    straight = torch.linspace(0, 1, LEVELS).expand(count, 1, LEVELS)
+    drawn = torch.from_numpy(tone_curves(total, tone, rng)).reshape(count, regions_each, LEVELS)
+    curves = torch.cat([straight, drawn], 1).to(x.device)
+    faded = np.where(rng.random(total) < tone, rng.uniform(0.4, 1.3, total), 1.0).astype(np.float32)
+    gains = torch.from_numpy(rng.normal(0, 1, (count, regions_each, 3)).astype(np.float32))
+    own = torch.cat([torch.from_numpy(faded).reshape(count, -1, 1), (gains * tint[..., None]).exp()], -1)
+    own = torch.cat([torch.ones(count, 1, 4), own], 1).to(x.device)
+    image = torch.arange(count, device=x.device)[:, None, None]
+    dials = own[image, regions].permute(0, 3, 1, 2)  # saturation and three gains of each pixel
+    x = _curve(x, curves.flatten(0, 1), regions + image * (regions_each + 1))
+    grey = x.mean(1, keepdim=True)
+    return ((grey + dials[:, :1] * (x - grey)) * dials[:, 1:]).clamp(0, 1)
+
+
 def tone_curves(count: int, tone: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Brightness by brightness, in [0, 1]: a share `tone` random blends, the rest as it is. [B, LEVELS]"""
     at = np.linspace(0, 1, KNOTS)
@@ -51,9 +79,9 @@ def tone_curves(count: int, tone: float, rng: np.random.Generator) -> NDArray[np
     return np.stack([np.interp(levels, at, k) for k in knots]).astype(np.float32)
 
 
-def _curve(x: Tensor, curves: NDArray[np.float32]) -> Tensor:
-    """Scale every pixel so that its largest channel follows the curve of its image."""
+def _curve(x: Tensor, curves: Tensor, rows: Tensor) -> Tensor:
+    """Scale every pixel so that its largest channel follows the curve of its row [B, H, W]."""
     high = x.amax(1)
-    place = (high.clamp(0, 1) * (LEVELS - 1)).round().long().flatten(1)
-    wanted = torch.from_numpy(curves).to(x.device).gather(1, place).reshape(high.shape)
+    place = (high.clamp(0, 1) * (LEVELS - 1)).round().long()
+    wanted = curves.flatten()[rows * LEVELS + place]
     return x * (wanted / high.clamp(min=1 / 255))[:, None]

@@ -2,8 +2,9 @@
 
 LeRobot reads an item by decoding a PNG per camera and by a row look-up per action of the chunk; a batch
 of 64 takes several times as long as the gradient step of a small policy. Here every frame is decoded
-once, and the columns that the policy's `delta_timestamps` ask for are gathered once. A batch is the same
-to the last bit once the trainer has divided the images by 255 (tested).
+once, and the columns that the policy's `delta_timestamps` ask for are gathered once; frames that would
+not fit decoded are kept as the files they are, and decoded a batch at a time. A batch is the same to the
+last bit once the trainer has divided the images by 255 (tested).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import torch
 from lerobot.datasets import LeRobotDataset
 from torch import Tensor
@@ -21,9 +23,12 @@ from torch import Tensor
 from vine_vla.demos.tables import to_matrix
 from vine_vla.errors import VineError
 
+DECODED_BYTES = 12e9
+"""Frames that would take more are kept encoded, which takes about a fifth."""
+
 
 class InMemoryDataset(LeRobotDataset):
-    """`LeRobotDataset` with image columns (not videos) that decodes on construction; same arguments.
+    """`LeRobotDataset` with image columns (not videos) that reads them on construction; same arguments.
 
     Raises:
         VineError: the dataset has video features, or image transforms or deltas of images are asked for.
@@ -44,9 +49,16 @@ class InMemoryDataset(LeRobotDataset):
             )
         table = self.reader.hf_dataset.with_format("arrow")[:]
         self._columns: dict[str, Tensor] = {}
+        self._encoded: dict[str, pa.Array] = {}
+        sizes = [np.prod(f["shape"]) for f in self.meta.features.values() if f["dtype"] == "image"]
+        fits = len(table) * float(sum(sizes)) <= DECODED_BYTES
         for name, feature in self.meta.features.items():
             if feature["dtype"] == "image":
-                self._columns[name] = _decode(table[name], feature["shape"])
+                files = table[name].combine_chunks().field("bytes")
+                if fits:
+                    self._columns[name] = _decode(files, range(len(files)), feature["shape"])
+                else:
+                    self._encoded[name] = files
             elif feature["dtype"] != "string":
                 values = to_matrix(table[name]) if feature["dtype"] == "float32" else table[name].to_numpy()
                 column = torch.from_numpy(np.array(values))
@@ -72,26 +84,34 @@ class InMemoryDataset(LeRobotDataset):
             self._columns[f"{name}_is_pad"] = torch.from_numpy(outside)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {name: column[index] for name, column in self._columns.items()} | {
-            "task": self._task_of[index]
-        }
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """What a DataLoader fetches for one batch."""
-        return [self[index] for index in indices]
+        images = {
+            name: _decode(files, indices, self.meta.features[name]["shape"])
+            for name, files in self._encoded.items()
+        }
+        return [
+            {name: column[index] for name, column in self._columns.items()}
+            | {name: column[place] for name, column in images.items()}
+            | {"task": self._task_of[index]}
+            for place, index in enumerate(indices)
+        ]
 
 
-def _decode(column: Any, shape: Sequence[int]) -> Tensor:
-    """A column of encoded images as uint8 [N, 3, height, width]."""
-    encoded = column.combine_chunks().field("bytes")
-    out = torch.empty((len(encoded), shape[2], shape[0], shape[1]), dtype=torch.uint8)
+def _decode(files: pa.Array, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """The encoded images at `indices` as uint8 [N, 3, height, width]."""
+    out = torch.empty((len(indices), shape[2], shape[0], shape[1]), dtype=torch.uint8)
     images = out.numpy()
 
-    def decode(index: int) -> None:
-        data = np.frombuffer(encoded[index].as_buffer(), np.uint8)
-        images[index] = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1)
+    def decode(places: range) -> None:
+        for place in places:
+            data = np.frombuffer(files[indices[place]].as_buffer(), np.uint8)
+            images[place] = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1)
 
+    parts = [range(start, min(start + 256, len(indices))) for start in range(0, len(indices), 256)]
     with ThreadPoolExecutor(2) as pool:
-        for _ in pool.map(decode, range(len(encoded)), chunksize=256):
+        for _ in pool.map(decode, parts):
             pass
     return out

@@ -12,12 +12,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vine_vla.demos.colours import recolour
+from vine_vla.demos.colours import recolour, repaint
 from vine_vla.graph import Schema
 from vine_vla.packing import attribute_slots
-from vine_vla.system2.detector import FEATURES, GRID, Detector, DetectorConfig, Maps, peaks, sample
+from vine_vla.system2.detector import FEATURES, GRID, SIZE, Detector, DetectorConfig, Maps, peaks, sample
 from vine_vla.system2.frames import Frames
 from vine_vla.system2.perception import Perception, PerceptionSetup
+
+RIM = 16
+"""Levels of 255 by which an object's pixels differ from the rim of its box."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class PerceptionConfig:
         steps: gradient steps. batch: frames a step. rate: highest learning rate.
         frames: annotated frames that are read at most. width: see `DetectorConfig`.
         colour, tone: strength of the colour noise in training (`recolour`), 0 for none.
+        paint: share of the objects that get paint of their own (`repaint`).
+        tint: strength of that paint's hue, for classes that are not told apart by attributes.
         state_noise: standard deviation of the noise on scaled proprioception.
         seed: of weights, order and noise.
     """
@@ -39,6 +44,8 @@ class PerceptionConfig:
     width: int = 64
     colour: float = 0.15
     tone: float = 0.9
+    paint: float = 0.4
+    tint: float = 0.25
     state_noise: float = 0.03
     seed: int = 0
 
@@ -144,12 +151,19 @@ def _loss(
     cls, boxes, seen = frames.cls[index], frames.boxes[index], frames.seen[index]
     cameras = boxes.shape[2]
     total = torch.zeros(())
+    # Hues may name things (a red socket), so only classes without a describing attribute are tinted.
+    plain = np.array([not set(names) & set(setup.schema.describing) for names in setup.allowed])
     n, o = np.nonzero(cls >= 0)
     rows = torch.from_numpy(n)
     one_hot = F.one_hot(torch.from_numpy(cls[n, o]), detector.config.classes).float()
     views = torch.zeros(len(n), cameras, FEATURES + 5)
     for c in range(cameras):
-        images = recolour(_images(frames.images[index, c]), config.colour, config.tone, rng)
+        images = _images(frames.images[index, c])
+        if config.paint > 0:
+            regions = _regions(frames.images[index, c], cls, boxes[:, :, c], seen[:, :, c], config.paint, rng)
+            tint = torch.from_numpy(np.where(plain[cls], config.tint, 0.0).astype(np.float32))
+            images = repaint(images, torch.from_numpy(regions), tint, config.tone, rng)
+        images = recolour(images, config.colour, config.tone, rng)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             maps = detector.maps(c, images)
         maps = Maps(*(m.float() for m in maps))
@@ -174,6 +188,37 @@ def _loss(
     raw = detector.read(one_hot, state[rows], views)
     want, known = frames.attributes[index][n, o], frames.known[index][n, o]
     return total + _attribute_loss(raw, torch.from_numpy(want), torch.from_numpy(known), cls[n, o], setup)
+
+
+def _regions(
+    images: NDArray[np.uint8],
+    cls: NDArray[np.int64],
+    boxes: NDArray[np.float32],
+    seen: NDArray[np.bool_],
+    share: float,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Which object's paint a pixel gets: 1 + its column, 0 for none; the smaller box lies on top. [B, S, S]
+
+    Of a box, what looks unlike its rim: painted whole, its edges would give away what is to be found.
+
+    Args:
+        images: [B, S, S, 3]. cls: [B, O]. boxes: of one camera. [B, O, 4]. seen: [B, O]. share: of the objects that are painted.
+    """
+    regions = np.zeros((len(cls), SIZE, SIZE), np.int64)
+    chosen = (cls >= 0) & seen & (rng.random(cls.shape) < share)
+    corners = np.clip((boxes * SIZE).round().astype(int), 0, SIZE)
+    areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    for i in range(len(cls)):
+        for j in np.argsort(-areas[i], kind="stable"):
+            if chosen[i, j]:
+                x0, y0, x1, y1 = corners[i, j]
+                inside = images[i, y0:y1, x0:x1].astype(np.int16)
+                if inside.size:
+                    rim = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
+                    unlike = np.abs(inside - np.median(rim, axis=0)).max(-1) > RIM
+                    regions[i, y0:y1, x0:x1][unlike] = j + 1
+    return regions
 
 
 def _images(images: NDArray[np.uint8]) -> Tensor:
