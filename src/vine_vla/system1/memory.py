@@ -49,12 +49,13 @@ class InMemoryDataset(LeRobotDataset):
             )
         table = self.reader.hf_dataset.with_format("arrow")[:]
         self._columns: dict[str, Tensor] = {}
-        self._encoded: dict[str, pa.Array] = {}
+        self._encoded: dict[str, list[pa.Buffer]] = {}
         sizes = [np.prod(f["shape"]) for f in self.meta.features.values() if f["dtype"] == "image"]
         fits = len(table) * float(sum(sizes)) <= DECODED_BYTES
         for name, feature in self.meta.features.items():
             if feature["dtype"] == "image":
-                files = table[name].combine_chunks().field("bytes")
+                # By chunk: one array of all would overflow its offsets at 2 GB.
+                files = [f.as_buffer() for part in table[name].chunks for f in part.field("bytes")]
                 if fits:
                     self._columns[name] = _decode(files, range(len(files)), feature["shape"])
                 else:
@@ -100,14 +101,14 @@ class InMemoryDataset(LeRobotDataset):
         ]
 
 
-def _decode(files: pa.Array, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
+def _decode(files: Sequence[pa.Buffer], indices: Sequence[int], shape: Sequence[int]) -> Tensor:
     """The encoded images at `indices` as uint8 [N, 3, height, width]."""
     out = torch.empty((len(indices), shape[2], shape[0], shape[1]), dtype=torch.uint8)
     images = out.numpy()
 
     def decode(places: range) -> None:
         for place in places:
-            data = np.frombuffer(files[indices[place]].as_buffer(), np.uint8)
+            data = np.frombuffer(files[indices[place]], np.uint8)
             images[place] = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1)
 
     parts = [range(start, min(start + 256, len(indices))) for start in range(0, len(indices), 256)]
