@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,64 @@ def test_an_expert_finishes_what_a_policy_cannot(tmp_path: Path) -> None:
     pairs = list(zip(d.segments[::2], d.segments[1::2], strict=True))
     assert pairs and all(a.outcome is Outcome.CENSORED and b.outcome is Outcome.REACHED for a, b in pairs)
     assert all(a.subgoal == b.subgoal and a.end == b.start for a, b in pairs)
+
+
+class _Dropper(_Drifter):
+    """A policy that soon opens its hand."""
+
+    def start(self, subgoal, text, seed):  # type: ignore[no-untyped-def]
+        super().start(subgoal, text, seed)
+        self.chunks = 0
+
+    def act(self, observation, graph):  # type: ignore[no-untyped-def]
+        out = super().act(observation, graph)
+        out.actions[:, 4] = -1.0 if self.chunks else out.actions[:, 4]
+        self.chunks += 1
+        return out
+
+
+@pytest.mark.parametrize("watchful", [0.0, 1.0])
+def test_a_drop_is_seen_coming_or_shown(tmp_path: Path, watchful: float) -> None:
+    config = CollectConfig(tmp_path, 1, skill=(0.3, 0.3), watchful=watchful)
+    d = read_staged(record_intervention(PlugInsertion("demo"), _Dropper(), config, 1)).demonstration
+    carried = [s.outcome for s in d.segments if s.subgoal and s.subgoal.verb == "insert"]
+    assert carried[0] in ([Outcome.CENSORED] if watchful else [Outcome.SLIPPED, Outcome.DEAD])
+
+
+class _Renamed:
+    """Eyes that call the sockets otherwise."""
+
+    def __init__(self, task: PlugInsertion) -> None:
+        self.task, self.names = task, {"socket_1": "socket_3", "socket_3": "socket_1"}
+
+    def perceive(self, observation, instruction, earlier=None):  # type: ignore[no-untyped-def]
+        graph = self.task.true_graph()
+        objects = tuple(replace(o, id=self.names.get(o.id, o.id)) for o in graph.objects)
+        return replace(graph, objects=objects, relations=())
+
+
+class _Listener(_Drifter):
+    """Writes down where the argument it was told stands in the graph it is given."""
+
+    def start(self, subgoal, text, seed):  # type: ignore[no-untyped-def]
+        super().start(subgoal, text, seed)
+        self.subgoal = subgoal
+        self.heard = getattr(self, "heard", [])
+
+    def act(self, observation, graph):  # type: ignore[no-untyped-def]
+        self.heard.append((self.subgoal.verb, graph[self.subgoal.args[-1]].boxes["front"]))
+        return super().act(observation, graph)
+
+
+def test_a_policy_is_told_the_names_that_its_eyes_give(tmp_path: Path) -> None:
+    task = PlugInsertion("demo")
+    boxes = []
+    for eyes in (None, _Renamed(task)):
+        policy = _Listener()
+        folder = tmp_path / str(len(boxes))
+        record_intervention(task, policy, CollectConfig(folder, 1), 1, perceiver=eyes)
+        boxes.append(policy.heard)
+    assert boxes[0] == boxes[1] and any(verb == "insert" for verb, _ in boxes[0])
 
 
 def test_pushes_change_the_way_but_are_not_in_the_actions(tmp_path: Path) -> None:

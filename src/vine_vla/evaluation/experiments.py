@@ -195,9 +195,9 @@ def run_experiment(experiment: Experiment, root: Path, results: Path, say: Say =
     log = _Log(root, say)
     write_json(root / "experiment.json", asdict(experiment))
     _demonstrations(experiment, root, log)
+    _system2(experiment, root, log)
     _system1(experiment, root, log)
     _flat(experiment, root, log)
-    _system2(experiment, root, log)
     found = _evaluation(experiment, root, results, scenes, log)
     record = {
         "experiment": asdict(experiment),
@@ -302,7 +302,7 @@ def _correct(e: Experiment, root: Path, skill: Path, number: int) -> None:
     job = jobs[-1]
     there = staged_ids(job.staging)
     todo = [n for n in range(e.corrections) if job.intervention_id(n) not in there]
-    answers = map_jobs(partial(_Corrector, job, skill), todo, e.workers)
+    answers = map_jobs(partial(_Corrector, job, skill, root / "run/system2"), todo, e.workers)
     done = e.corrections - len(todo)
     for _ in show_progress(answers, name="corrections", total=e.corrections, done=done, show=True):
         pass
@@ -314,19 +314,21 @@ def _correct(e: Experiment, root: Path, skill: Path, number: int) -> None:
 
 
 class _Corrector:
-    """A worker that records interventions with a trained System 1."""
+    """A worker that records interventions with a trained System 1 behind System 2's eyes."""
 
-    def __init__(self, job: Any, skill: Path) -> None:
+    def __init__(self, job: Any, skill: Path, eyes: Path) -> None:
         from vine_vla.system1 import FlowSkill
+        from vine_vla.system2.backend import load_system2
         from vine_vla.tasks import PlugInsertion
 
         self.job, self.task = job, PlugInsertion("demo")
         self.skill = FlowSkill.load(skill, self.task.SCHEMA)
+        self.eyes = load_system2(eyes)
 
     def __call__(self, number: int) -> dict[str, Any]:
         from vine_vla.tasks.collect import record_intervention
 
-        record_intervention(self.task, self.skill, self.job, number)
+        record_intervention(self.task, self.skill, self.job, number, perceiver=self.eyes)
         return {"number": number}
 
 

@@ -17,14 +17,9 @@ from vine_vla.packing import attribute_slots
 from vine_vla.protocols import Observation
 from vine_vla.relations import derive_relations
 from vine_vla.system2.detector import FEATURES, Detections, Detector, peaks, shrink
+from vine_vla.system2.tracking import weigh
 
 Float = NDArray[np.float32]
-
-STEP = 0.12
-"""Image widths that a thing may well move between two looks."""
-
-JUMP = 0.1
-"""Weight of a peak where nothing of its class has been before."""
 
 SPARE = 2
 """Further peaks of a class that are considered in a moving camera."""
@@ -161,14 +156,15 @@ class Perception:
             most = [len(earlier.of_class(name)) for name in self.schema.classes]
             # The number is known, so weaker peaks are believed; what stays unseen keeps its old place.
             threshold, least = threshold * 0.3, [0] * len(least)
-            views = {**views, 0: _near_before(views[0], earlier, self.schema)}
+        others = {c: (view, self._places(c, view, state)) for c, view in views.items() if c}
+        front = weigh(views[0], others, earlier, self.schema)
         found = [
             _Found(int(view.classes[d]), float(view.scores[d]), {0: view.boxes[d]}, {0: view.features[d]})
-            for view in [views[0]]
+            for view in [front]
             for d in _keep(view, threshold, least, most)
         ]
-        for c in sorted(set(views) - {0}):
-            self._join(found, views[c], c, state, threshold, most)
+        for c, (view, places) in sorted(others.items()):
+            self._join(found, view, c, places, threshold, most)
         if earlier is None:
             # What every scene has is there, even if no camera sees it now (a gripper above the picture).
             for cls, count in enumerate(self.setup.least):
@@ -176,12 +172,19 @@ class Perception:
                 found += [_Found(cls, 0.0, {}, {}) for _ in range(missing)]
         return found
 
+    def _places(self, camera: int, view: Detections, state: Tensor) -> Float:
+        """Where a further camera's detections stand in the reference camera. [D, 2]"""
+        one_hot = np.eye(len(self.schema.classes), dtype=np.float32)[view.classes]
+        inputs = (torch.from_numpy(a) for a in (view.features, view.boxes, one_hot))
+        places: Float = self.detector.link(camera, *inputs, state.expand(len(view.scores), -1)).numpy()
+        return places
+
     def _join(
         self,
         found: list[_Found],
         view: Detections,
         camera: int,
-        state: Tensor,
+        places: Float,
         threshold: Float,
         most: Sequence[int],
     ) -> None:
@@ -191,14 +194,7 @@ class Perception:
         if not kept:
             return
         index = np.array(kept)
-        one_hot = np.eye(len(self.schema.classes), dtype=np.float32)[view.classes[index]]
-        place = self.detector.link(
-            camera,
-            torch.from_numpy(view.features[index]),
-            torch.from_numpy(view.boxes[index]),
-            torch.from_numpy(one_hot),
-            state.expand(len(index), -1),
-        ).numpy()
+        place = places[index]
         for cls in range(len(self.schema.classes)):
             rows = [i for i, f in enumerate(found) if f.cls == cls]
             columns = [j for j in range(len(index)) if view.classes[index[j]] == cls]
@@ -280,27 +276,6 @@ class Perception:
             else:
                 followed.append(SceneObject(old.id, old.cls, new.boxes, {**new.attributes, **kept}))
         return tuple(followed)
-
-
-def _near_before(view: Detections, earlier: SceneGraph, schema: Schema) -> Detections:
-    """Peaks of the reference camera, weighed by how near an object of their class was before, best first.
-
-    A covered object has a weak peak, and a look-alike elsewhere a strong one: things move, but do not jump.
-    """
-    camera = schema.cameras[0]
-    weight = np.ones(len(view.scores), np.float32)
-    for cls, name in enumerate(schema.classes):
-        before = [o.boxes[camera].center for o in earlier.of_class(name) if camera in o.boxes]
-        mine = np.flatnonzero(view.classes == cls)
-        if before and len(mine):
-            centers = (view.boxes[mine, :2] + view.boxes[mine, 2:]) / 2
-            away = np.linalg.norm(centers[:, None] - np.array(before)[None], axis=-1).min(1)
-            weight[mine] = np.maximum(np.exp(-((away / STEP) ** 2)), JUMP)
-    order = np.argsort(-view.scores * weight, kind="stable")
-    return Detections(
-        **{name: getattr(view, name)[order] for name in ("classes", "boxes", "features")},
-        scores=(view.scores * weight)[order],
-    )
 
 
 def _center(box: Float) -> tuple[float, float]:

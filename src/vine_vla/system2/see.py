@@ -203,7 +203,8 @@ def _regions(
     Of a box, what looks unlike its rim: painted whole, its edges would give away what is to be found.
 
     Args:
-        images: [B, S, S, 3]. cls: [B, O]. boxes: of one camera. [B, O, 4]. seen: [B, O]. share: of the objects that are painted.
+        images: [B, S, S, 3]. cls: [B, O]. boxes: of one camera. [B, O, 4]. seen: [B, O].
+        share: of the objects that are painted.
     """
     regions = np.zeros((len(cls), SIZE, SIZE), np.int64)
     chosen = (cls >= 0) & seen & (rng.random(cls.shape) < share)

@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 
 from vine_vla.demos import EpisodeRecorder, staged_ids
 from vine_vla.errors import VineError
+from vine_vla.graph import SceneGraph
 from vine_vla.graph_text import describe
+from vine_vla.identity import match_names
 from vine_vla.options import Collector, EpisodeOutcome, Outcome, OutcomeSource, Subgoal
-from vine_vla.protocols import RUNNING, Skill
+from vine_vla.protocols import RUNNING, Observation, Perceiver, Skill
 from vine_vla.tasks.expert import Expert, SkillDial
 from vine_vla.tasks.operators import Choice, Habits, Operator
 from vine_vla.tasks.plug_insertion import PlugInsertion
@@ -52,6 +54,8 @@ class CollectConfig:
         push_rate: pushes per free step, in [0, 1].
         push_rate_aiming: the same close above plug and socket.
         graph_every: frames between the scene graphs recorded inside segments; 0 for none.
+        watchful: share of the interventions in which the expert steps in before the policy drops the plug;
+            in the others it does so afterwards, so that the data show what a drop looks like.
     """
 
     staging: Path
@@ -63,6 +67,7 @@ class CollectConfig:
     push_rate: float = 0.06
     push_rate_aiming: float = 0.2
     graph_every: int = 8
+    watchful: float = 0.7
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.episodes > SCENES_PER_SEED:
@@ -175,20 +180,29 @@ def record_operator(task: PlugInsertion, config: CollectConfig, number: int) -> 
 
 
 def record_intervention(
-    task: PlugInsertion, skill: Skill, config: CollectConfig, number: int, *, aware: bool = True
+    task: PlugInsertion,
+    skill: Skill,
+    config: CollectConfig,
+    number: int,
+    *,
+    perceiver: Perceiver | None = None,
+    aware: bool = True,
 ) -> Path:
     """Record an episode in which `skill` acts and an expert takes over before each subgoal's end.
 
     The policy acts for a random time (0.4 to 6 s for a grasp, 1.2 to 11 s for an insertion), until it says
-    `done` or `failed`, or until it is about to drop the plug, which the expert sees coming; then the expert
-    lifts clear, lines up again and finishes. The policy's part is a segment of its own: `reached` or `dead`
-    when it came to that, else `censored`, since nobody knows how it would have ended.
+    `done` or `failed`, or until it is about to drop the plug, which a watchful expert sees coming; then the
+    expert lifts clear, lines up again and finishes. The policy's part is a segment of its own: `reached` or
+    `dead` when it came to that, `slipped` when the plug was dropped, else `censored`, since nobody knows how
+    it would have ended.
 
     Args:
         task: of split `demo`, or any other.
         skill: the policy.
         config: where to stage; `config.skill` is the expert's noise.
         number: of the episode, which also chooses the scene.
+        perceiver: whose graphs the policy is given, so that it meets the boxes it will have to live with;
+            None: true ones. What is recorded is true in any case.
         aware: plans that no neighbour spoils (the policy's hands are to be corrected, not the choices); else
             habits.
     """
@@ -198,6 +212,8 @@ def record_intervention(
     expert = Expert(SkillDial(scale=float(rng.uniform(*config.skill))), np.random.default_rng([scene, 1]))
     habits = Habits(awareness=1.0, second_thoughts=0.1) if aware else config.habits
     operator = Operator(habits, np.random.default_rng([scene, 2]))
+    watchful = bool(rng.random() < config.watchful)
+    policy = _Policy(task, skill, perceiver)
     tape = _Tape(task, _recorder(task, config, config.intervention_id(number)), config.graph_every)
     operator.begin(task.scene)
     history: list[tuple[Choice, Outcome]] = []
@@ -206,13 +222,16 @@ def record_intervention(
         subgoal = task.subgoal(choice)
         limit = int(rng.uniform(4, 60) if choice[0].startswith("grasp") else rng.uniform(12, 110))
         tape.begin(subgoal)
-        for n, action in enumerate(_policy_actions(task, skill, subgoal, limit, int(rng.integers(2**31)))):
-            if n > 0 and _would_drop(task, choice, action):  # a segment has at least one frame
+        for n, action in enumerate(policy.actions(subgoal, limit, int(rng.integers(2**31)))):
+            # A segment has at least one frame.
+            if watchful and n > 0 and _would_drop(task, choice, action):
                 break
             tape.step(action)
             if task.is_dead():
                 break
         status = choice_status(task.sim, choice)
+        if status is None and _dropped(task, choice):
+            status = Outcome.SLIPPED
         if status is None:
             tape.end(Outcome.CENSORED)
             tape.begin(subgoal)
@@ -232,21 +251,47 @@ def _would_drop(task: PlugInsertion, choice: Choice, action: NDArray[np.float64]
     return not (task.sim.on_rack() if choice[1] is None else task.sim.seated(choice[1]))
 
 
-def _policy_actions(
-    task: PlugInsertion, skill: Skill, subgoal: Subgoal, limit: int, seed: int
-) -> Iterator[NDArray[np.float64]]:
-    """The policy's actions until it stops running or `limit` steps have passed; at least one."""
-    skill.start(subgoal, describe(subgoal, task.true_graph(), task.SCHEMA), seed)
-    steps = 0
-    while steps < limit:
-        out = skill.act(task.observe(), task.true_graph())
-        if steps > 0 and int(np.argmax(out.done)) != RUNNING:
-            return
-        for action in out.actions[: out.execute]:
-            yield np.asarray(action, np.float64)
-            steps += 1
-            if steps >= limit:
+def _dropped(task: PlugInsertion, choice: Choice) -> bool:
+    """Whether the plug that the subgoal carries has been let go, and is not where it should be."""
+    if choice[0].startswith("grasp") or task.sim.held() is not None:
+        return False
+    return not (task.sim.on_rack() if choice[1] is None else task.sim.seated(choice[1]))
+
+
+class _Policy:
+    """The policy under correction, with its eyes."""
+
+    def __init__(self, task: PlugInsertion, skill: Skill, perceiver: Perceiver | None) -> None:
+        self.task, self.skill, self.perceiver = task, skill, perceiver
+        self.graph: SceneGraph | None = None
+
+    def actions(self, subgoal: Subgoal, limit: int, seed: int) -> Iterator[NDArray[np.float64]]:
+        """Its actions until it stops running or `limit` steps have passed; at least one.
+
+        `subgoal` is in the simulator's ids; the policy is told it in those of its own graph.
+        """
+        truth = self.task.true_graph()
+        names = match_names(truth, self._look(self.task.observe()))
+        known = subgoal._replace(args=tuple(names.get(name, name) for name in subgoal.args))
+        self.skill.start(known, describe(subgoal, truth, self.task.SCHEMA), seed)
+        steps = 0
+        while steps < limit:
+            observation = self.task.observe()
+            graph = self._look(observation)
+            out = self.skill.act(observation, graph)
+            if steps > 0 and int(np.argmax(out.done)) != RUNNING:
                 return
+            for action in out.actions[: out.execute]:
+                yield np.asarray(action, np.float64)
+                steps += 1
+                if steps >= limit:
+                    return
+
+    def _look(self, observation: Observation) -> SceneGraph:
+        if self.perceiver is None:
+            return self.task.true_graph()
+        self.graph = self.perceiver.perceive(observation, self.task.instruction, self.graph)
+        return self.graph
 
 
 _TASK: PlugInsertion | None = None
