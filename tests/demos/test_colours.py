@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from vine_vla.demos.colours import recolour, tone_curves
+from vine_vla.demos.colours import recolour, repaint, tone_curves
 
 RED, LIGHT, DARK = (200, 40, 40), (220, 220, 220), (60, 60, 60)
 
@@ -34,3 +34,18 @@ def test_share_of_curves_is_kept():
     assert curves.min() >= 0 and curves.max() <= 1
     straight = (np.abs(curves - np.linspace(0, 1, curves.shape[1])).max(1) < 1e-6).mean()
     assert 0.65 < straight < 0.75
+
+
+def test_regions_are_painted_apart_and_the_background_stays():
+    images = pictures(300)
+    regions = torch.zeros(300, 8, 8, dtype=torch.int64)
+    regions[:, :, :3], regions[:, :, 6:] = 1, 2
+    tint = torch.tensor([0.0, 0.3]).expand(300, 2)
+    out = repaint(images, regions, tint, 1.0, np.random.default_rng(0)).numpy()
+    assert np.array_equal(out[..., 3:6], images.numpy()[..., 3:6])
+    red, dark = out[:, :, 0, 0], out[:, :, 0, 7]
+    assert np.abs(red[:, 1] - red[:, 2]).max() < 1e-5, "without tint the hue stays"
+    assert (dark.max(1) - dark.min(1)).mean() > 0.02, "with tint grey gets one"
+    assert abs(np.corrcoef(red[:, 0], dark[:, 0])[0, 1]) < 0.2, "regions are drawn apart"
+    untouched = repaint(images, torch.zeros_like(regions), tint, 1.0, np.random.default_rng(0))
+    assert torch.equal(untouched, images)

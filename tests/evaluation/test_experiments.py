@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from vine_vla.errors import VineError
-from vine_vla.evaluation.experiments import REGISTRY, STAGES, _Log, find_experiment, variants, with_changes
+from vine_vla.evaluation.experiments import REGISTRY, find_experiment, variants, with_changes
+from vine_vla.evaluation.stages import STAGES, StageLog
 
 TINY = (
     *("--demonstrations", "16", "--system1-steps", "40", "--detector-steps", "20"),
@@ -40,7 +41,7 @@ def test_arms_decide_which_variants_are_trained():
 
 def test_a_stage_runs_once_and_again_when_something_before_it_changed(tmp_path):
     def run(first: int, fail: bool = False) -> list[str]:
-        ran, log = [], _Log(tmp_path, lambda text: None)
+        ran, log = [], StageLog(tmp_path, lambda text: None)
         for name, settings, after in (("a", {"n": first}, []), ("b", {}, ["a"]), ("c", {}, [])):
             with log.stage(name, settings, after) as needed:
                 if needed:

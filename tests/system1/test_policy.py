@@ -126,7 +126,7 @@ def test_augmentation_moves_crop_box_and_center_together(skills: Path) -> None:
     picture = (torch.stack([x, y, y]) / 80).expand(64, 3, 80, 80)
     environment = torch.zeros(64, layout.width)
     environment[:, 2:] = torch.tensor([0.4, 0.4, 0.6, 0.6, 1.0, 0.5, 0.5]).repeat(2)
-    crops, vector = policy._object_crops([picture, picture], environment, augment=True)
+    crops, _, vector = policy._object_crops([picture, picture], environment, augment=True)
     numbers = (vector[:, 2:-2].reshape(64, 1, 2, 6) + 2) / 4
     for camera in range(2):
         corner = 80 * crops[camera][:, 0, :2, 0, 0]
@@ -144,8 +144,23 @@ def test_unseen_boxes_are_black_and_zero(skills: Path) -> None:
     layout = policy.layout
     assert layout is not None
     picture, environment = torch.ones(4, 3, 80, 80), torch.ones(4, layout.width)
-    crops, vector = policy._object_crops([picture, picture], environment, augment=True)
-    assert all(not c.any() for c in crops) and not vector[:, 2:].any()
+    _, seen, vector = policy._object_crops([picture, picture], environment, augment=True)
+    assert all(not s.any() for s in seen) and not vector[:, 2:].any()
+
+
+def test_unseen_crops_count_as_black(skills: Path) -> None:
+    """Encoded once for all of them, with the same answer and the same gradient as one by one."""
+    net = make(skills).net
+    crops = [torch.rand(6, 1, 3, 64, 64) for _ in range(2)]
+    seen = [torch.tensor([1, 0, 1, 1, 0, 0], dtype=torch.bool)[:, None], torch.zeros(6, 1, dtype=torch.bool)]
+    vector = torch.rand(6, net.trunk[0].in_features - 2 * net.encoders[0].FEATURES)
+    black = [c * s[:, :, None, None, None] for c, s in zip(crops, seen, strict=True)]
+    everything = [torch.ones_like(s) for s in seen]
+    found, wanted = net.encode(crops, seen, vector)[0], net.encode(black, everything, vector)[0]
+    assert torch.allclose(found, wanted, atol=1e-5)
+    weights = list(net.encoders.parameters())
+    gradients = [torch.autograd.grad(c.square().sum(), weights) for c in (found, wanted)]
+    assert all(torch.allclose(a, b, atol=1e-4, rtol=1e-3) for a, b in zip(*gradients, strict=True))
 
 
 def test_learns_a_small_set(skills: Path) -> None:

@@ -101,7 +101,7 @@ class _Dropper(_Drifter):
 @pytest.mark.parametrize("watchful", [0.0, 1.0])
 def test_a_drop_is_seen_coming_or_shown(tmp_path: Path, watchful: float) -> None:
     config = CollectConfig(tmp_path, 1, skill=(0.3, 0.3), watchful=watchful)
-    d = read_staged(record_intervention(PlugInsertion("demo"), _Dropper(), config, 1)).demonstration
+    d = read_staged(record_intervention(PlugInsertion("demo"), _Dropper(), config, 2)).demonstration
     carried = [s.outcome for s in d.segments if s.subgoal and s.subgoal.verb == "insert"]
     assert carried[0] in ([Outcome.CENSORED] if watchful else [Outcome.SLIPPED, Outcome.DEAD])
 

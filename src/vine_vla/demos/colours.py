@@ -56,18 +56,17 @@ def repaint(x: Tensor, regions: Tensor, tint: Tensor, tone: float, rng: np.rando
     """
     count, regions_each = len(x), tint.shape[1]
     total = count * regions_each
-    straight = torch.linspace(0, 1, LEVELS).expand(count, 1, LEVELS)
-    drawn = torch.from_numpy(tone_curves(total, tone, rng)).reshape(count, regions_each, LEVELS)
-    curves = torch.cat([straight, drawn], 1).to(x.device)
+    curves = torch.from_numpy(tone_curves(total, tone, rng)).to(x.device)
     faded = np.where(rng.random(total) < tone, rng.uniform(0.4, 1.3, total), 1.0).astype(np.float32)
-    gains = torch.from_numpy(rng.normal(0, 1, (count, regions_each, 3)).astype(np.float32))
-    own = torch.cat([torch.from_numpy(faded).reshape(count, -1, 1), (gains * tint[..., None]).exp()], -1)
-    own = torch.cat([torch.ones(count, 1, 4), own], 1).to(x.device)
+    gains = rng.normal(0, 1, (total, 3)).astype(np.float32) * tint.reshape(total, 1).cpu().numpy()
+    dials = torch.from_numpy(np.concatenate([faded[:, None], np.exp(gains)], 1)).to(x.device)
     image = torch.arange(count, device=x.device)[:, None, None]
-    dials = own[image, regions].permute(0, 3, 1, 2)  # saturation and three gains of each pixel
-    x = _curve(x, curves.flatten(0, 1), regions + image * (regions_each + 1))
-    grey = x.mean(1, keepdim=True)
-    return ((grey + dials[:, :1] * (x - grey)) * dials[:, 1:]).clamp(0, 1)
+    rows = (regions - 1).clamp(min=0) + image * regions_each
+    saturation, gain = dials[rows].permute(0, 3, 1, 2).split([1, 3], 1)
+    painted = _curve(x, curves, rows)
+    grey = painted.mean(1, keepdim=True)
+    painted = ((grey + saturation * (painted - grey)) * gain).clamp(0, 1)
+    return torch.where(regions[:, None] > 0, painted, x)
 
 
 def tone_curves(count: int, tone: float, rng: np.random.Generator) -> NDArray[np.float32]:

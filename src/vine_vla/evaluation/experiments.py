@@ -7,10 +7,7 @@ is inside a stage goes on where it stopped as well. The same function runs `plug
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -24,10 +21,9 @@ from vine_vla.evaluation.files import environment, parse_scenes, write_json
 from vine_vla.evaluation.final import TEST, check_scenes, record_final
 from vine_vla.evaluation.probes import ProbeConfig, evaluate_probes
 from vine_vla.evaluation.runner import Schedule, evaluate
+from vine_vla.evaluation.stages import Say, StageLog
 from vine_vla.evaluation.verdicts import write_summary
 from vine_vla.evaluation.workers import map_jobs, show_progress, stage_progress
-
-STAGES = "stages.json"
 
 VARIANTS = ("all", "withhold", "withhold-slips", "withhold-matched")
 """Variants of System 2 that are trained nets of their own; `imitate-all` only uses another prior."""
@@ -137,46 +133,6 @@ def find_experiment(name: str) -> Experiment:
     return REGISTRY[name]
 
 
-Say = Callable[[str], None]
-
-
-class _Log:
-    """`stages.json`: what is done, under which key, and how long it took."""
-
-    def __init__(self, root: Path, say: Say) -> None:
-        self.file, self.say = root / STAGES, say
-        self.done: dict[str, dict[str, Any]] = {}
-        if self.file.is_file():
-            self.done = json.loads(self.file.read_text(encoding="utf-8"))
-
-    @contextmanager
-    def stage(self, name: str, settings: dict[str, Any], after: Sequence[str] = ()) -> Iterator[bool]:
-        """Yields whether the stage must run; records it when its block ends without an error."""
-        chain = [self.done[other]["key"] for other in after]
-        text = json.dumps([settings, chain], sort_keys=True, default=str)
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        if self.done.get(name, {}).get("key") == key:
-            self.say(f"{name}: there")
-            yield False
-            return
-        self.say(name)
-        before = (
-            self.done.get(name, {}).get("seconds", 0.0)
-            if self.done.get(name, {}).get("begun") == key
-            else 0.0
-        )
-        started = time.monotonic()
-        try:
-            yield True
-        except BaseException:
-            # An interrupted stage goes on later: its time so far counts.
-            self.done[name] = {"begun": key, "seconds": before + time.monotonic() - started}
-            write_json(self.file, self.done)
-            raise
-        self.done[name] = {"key": key, "seconds": round(before + time.monotonic() - started, 1)}
-        write_json(self.file, self.done)
-
-
 def run_experiment(experiment: Experiment, root: Path, results: Path, say: Say = print) -> dict[str, Any]:
     """Run what is missing of `experiment`.
 
@@ -192,7 +148,7 @@ def run_experiment(experiment: Experiment, root: Path, results: Path, say: Say =
     results.mkdir(parents=True, exist_ok=True)
     scenes = parse_scenes(experiment.scenes)
     check_scenes(scenes, final=experiment.final)
-    log = _Log(root, say)
+    log = StageLog(root, say)
     write_json(root / "experiment.json", asdict(experiment))
     _demonstrations(experiment, root, log)
     _system2(experiment, root, log)
@@ -220,7 +176,7 @@ def _operators_success(demos: Path) -> list[float]:
     return list(wilson(won, len(outcomes))[:3])
 
 
-def _demonstrations(e: Experiment, root: Path, log: _Log) -> None:
+def _demonstrations(e: Experiment, root: Path, log: StageLog) -> None:
     from vine_vla.demos import assemble
     from vine_vla.tasks.collect import ACTION_NAMES, ROBOT_TYPE, STATE_NAMES, CollectConfig, collect, missing
 
@@ -260,7 +216,7 @@ def _train(e: Experiment, data: Path, out: Path, steps: int, **more: Any) -> Non
     train_system1(data, out, config)
 
 
-def _system1(e: Experiment, root: Path, log: _Log) -> None:
+def _system1(e: Experiment, root: Path, log: StageLog) -> None:
     """Demonstrations first, then rounds of correction (DAgger, Ross et al. 2011, arXiv 1011.0686)."""
     skill = _skill(e, root, 0)
     with log.stage("skills", {}, after=["demos"]) as needed:
@@ -332,7 +288,7 @@ class _Corrector:
         return {"number": number}
 
 
-def _flat(e: Experiment, root: Path, log: _Log) -> None:
+def _flat(e: Experiment, root: Path, log: StageLog) -> None:
     """Flat policies: the same episodes as System 1, corrections included, whole."""
     source, before = (f"corrected-{e.rounds}", f"corrections {e.rounds}") if e.rounds else ("demos", "demos")
     for name, successful_only in (("flat", True), ("flat-all", False)):
@@ -358,7 +314,7 @@ def variants(arms: Sequence[str]) -> list[str]:
     return [name for name in VARIANTS if name == "all" or name in wanted]
 
 
-def _system2(e: Experiment, root: Path, log: _Log) -> None:
+def _system2(e: Experiment, root: Path, log: StageLog) -> None:
     from vine_vla.demos import open_dataset
     from vine_vla.system2 import Failures, OutcomeConfig, PerceptionConfig, System2Config, train_system2
 
@@ -391,7 +347,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _evaluation(
-    e: Experiment, root: Path, results: Path, scenes: tuple[int, ...], log: _Log
+    e: Experiment, root: Path, results: Path, scenes: tuple[int, ...], log: StageLog
 ) -> dict[str, Any]:
     labels = tuple(find_arm(name).label for name in e.arms)
     builder = RunBuilder(task=e.task, split=e.split, runs=(str(root / "run"),))

@@ -134,17 +134,20 @@ class VineSkillPolicy(PreTrainedPolicy):
         return torch.where(padded[..., None] & (self.units > 0), 0.0, actions)
 
     # ---- inputs ------------------------------------------------------------------------------------------
-    def _inputs(self, batch: dict[str, Any], net: SkillNet, augment: bool) -> tuple[list[Tensor], Tensor]:
-        """Crops per camera [B, slots, 3, crop, crop] and the vector [B, D]."""
+    def _inputs(
+        self, batch: dict[str, Any], net: SkillNet, augment: bool
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Crops per camera [B, slots, 3, crop, crop], which of them show anything, and the vector [B, D]."""
         config = self.config
         pictures = [batch[key] for key in config.image_features]
         size = len(pictures[0])
         environment = batch.get(OBS_ENV_STATE)
         if self.layout is None:
             crops = [self._plain_crops(picture, augment) for picture in pictures]
+            seen = [torch.ones(c.shape[:2], dtype=torch.bool, device=c.device) for c in crops]
         else:
             assert environment is not None
-            crops, environment = self._object_crops(pictures, environment, augment)
+            crops, seen, environment = self._object_crops(pictures, environment, augment)
         vector = []
         if config.robot_state_feature:
             state = batch[OBS_STATE]
@@ -153,11 +156,11 @@ class VineSkillPolicy(PreTrainedPolicy):
             vector.append(environment)
         if config.text:
             vector.append(net.words(self._tokens(batch.get("task"), size, augment).to(pictures[0].device)))
-        return crops, torch.cat(vector, 1) if vector else pictures[0].new_zeros(size, 0)
+        return crops, seen, torch.cat(vector, 1) if vector else pictures[0].new_zeros(size, 0)
 
     def _object_crops(
         self, pictures: list[Tensor], environment: Tensor, augment: bool
-    ) -> tuple[list[Tensor], Tensor]:
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
         layout, config = self.layout, self.config
         assert layout is not None
         size, slots, cameras, crop = (
@@ -197,8 +200,8 @@ class VineSkillPolicy(PreTrainedPolicy):
                 cut = self._recolour(cut).reshape(size, slots, 3, crop, crop)
             else:
                 cut = windows[..., room : room + crop, room : room + crop]
-            crops.append(cut * visible[:, :, c, :, None, None])
-        return crops, torch.cat(parts, 1)
+            crops.append(cut)
+        return crops, list((visible[..., 0] > 0).unbind(2)), torch.cat(parts, 1)
 
     def _plain_crops(self, picture: Tensor, augment: bool) -> Tensor:
         """Any images, shrunk to a little more than the crop: [B, 3, H, W] -> [B, 1, 3, crop, crop]."""
@@ -228,8 +231,8 @@ class VineSkillPolicy(PreTrainedPolicy):
         """Flow loss on frames to imitate, plus done head and waypoints; scalar, or [B] with `none`."""
         net, config = self.net, self.config
         training = self.training
-        crops, vector = self._inputs(batch, net, augment=training)
-        condition, done_input = net.encode(crops, vector)
+        crops, seen, vector = self._inputs(batch, net, augment=training)
+        condition, done_input = net.encode(crops, seen, vector)
         actions = batch[ACTION]
         size = len(actions)
         padded = batch.get(f"{ACTION}_is_pad")
@@ -301,8 +304,8 @@ class VineSkillPolicy(PreTrainedPolicy):
             batch: preprocessed observation.
             noise: start of the flow, [B, T, A]; drawn from torch's generator if None.
         """
-        crops, vector = self._inputs(batch, self.ema, augment=False)
-        condition, done_input = self.ema.encode(crops, vector)
+        crops, seen, vector = self._inputs(batch, self.ema, augment=False)
+        condition, done_input = self.ema.encode(crops, seen, vector)
         shape = (len(condition), self.config.chunk_size, self._action_size)
         start = torch.randn(shape, device=condition.device) if noise is None else noise.to(condition.device)
         scaled = self.ema.sample(condition, start.flatten(1), self.config.flow_steps).reshape(shape)

@@ -143,18 +143,19 @@ class SkillNet(nn.Module):
         self.done = nn.Sequential(nn.Linear(inputs + width, 128), nn.SiLU(), nn.Linear(128, 3))
         self.waypoint = nn.Sequential(nn.Linear(width, 128), nn.SiLU(), nn.Linear(128, len(UNITS)))
 
-    def encode(self, crops: list[Tensor], vector: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, crops: list[Tensor], seen: list[Tensor], vector: Tensor) -> tuple[Tensor, Tensor]:
         """Condition of the flow [B, width] and input of the done head, cut off from the gradient.
 
         Args:
             crops: per camera, [B, slots, 3, crop, crop] in [0, 1].
+            seen: per camera, whether the crop shows anything; else it counts as black. bool [B, slots]
             vector: [B, vector].
         """
         features = []
-        for encoder, windows in zip(self.encoders, crops):
-            batch, slots = windows.shape[:2]
+        for encoder, windows, shown in zip(self.encoders, crops, seen):
             with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.half):
-                features.append(encoder(windows.flatten(0, 1)).reshape(batch, -1))
+                features.append(_encode_seen(encoder, windows.flatten(0, 1), shown.flatten()))
+            features[-1] = features[-1].reshape(len(windows), -1)
         inputs = torch.cat([*features, vector], 1)
         condition = self.trunk(inputs)
         return condition, torch.cat([inputs, condition], 1).detach()
@@ -166,3 +167,13 @@ class SkillNet(nn.Module):
             time = torch.full((len(x),), step / steps, device=x.device)
             x = x + self.flow(x, time, condition) / steps
         return x
+
+
+def _encode_seen(encoder: nn.Module, windows: Tensor, seen: Tensor) -> Tensor:
+    """`encoder` of windows [N, 3, H, W], black where not `seen` [N]: all black ones at the price of one."""
+    if bool(seen.all()):
+        return encoder(windows)
+    black = windows.new_zeros(1, *windows.shape[1:])
+    found = encoder(torch.cat([windows[seen], black]))
+    place = torch.where(seen, seen.cumsum(0) - 1, len(found) - 1)
+    return found[place]

@@ -1,0 +1,142 @@
+"""Clips: parts of source episodes that become episodes of an export, and what is read for them.
+
+An image column is PNG inside parquet: the windows are small, and a loader that keeps frames in memory
+(System 1's) decodes each once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vine_vla.demos.crops import CropLayout, skill_inputs, slot_ids
+from vine_vla.demos.dataset import DemoDataset
+from vine_vla.errors import VineError
+from vine_vla.graph import SceneGraph
+from vine_vla.options import Demonstration, Outcome, OutcomeSource, Subgoal
+
+STATS_EVERY = 8
+"""Every 8th frame enters the image statistics."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames `start` to `end` of a source episode that become one episode of the export."""
+
+    demonstration: Demonstration
+    name: str
+    start: int
+    end: int
+    subgoal: Subgoal | None
+    text: str
+    outcome: Outcome
+    source: OutcomeSource
+
+    @property
+    def graph(self) -> SceneGraph | None:
+        """The last scene graph at or before the clip's start, else the first of the episode."""
+        graphs = self.demonstration.graphs
+        before = [frame for frame in graphs if frame <= self.start]
+        return graphs[max(before)] if before else next(iter(graphs.values()), None)
+
+
+def read_clips(
+    reader: ClipReader, clips: Sequence[Clip], threads: int
+) -> Iterator[tuple[Clip, dict[str, Any]]]:
+    """Clips in order, a few read ahead in threads (decoding and encoding release the lock)."""
+    groups: list[list[Clip]] = []
+    for clip in clips:
+        if groups and groups[-1][0].demonstration is clip.demonstration:
+            groups[-1].append(clip)
+        else:
+            groups.append([clip])
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        waiting: list[Future[list[dict[str, Any]]]] = []
+        for number, group in enumerate(groups):
+            while len(waiting) < len(groups) and len(waiting) <= number + 2 * threads:
+                waiting.append(pool.submit(reader.read, groups[len(waiting)]))
+            try:
+                done = waiting[number].result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            waiting[number] = Future()  # frees the frames
+            yield from zip(group, done, strict=True)
+
+
+class ClipReader:
+    """Columns of clips: encoded images, vectors and the statistics' sample of frames."""
+
+    def __init__(self, dataset: DemoDataset, layout: CropLayout | None, whole_pixels: int) -> None:
+        self.dataset, self.layout, self.whole_pixels = dataset, layout, whole_pixels
+        dataset.actions(0)  # fills the caches before threads ask for them
+        if layout is not None and not any(
+            len(dataset.box_table(d.episode_index).frame) for d in dataset.demonstrations
+        ):
+            raise VineError(
+                "no boxes to cut crops at",
+                where=str(dataset.root / "meta/vine_boxes.parquet"),
+                mend="annotate boxes (`vine annotate --boxes`) or export with `--images whole`",
+            )
+
+    def read(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+        """One dictionary a clip of the same episode; keys are feature names, images under their role."""
+        episode = clips[0].demonstration.episode_index
+        first, last = min(c.start for c in clips), max(c.end for c in clips)
+        frames = {
+            role: self.dataset.images(episode, range(first, last), role) for role in self.dataset.cameras
+        }
+        boxes = self.dataset.boxes(episode) if self.layout is not None else {}
+        states, actions = self.dataset.proprioception(episode), self.dataset.actions(episode)
+        return [
+            self._columns(c, {r: f[c.start - first : c.end - first] for r, f in frames.items()}, boxes)
+            | {"observation.state": states[c.start : c.end], "action": actions[c.start : c.end]}
+            for c in clips
+        ]
+
+    def _columns(self, clip: Clip, frames: dict[str, NDArray[np.uint8]], boxes: Any) -> dict[str, Any]:
+        pictures: dict[str, list[NDArray[np.uint8]]] = {role: [] for role in frames}
+        environment = []
+        layout = self.layout
+        if layout is not None:
+            graph = clip.graph
+            classes = {o.id: o.cls for o in graph.objects} if graph is not None else {}
+            ids = slot_ids(layout, clip.subgoal, classes)
+            for i in range(clip.end - clip.start):
+                now = {role: f[i] for role, f in frames.items()}
+                inputs = skill_inputs(now, boxes.get(clip.start + i, {}), layout, clip.subgoal, ids)
+                environment.append(inputs.environment_state)
+                for role, picture in inputs.crops.items():
+                    pictures[role].append(picture)
+        else:
+            verbs = [v.name for v in self.dataset.schema.verbs]
+            verb = np.zeros(max(len(verbs), 1), np.float32)
+            if clip.subgoal is not None:
+                verb[verbs.index(clip.subgoal.verb)] = 1.0
+            environment = [verb] * (clip.end - clip.start)
+            for role, images in frames.items():
+                pictures[role] = [_shrink(image, self.whole_pixels) for image in images]
+        return {
+            "images": {role: [_png(p) for p in found] for role, found in pictures.items()},
+            "samples": {role: np.stack(found[::STATS_EVERY]) for role, found in pictures.items()},
+            "observation.environment_state": np.stack(environment),
+        }
+
+
+def _shrink(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    scale = pixels / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    done, data = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done
+    return data.tobytes()
