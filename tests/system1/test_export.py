@@ -12,6 +12,7 @@ import pytest
 from lerobot.datasets import LeRobotDataset
 
 from vine_vla.demos import open_dataset
+from vine_vla.demos.clips import ClipReader
 from vine_vla.demos.crops import LAYOUT, CropLayout, skill_inputs
 from vine_vla.demos.dataset import DemoDataset
 from vine_vla.demos.skills import export_skills
@@ -41,6 +42,33 @@ def test_skills_hold_the_segments_frames(toy: DemoDataset, skills: Path) -> None
             assert np.array_equal(stored, crop)
         assert np.array_equal(item["observation.environment_state"].numpy(), inputs.environment_state)
         assert np.array_equal(item["action"].numpy(), toy.actions(source.episode_index)[frame])
+
+
+def test_an_earlier_export_saves_decoding_and_changes_nothing(
+    toy: DemoDataset, skills: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, all_of_it = tmp_path / "some", tmp_path / "all"
+    export_skills(toy, some, outcomes=(Outcome.REACHED,))
+    reached = sum(d.segments[0].outcome is Outcome.REACHED for d in open_dataset(skills).demonstrations)
+    decoded = []
+    decode = ClipReader._decode
+    monkeypatch.setattr(
+        ClipReader, "_decode", lambda self, clips: decoded.extend(clips) or decode(self, clips)
+    )
+    export_skills(toy, all_of_it, earlier=some)
+    assert 0 < len(decoded) == len(open_dataset(skills).demonstrations) - reached
+    for folder in ("data", "meta"):
+        for file in sorted((skills / folder).rglob("*")):
+            if file.is_file():
+                assert file.read_bytes() == (all_of_it / file.relative_to(skills)).read_bytes(), file.name
+
+
+def test_an_earlier_export_of_another_kind_is_refused(toy: DemoDataset, flat: Path, tmp_path: Path) -> None:
+    with pytest.raises(VineError, match="an export with other kind"):
+        export_skills(toy, tmp_path / "out", earlier=flat)
+    with pytest.raises(VineError, match="no export of VINE"):
+        export_skills(toy, tmp_path / "out", earlier=toy.root)
+    assert not (tmp_path / "out").exists()
 
 
 def test_statistics_are_those_of_the_frames(skills: Path) -> None:

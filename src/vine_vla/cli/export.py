@@ -25,6 +25,8 @@ class _Common:
     """Shorter side of whole frames, in pixels."""
     threads: int = 2
     """Threads that decode and encode."""
+    earlier: Path | None = None
+    """An export of the same kind of some of these episodes, as annotated now: what it holds is taken over."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def run(config: Config) -> int:
             images=images,
             whole_pixels=pixels,
             threads=threads,
+            earlier=config.earlier,
             progress=progress,
         )
     else:
@@ -99,6 +102,7 @@ def run(config: Config) -> int:
             images=images,
             whole_pixels=pixels,
             threads=threads,
+            earlier=config.earlier,
             progress=progress,
         )
     bar.close()

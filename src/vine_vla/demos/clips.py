@@ -6,17 +6,20 @@ An image column is PNG inside parquet: the windows are small, and a loader that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vine_vla.demos.crops import CropLayout, skill_inputs, slot_ids
-from vine_vla.demos.dataset import DemoDataset
+from vine_vla.demos.dataset import DemoDataset, open_dataset
+from vine_vla.demos.tables import to_matrix
 from vine_vla.errors import VineError
 from vine_vla.graph import SceneGraph
 from vine_vla.options import Demonstration, Outcome, OutcomeSource, Subgoal
@@ -73,8 +76,14 @@ def read_clips(
 class ClipReader:
     """Columns of clips: encoded images, vectors and the statistics' sample of frames."""
 
-    def __init__(self, dataset: DemoDataset, layout: CropLayout | None, whole_pixels: int) -> None:
-        self.dataset, self.layout, self.whole_pixels = dataset, layout, whole_pixels
+    def __init__(
+        self,
+        dataset: DemoDataset,
+        layout: CropLayout | None,
+        whole_pixels: int,
+        earlier: EarlierExport | None = None,
+    ) -> None:
+        self.dataset, self.layout, self.whole_pixels, self.earlier = dataset, layout, whole_pixels, earlier
         dataset.actions(0)  # fills the caches before threads ask for them
         if layout is not None and not any(
             len(dataset.box_table(d.episode_index).frame) for d in dataset.demonstrations
@@ -87,6 +96,19 @@ class ClipReader:
 
     def read(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
         """One dictionary a clip of the same episode; keys are feature names, images under their role."""
+        actions = self.dataset.actions(clips[0].demonstration.episode_index)
+        taken = {
+            c.name: columns
+            for c in clips
+            if self.earlier is not None
+            and (columns := self.earlier.columns(c, actions[c.start : c.end])) is not None
+        }
+        missing = [c for c in clips if c.name not in taken]
+        read = dict(zip([c.name for c in missing], self._decode(missing), strict=True)) if missing else {}
+        return [(taken | read)[c.name] for c in clips]
+
+    def _decode(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+        """`read` from the source's videos."""
         episode = clips[0].demonstration.episode_index
         first, last = min(c.start for c in clips), max(c.end for c in clips)
         frames = {
@@ -127,6 +149,53 @@ class ClipReader:
             "samples": {role: np.stack(found[::STATS_EVERY]) for role, found in pictures.items()},
             "observation.environment_state": np.stack(environment),
         }
+
+
+class EarlierExport:
+    """An earlier export, from which clips are taken over: decoding frames is most of an export's time.
+
+    Args:
+        root: its folder; an export of the same kind, with the same layout.
+        cameras: role -> image feature.
+    """
+
+    def __init__(self, root: Path, cameras: Mapping[str, str]) -> None:
+        self.root, self.cameras = root, cameras
+        self._places: dict[str, tuple[Path, int]] = {}
+        self._subgoals: dict[str, Subgoal] = {}
+        files = sorted((root / "data").glob("*/*.parquet"))
+        found = iter(open_dataset(root).demonstrations)
+        for file in files:
+            for group in range(pq.read_metadata(file).num_row_groups):
+                clip = next(found)
+                self._places[clip.episode_id] = file, group
+                self._subgoals[clip.episode_id] = clip.segments[0].subgoal
+
+    def columns(self, clip: Clip, actions: NDArray[np.float32]) -> dict[str, Any] | None:
+        """What `ClipReader.read` gives for `clip`; None if it is not here, or not with these actions."""
+        if clip.name not in self._places:
+            return None
+        if clip.subgoal is not None and clip.subgoal != self._subgoals[clip.name]:
+            return None
+        file, group = self._places[clip.name]
+        table = pq.ParquetFile(file).read_row_group(group)
+        if len(table) != len(actions) or not np.array_equal(to_matrix(table["action"]), actions):
+            return None
+        images = {
+            role: [f.as_py() for part in table[key].chunks for f in part.field("bytes")]
+            for role, key in self.cameras.items()
+        }
+        names = ("observation.state", "observation.environment_state", "action")
+        return {name: to_matrix(table[name]) for name in names} | {
+            "images": images,
+            "samples": {
+                role: np.stack([_pixels(f) for f in fs[::STATS_EVERY]]) for role, fs in images.items()
+            },
+        }
+
+
+def _pixels(png: bytes) -> NDArray[np.uint8]:
+    return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
 
 
 def _shrink(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:

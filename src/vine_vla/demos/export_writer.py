@@ -30,12 +30,17 @@ EPISODE = Verb("episode", (), "do the whole task")
 """What the one segment of a whole episode is called in the sidecars of a flat export."""
 
 
+def camera_features(dataset: DemoDataset) -> dict[str, str]:
+    """Role -> image feature of an export of `dataset`."""
+    return {role: f"observation.images.{role}" for role in dataset.cameras}
+
+
 class ExportWriter:
     """Writes one export into the folder `root`; `first` are the columns of any clip, for their shapes."""
 
     def __init__(self, root: Path, dataset: DemoDataset, first: dict[str, Any]) -> None:
         self.root, self.dataset = root, dataset
-        self.cameras = {role: f"observation.images.{role}" for role in dataset.cameras}
+        self.cameras = camera_features(dataset)
         features: dict[str, dict[str, Any]] = {
             self.cameras[role]: {
                 "dtype": "image",

@@ -198,15 +198,17 @@ def _demonstrations(e: Experiment, root: Path, log: StageLog) -> None:
                 assemble(job.staging, root / name, robot_type=ROBOT_TYPE, ids=ids, **names)
 
 
-def _export(kind: str, source: Path, out: Path, *, successful_only: bool = True) -> None:
+def _export(
+    kind: str, source: Path, out: Path, *, earlier: Path | None = None, successful_only: bool = True
+) -> None:
     from vine_vla.demos import open_dataset
     from vine_vla.demos.skills import export_flat, export_skills
 
     dataset = open_dataset(source)
     if kind == "skills":
-        export_skills(dataset, out)
+        export_skills(dataset, out, earlier=earlier)
     else:
-        export_flat(dataset, out, successful_only=successful_only)
+        export_flat(dataset, out, earlier=earlier, successful_only=successful_only)
 
 
 def _train(e: Experiment, data: Path, out: Path, steps: int, **more: Any) -> None:
@@ -225,21 +227,23 @@ def _system1(e: Experiment, root: Path, log: StageLog) -> None:
     with log.stage("system1", {"steps": e.system1_steps, "seed": e.seed}, after=["skills"]) as needed:
         if needed:
             _train(e, root / "skills", skill, e.system1_steps)
-    before = "system1"
+    before, exported = "system1", root / "skills"
     for number in range(1, e.rounds + 1):
         name, data = f"corrections {number}", root / f"corrected-{number}"
-        with log.stage(name, {"episodes": e.corrections}, after=[before]) as needed:
+        # System 1 is corrected behind the eyes that it will act with.
+        with log.stage(name, {"episodes": e.corrections}, after=[before, "system2 all"]) as needed:
             if needed:
                 _correct(e, root, skill, number)
         with log.stage(f"skills {number}", {}, after=[name]) as needed:
             if needed:
-                _export("skills", data, data.with_name(data.name + "-skills"))
+                _export("skills", data, data.with_name(data.name + "-skills"), earlier=exported)
+        exported = data.with_name(data.name + "-skills")
         skill, start, before = _skill(e, root, number), skill, f"system1 {number}"
         settings = {"steps": e.correction_steps, "seed": e.seed}
         with log.stage(before, settings, after=[f"skills {number}"]) as needed:
             if needed:
                 more = {"start": start, "learning_rate": 6e-4}
-                _train(e, data.with_name(data.name + "-skills"), skill, e.correction_steps, **more)
+                _train(e, exported, skill, e.correction_steps, **more)
 
 
 def _skill(e: Experiment, root: Path, number: int) -> Path:
