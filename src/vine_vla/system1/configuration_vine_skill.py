@@ -44,7 +44,7 @@ class VineSkillConfig(PreTrainedConfig):
 
     n_obs_steps: int = 1
     chunk_size: int = 12
-    n_action_steps: int = 4
+    n_action_steps: int = 2
     flow_steps: int = 6
     noise_draws: int = 4
     crop_pixels: int = 64
