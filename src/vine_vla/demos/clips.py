@@ -157,6 +157,9 @@ class EarlierExport:
     Args:
         root: its folder; an export of the same kind, with the same layout.
         cameras: role -> image feature.
+
+    Raises:
+        VineError: somebody has rewritten its files.
     """
 
     def __init__(self, root: Path, cameras: Mapping[str, str]) -> None:
@@ -164,12 +167,17 @@ class EarlierExport:
         self._places: dict[str, tuple[Path, int]] = {}
         self._subgoals: dict[str, Subgoal] = {}
         files = sorted((root / "data").glob("*/*.parquet"))
-        found = iter(open_dataset(root).demonstrations)
-        for file in files:
-            for group in range(pq.read_metadata(file).num_row_groups):
-                clip = next(found)
-                self._places[clip.episode_id] = file, group
-                self._subgoals[clip.episode_id] = clip.segments[0].subgoal
+        places = [(file, group) for file in files for group in range(pq.read_metadata(file).num_row_groups)]
+        clips = open_dataset(root).demonstrations
+        if len(places) != len(clips):
+            raise VineError(
+                f"{len(places)} row groups for {len(clips)} episodes",
+                where=str(root),
+                mend="leave --earlier out",
+            )
+        for clip, place in zip(clips, places, strict=True):
+            self._places[clip.episode_id] = place
+            self._subgoals[clip.episode_id] = clip.segments[0].subgoal
 
     def columns(self, clip: Clip, actions: NDArray[np.float32]) -> dict[str, Any] | None:
         """What `ClipReader.read` gives for `clip`; None if it is not here, or not with these actions."""
