@@ -40,7 +40,7 @@ class PerceptionConfig:
     steps: int = 900
     batch: int = 32
     rate: float = 3e-3
-    frames: int = 6000
+    frames: int = 10000
     width: int = 64
     colour: float = 0.15
     tone: float = 0.9
