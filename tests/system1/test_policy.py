@@ -239,7 +239,9 @@ def test_skill_is_deterministic_and_fast(saved: tuple[VineSkillPolicy, Path]) ->
     assert not np.array_equal(first[0], other[0]) and not np.array_equal(first[0], first[1])
     output = skill.act(observation, graph)
     assert output.actions.shape == (12, 3) and output.actions.dtype == np.float32
-    assert output.execute == skill.policy.config.n_action_steps and output.done.sum() == pytest.approx(1, abs=1e-5)
+    assert output.execute == skill.policy.config.n_action_steps and output.done.sum() == pytest.approx(
+        1, abs=1e-5
+    )
     times = []
     for _ in range(20):
         begin = time.perf_counter()

@@ -35,7 +35,7 @@ class System2:
     """Stop as `unsupported` when the best plan's lower bound is less, in [0, 1]; 0: never."""
     perception_steps: int = 900
     """Gradient steps of perception."""
-    frames: int = 6000
+    frames: int = 10000
     """Annotated frames that perception learns from, at most."""
     learn_from_seen: bool = False
     """Let the outcome nets learn from perceived graphs too, beside the annotated ones."""
