@@ -105,7 +105,7 @@ REGISTRY: dict[str, Experiment] = {
             rounds=5,
             corrections=400,
             correction_steps=8000,
-            flat_steps=16000,
+            flat_steps=48000,  # as many as System 1 takes in all its rounds
             detector_steps=3000,
             arms=(
                 "flat",
