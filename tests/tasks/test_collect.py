@@ -16,7 +16,8 @@ from vine_vla.demos.staging import read_staged, staged_path
 from vine_vla.errors import VineError
 from vine_vla.options import Collector, EpisodeOutcome, Outcome
 from vine_vla.tasks import PlugInsertion
-from vine_vla.tasks.collect import CollectConfig, collect, missing, record_intervention, record_operator
+from vine_vla.tasks.collect import CollectConfig, collect, missing, record_operator
+from vine_vla.tasks.interventions import NoviceHands, PolicyHands, record_intervention
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +77,24 @@ class _Drifter:
 
 def test_an_expert_finishes_what_a_policy_cannot(tmp_path: Path) -> None:
     config = CollectConfig(tmp_path, 1, skill=(0.3, 0.3))
-    path = record_intervention(PlugInsertion("demo"), _Drifter(), config, 1)
+    task = PlugInsertion("demo")
+    path = record_intervention(task, PolicyHands(task, _Drifter()), config, 1)
     d = read_staged(path).demonstration
     assert d.collector is Collector.INTERVENTION and d.outcome is EpisodeOutcome.SUCCESS
     pairs = list(zip(d.segments[::2], d.segments[1::2], strict=True))
     assert pairs and all(a.outcome is Outcome.CENSORED and b.outcome is Outcome.REACHED for a, b in pairs)
     assert all(a.subgoal == b.subgoal and a.end == b.start for a, b in pairs)
+
+
+def test_a_novice_misses_and_an_expert_comes_back_from_there(tmp_path: Path) -> None:
+    config, task = CollectConfig(tmp_path, 4), PlugInsertion("demo")
+    solved = []
+    for number in range(config.episodes):
+        d = read_staged(record_intervention(task, NoviceHands(task), config, number)).demonstration
+        assert d.collector is Collector.INTERVENTION
+        assert d.segments[0].outcome is not Outcome.REACHED or d.segments[0].subgoal != d.segments[1].subgoal
+        solved.append(d.outcome is EpisodeOutcome.SUCCESS)
+    assert sum(solved) >= 3
 
 
 class _Dropper(_Drifter):
@@ -101,7 +114,9 @@ class _Dropper(_Drifter):
 @pytest.mark.parametrize("watchful", [0.0, 1.0])
 def test_a_drop_is_seen_coming_or_shown(tmp_path: Path, watchful: float) -> None:
     config = CollectConfig(tmp_path, 1, skill=(0.3, 0.3), watchful=watchful)
-    d = read_staged(record_intervention(PlugInsertion("demo"), _Dropper(), config, 2)).demonstration
+    task = PlugInsertion("demo")
+    path = record_intervention(task, PolicyHands(task, _Dropper()), config, 2)
+    d = read_staged(path).demonstration
     carried = [s.outcome for s in d.segments if s.subgoal and s.subgoal.verb == "insert"]
     assert carried[0] in ([Outcome.CENSORED] if watchful else [Outcome.SLIPPED, Outcome.DEAD])
 
@@ -137,7 +152,7 @@ def test_a_policy_is_told_the_names_that_its_eyes_give(tmp_path: Path) -> None:
     for eyes in (None, _Renamed(task)):
         policy = _Listener()
         folder = tmp_path / str(len(boxes))
-        record_intervention(task, policy, CollectConfig(folder, 1), 1, perceiver=eyes)
+        record_intervention(task, PolicyHands(task, policy, eyes), CollectConfig(folder, 1), 1)
         boxes.append(policy.heard)
     assert boxes[0] == boxes[1] and any(verb == "insert" for verb, _ in boxes[0])
 

@@ -1,18 +1,20 @@
 """Named experiments: the whole way from demonstrations to a compared result, in stages that resume.
 
-A stage is done when `stages.json` holds its key, a hash of its settings and of the stages it builds on; what
-is inside a stage goes on where it stopped as well. The same function runs `plug-quick` (`make demo`) and
-`plug-full`: they differ in numbers alone.
+A stage is done when `stages/` holds its key, a hash of its settings and of the stages it builds on; what is
+inside a stage goes on where it stopped as well. Trainings that do not need each other run side by side, one
+thread each: two such do more in an hour than one after the other with two threads. The same function runs
+`plug-quick` (`make demo`) and `plug-full`: they differ in numbers alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vine_vla.errors import VineError
 from vine_vla.evaluation.arms import find_arm
@@ -23,7 +25,11 @@ from vine_vla.evaluation.probes import ProbeConfig, evaluate_probes
 from vine_vla.evaluation.runner import Schedule, evaluate
 from vine_vla.evaluation.stages import Say, StageLog
 from vine_vla.evaluation.verdicts import write_summary
-from vine_vla.evaluation.workers import map_jobs, show_progress, stage_progress
+from vine_vla.evaluation.workers import Worker, map_jobs, run_beside, show_progress, stage_progress
+
+if TYPE_CHECKING:
+    from vine_vla.tasks.collect import CollectConfig
+    from vine_vla.tasks.interventions import Hands
 
 VARIANTS = ("all", "withhold", "withhold-slips", "withhold-matched")
 """Variants of System 2 that are trained nets of their own; `imitate-all` only uses another prior."""
@@ -41,12 +47,13 @@ class Experiment:
         pool: operators' episodes in all; the surplus serves only the arm that is given as many successful
             episodes as the others have episodes.
         seed: of demonstrations, weights and orders.
+        drills: episodes in which an expert takes over from a novice; for System 1 and the flat policies.
         system1_steps: gradient steps of the skill policy; a budget by the clock would depend on what else the
             machine does.
         rounds: of correction: an expert takes over from System 1, which is trained on with these episodes.
         corrections: episodes a round; the flat policies get those of all rounds from the start.
         correction_steps: gradient steps a round.
-        flat_steps: of the flat policies.
+        flat_steps: of the flat policies; fair: as many as System 1 takes in all its rounds.
         detector_steps: of perception.
         arms: as `vine eval` has them.
         probes: single subgoals executed for the calibration figures; 0: none.
@@ -62,6 +69,7 @@ class Experiment:
     demonstrations: int = 120
     pool: int = 0
     seed: int = 0
+    drills: int = 0
     system1_steps: int = 4500
     rounds: int = 0
     corrections: int = 0
@@ -80,6 +88,13 @@ class Experiment:
     def final(self) -> bool:
         """Whether test scenes are run."""
         return any(scene in TEST for scene in parse_scenes(self.scenes))
+
+
+Part = Callable[[Experiment, Path, StageLog], None]
+"""Some stages of an experiment."""
+
+DRILLS = 50
+"""What the drills' seed is away from the experiment's; rounds of correction take the next ones to it."""
 
 
 REGISTRY: dict[str, Experiment] = {
@@ -101,11 +116,12 @@ REGISTRY: dict[str, Experiment] = {
             scenes="400:700",
             demonstrations=600,
             pool=1200,
-            system1_steps=8000,
-            rounds=5,
+            drills=600,
+            system1_steps=10000,
+            rounds=1,
             corrections=400,
-            correction_steps=8000,
-            flat_steps=48000,  # as many as System 1 takes in all its rounds
+            correction_steps=10000,
+            flat_steps=20000,  # as many as System 1 takes in all its rounds
             detector_steps=3000,
             arms=(
                 "flat",
@@ -151,15 +167,19 @@ def run_experiment(experiment: Experiment, root: Path, results: Path, say: Say =
     log = StageLog(root, say)
     write_json(root / "experiment.json", asdict(experiment))
     _demonstrations(experiment, root, log)
-    _system2(experiment, root, log)
-    _system1(experiment, root, log)
-    _flat(experiment, root, log)
+    _side_by_side(experiment, root, log, {"system1": _first_training, "system2": _system2})
+    for number in range(1, experiment.rounds + 1):
+        _corrections(experiment, root, log, number)
+        if number < experiment.rounds:
+            _round(experiment, root, log, number)
+    flat: dict[str, Part] = {"flat": _flat} if {"flat", "flat-all"} & set(experiment.arms) else {}
+    _side_by_side(experiment, root, log, {"system1": _last_round} | flat)
     found = _evaluation(experiment, root, results, scenes, log)
     record = {
         "experiment": asdict(experiment),
         "operators_success": _operators_success(root / "demos"),
         "environment": environment(),
-        "seconds": {name: done["seconds"] for name, done in log.done.items()},
+        "seconds": log.seconds(),
     }
     write_json(results / "experiment.json", record)
     return found
@@ -176,9 +196,25 @@ def _operators_success(demos: Path) -> list[float]:
     return list(wilson(won, len(outcomes))[:3])
 
 
+def _side_by_side(e: Experiment, root: Path, log: StageLog, parts: dict[str, Part]) -> None:
+    """Run `parts`, each in a process of its own with its share of the threads.
+
+    The first one's bars are shown, the others' go to `NAME.log`.
+    """
+    shared = replace(e, threads=max(1, e.threads // len(parts)))
+    logs = {name: root / f"{name}.log" for name in list(parts)[1:]}
+    for name, file in logs.items():
+        log.say(f"{name} goes on beside it: {file}")
+    run_beside({name: partial(_run_part, part, shared, root) for name, part in parts.items()}, logs)
+
+
+def _run_part(part: Part, e: Experiment, root: Path) -> None:
+    part(e, root, StageLog(root, partial(print, file=sys.stderr, flush=True)))
+
+
 def _demonstrations(e: Experiment, root: Path, log: StageLog) -> None:
-    from vine_vla.demos import assemble
-    from vine_vla.tasks.collect import ACTION_NAMES, ROBOT_TYPE, STATE_NAMES, CollectConfig, collect, missing
+    """Operators' episodes, and those in which an expert takes over from a novice."""
+    from vine_vla.tasks.collect import CollectConfig, collect, missing
 
     total = max(e.demonstrations, e.pool)
     job = CollectConfig(root / "demos.staging", total, seed=e.seed)
@@ -193,9 +229,84 @@ def _demonstrations(e: Experiment, root: Path, log: StageLog) -> None:
             continue
         with log.stage(name, {"episodes": count}, after=["collect"]) as needed:
             if needed:
-                ids = [job.episode_id(number) for number in range(count)]
-                names = {"state_names": STATE_NAMES, "action_names": ACTION_NAMES}
-                assemble(job.staging, root / name, robot_type=ROBOT_TYPE, ids=ids, **names)
+                _assemble(root / name, [job.episode_id(number) for number in range(count)])
+    if e.drills:
+        with log.stage("drills", {"episodes": e.drills, "seed": e.seed}, after=["demos"]) as needed:
+            if needed:
+                _intervene(e, root, 0, _Novice)
+                _assemble(root / "drilled", _episodes(e, root, 0))
+
+
+def _assemble(out: Path, ids: list[str]) -> None:
+    """The dataset `out` of staged episodes."""
+    from vine_vla.demos import assemble
+    from vine_vla.tasks.collect import ACTION_NAMES, ROBOT_TYPE, STATE_NAMES
+
+    names = {"state_names": STATE_NAMES, "action_names": ACTION_NAMES}
+    assemble(out.with_name("demos.staging"), out, robot_type=ROBOT_TYPE, ids=ids, **names)
+
+
+def _interventions(e: Experiment, root: Path, number: int) -> CollectConfig:
+    """The interventions of round `number`, 0 for the drills: a seed, and so scenes, of their own."""
+    from vine_vla.tasks.collect import CollectConfig
+
+    count, seed = (e.corrections, e.seed + number) if number else (e.drills, e.seed + DRILLS)
+    return CollectConfig(root / "demos.staging", count, seed=seed)
+
+
+def _episodes(e: Experiment, root: Path, number: int) -> list[str]:
+    """Episodes that System 1 learns from after round `number`."""
+    from vine_vla.tasks.collect import CollectConfig
+
+    operators = CollectConfig(root / "demos.staging", e.demonstrations, seed=e.seed)
+    found = [operators.episode_id(n) for n in range(e.demonstrations)]
+    for earlier in range(0 if e.drills else 1, number + 1):
+        job = _interventions(e, root, earlier)
+        found += [job.intervention_id(n) for n in range(job.episodes)]
+    return found
+
+
+def _intervene(e: Experiment, root: Path, number: int, worker: Callable[..., Worker], *more: Path) -> None:
+    """Record what is missing of round `number`."""
+    from vine_vla.demos import staged_ids
+
+    job = _interventions(e, root, number)
+    there = staged_ids(job.staging)
+    todo = [n for n in range(job.episodes) if job.intervention_id(n) not in there]
+    answers = map_jobs(partial(worker, job, *more), todo, e.workers)
+    name, done = "corrections" if number else "drills", job.episodes - len(todo)
+    for _ in show_progress(answers, name=name, total=job.episodes, done=done, show=True):
+        pass
+
+
+class _Novice:
+    """A worker that records an expert's help for a novice."""
+
+    def __init__(self, job: CollectConfig) -> None:
+        from vine_vla.tasks import PlugInsertion
+        from vine_vla.tasks.interventions import NoviceHands
+
+        self.job, self.task = job, PlugInsertion("demo")
+        self.hands: Hands = NoviceHands(self.task)
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        from vine_vla.tasks.interventions import record_intervention
+
+        record_intervention(self.task, self.hands, self.job, number)
+        return {"number": number}
+
+
+class _Pupil(_Novice):
+    """A worker that records an expert's help for a trained System 1 behind System 2's eyes."""
+
+    def __init__(self, job: CollectConfig, skill: Path, eyes: Path) -> None:
+        from vine_vla.system1 import FlowSkill
+        from vine_vla.system2.backend import load_system2
+        from vine_vla.tasks.interventions import PolicyHands
+
+        super().__init__(job)
+        policy = FlowSkill.load(skill, self.task.SCHEMA)
+        self.hands = PolicyHands(self.task, policy, load_system2(eyes))
 
 
 def _export(
@@ -218,32 +329,43 @@ def _train(e: Experiment, data: Path, out: Path, steps: int, **more: Any) -> Non
     train_system1(data, out, config)
 
 
-def _system1(e: Experiment, root: Path, log: StageLog) -> None:
-    """Demonstrations first, then rounds of correction (DAgger, Ross et al. 2011, arXiv 1011.0686)."""
-    skill = _skill(e, root, 0)
-    with log.stage("skills", {}, after=["demos"]) as needed:
+def _first_training(e: Experiment, root: Path, log: StageLog) -> None:
+    """System 1 on demonstrations and drills."""
+    source = "drilled" if e.drills else "demos"
+    with log.stage("skills", {}, after=["drills" if e.drills else "demos"]) as needed:
         if needed:
-            _export("skills", root / "demos", root / "skills")
+            _export("skills", root / source, root / "skills")
     with log.stage("system1", {"steps": e.system1_steps, "seed": e.seed}, after=["skills"]) as needed:
         if needed:
-            _train(e, root / "skills", skill, e.system1_steps)
-    before, exported = "system1", root / "skills"
-    for number in range(1, e.rounds + 1):
-        name, data = f"corrections {number}", root / f"corrected-{number}"
-        # System 1 is corrected behind the eyes that it will act with.
-        with log.stage(name, {"episodes": e.corrections}, after=[before, "system2 all"]) as needed:
-            if needed:
-                _correct(e, root, skill, number)
-        with log.stage(f"skills {number}", {}, after=[name]) as needed:
-            if needed:
-                _export("skills", data, data.with_name(data.name + "-skills"), earlier=exported)
-        exported = data.with_name(data.name + "-skills")
-        skill, start, before = _skill(e, root, number), skill, f"system1 {number}"
-        settings = {"steps": e.correction_steps, "seed": e.seed}
-        with log.stage(before, settings, after=[f"skills {number}"]) as needed:
-            if needed:
-                more = {"start": start, "learning_rate": 6e-4}
-                _train(e, exported, skill, e.correction_steps, **more)
+            _train(e, root / "skills", _skill(e, root, 0), e.system1_steps)
+
+
+def _corrections(e: Experiment, root: Path, log: StageLog, number: int) -> None:
+    """A round in which an expert takes over from System 1, behind the eyes that it will act with."""
+    before = f"system1 {number - 1}" if number > 1 else "system1"
+    with log.stage(f"corrections {number}", {"episodes": e.corrections}, [before, "system2 all"]) as needed:
+        if needed:
+            _intervene(e, root, number, _Pupil, _skill(e, root, number - 1), root / "run/system2")
+            _assemble(root / f"corrected-{number}", _episodes(e, root, number))
+
+
+def _round(e: Experiment, root: Path, log: StageLog, number: int) -> None:
+    """Train System 1 on with the corrections of round `number`."""
+    data = root / f"corrected-{number}-skills"
+    with log.stage(f"skills {number}", {}, after=[f"corrections {number}"]) as needed:
+        if needed:
+            earlier = root / (f"corrected-{number - 1}-skills" if number > 1 else "skills")
+            _export("skills", root / f"corrected-{number}", data, earlier=earlier)
+    settings = {"steps": e.correction_steps, "seed": e.seed}
+    with log.stage(f"system1 {number}", settings, after=[f"skills {number}"]) as needed:
+        if needed:
+            more = {"start": _skill(e, root, number - 1), "learning_rate": 6e-4}
+            _train(e, data, _skill(e, root, number), e.correction_steps, **more)
+
+
+def _last_round(e: Experiment, root: Path, log: StageLog) -> None:
+    if e.rounds:
+        _round(e, root, log, e.rounds)
 
 
 def _skill(e: Experiment, root: Path, number: int) -> Path:
@@ -251,50 +373,13 @@ def _skill(e: Experiment, root: Path, number: int) -> Path:
     return root / "run/system1" if number == e.rounds else root / f"system1-{number}"
 
 
-def _correct(e: Experiment, root: Path, skill: Path, number: int) -> None:
-    """Record the interventions of a round; assemble them with the earlier ones and the demonstrations."""
-    from vine_vla.demos import assemble, staged_ids
-    from vine_vla.tasks.collect import ACTION_NAMES, ROBOT_TYPE, STATE_NAMES, CollectConfig
-
-    jobs = [
-        CollectConfig(root / "demos.staging", e.corrections, seed=e.seed + r) for r in range(1, number + 1)
-    ]
-    job = jobs[-1]
-    there = staged_ids(job.staging)
-    todo = [n for n in range(e.corrections) if job.intervention_id(n) not in there]
-    answers = map_jobs(partial(_Corrector, job, skill, root / "run/system2"), todo, e.workers)
-    done = e.corrections - len(todo)
-    for _ in show_progress(answers, name="corrections", total=e.corrections, done=done, show=True):
-        pass
-    operators = CollectConfig(job.staging, e.demonstrations, seed=e.seed)
-    ids = [operators.episode_id(n) for n in range(e.demonstrations)]
-    ids += [j.intervention_id(n) for j in jobs for n in range(e.corrections)]
-    more = {"state_names": STATE_NAMES, "action_names": ACTION_NAMES}
-    assemble(job.staging, root / f"corrected-{number}", robot_type=ROBOT_TYPE, ids=ids, **more)
-
-
-class _Corrector:
-    """A worker that records interventions with a trained System 1 behind System 2's eyes."""
-
-    def __init__(self, job: Any, skill: Path, eyes: Path) -> None:
-        from vine_vla.system1 import FlowSkill
-        from vine_vla.system2.backend import load_system2
-        from vine_vla.tasks import PlugInsertion
-
-        self.job, self.task = job, PlugInsertion("demo")
-        self.skill = FlowSkill.load(skill, self.task.SCHEMA)
-        self.eyes = load_system2(eyes)
-
-    def __call__(self, number: int) -> dict[str, Any]:
-        from vine_vla.tasks.collect import record_intervention
-
-        record_intervention(self.task, self.skill, self.job, number, perceiver=self.eyes)
-        return {"number": number}
-
-
 def _flat(e: Experiment, root: Path, log: StageLog) -> None:
     """Flat policies: the same episodes as System 1, corrections included, whole."""
-    source, before = (f"corrected-{e.rounds}", f"corrections {e.rounds}") if e.rounds else ("demos", "demos")
+    source = before = "demos"
+    if e.drills:
+        source, before = "drilled", "drills"
+    if e.rounds:
+        source, before = f"corrected-{e.rounds}", f"corrections {e.rounds}"
     for name, successful_only in (("flat", True), ("flat-all", False)):
         if name not in e.arms:
             continue

@@ -1,8 +1,7 @@
 """Collecting demonstrations: scripted operators act, every finished episode is staged as one file.
 
 Workers take episodes by number; an episode depends on (seed, number) alone, so a run that was killed goes on
-where it was, with the same episodes. `record_intervention` records a policy whose subgoals an expert
-finishes.
+where it was, with the same episodes. Episodes in which an expert takes over: `vine_vla.tasks.interventions`.
 """
 
 from __future__ import annotations
@@ -23,11 +22,8 @@ from numpy.typing import NDArray
 
 from vine_vla.demos import EpisodeRecorder, staged_ids
 from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph
 from vine_vla.graph_text import describe
-from vine_vla.identity import match_names
 from vine_vla.options import Collector, EpisodeOutcome, Outcome, OutcomeSource, Subgoal
-from vine_vla.protocols import RUNNING, Observation, Perceiver, Skill
 from vine_vla.tasks.expert import Expert, SkillDial
 from vine_vla.tasks.operators import Choice, Habits, Operator
 from vine_vla.tasks.plug_insertion import PlugInsertion
@@ -88,7 +84,7 @@ class CollectConfig:
         return f"plug-i{self.seed}-{number:05d}"
 
 
-class _Tape:
+class Tape:
     """Recorder and task side by side: executes actions and records them, with boxes and graphs."""
 
     def __init__(self, task: PlugInsertion, recorder: EpisodeRecorder, graph_every: int) -> None:
@@ -128,7 +124,7 @@ class _Tape:
         )
 
 
-class _Pushes:
+class Pushes:
     """Random pushes on the hand: each lasts two steps, sideways more than down."""
 
     def __init__(self, config: CollectConfig, rng: np.random.Generator) -> None:
@@ -149,7 +145,7 @@ class _Pushes:
         return self._now
 
 
-def _recorder(task: PlugInsertion, config: CollectConfig, episode_id: str) -> EpisodeRecorder:
+def new_recorder(task: PlugInsertion, config: CollectConfig, episode_id: str) -> EpisodeRecorder:
     return EpisodeRecorder(
         config.staging, schema=task.SCHEMA, instruction=task.instruction, fps=task.FPS, episode_id=episode_id
     )
@@ -162,8 +158,8 @@ def record_operator(task: PlugInsertion, config: CollectConfig, number: int) -> 
     rng = np.random.default_rng([scene, 4])
     expert = Expert(SkillDial(scale=float(rng.uniform(*config.skill))), np.random.default_rng([scene, 1]))
     operator = Operator(config.habits, np.random.default_rng([scene, 2]))
-    pushes = _Pushes(config, rng)
-    tape = _Tape(task, _recorder(task, config, config.episode_id(number)), config.graph_every)
+    pushes = Pushes(config, rng)
+    tape = Tape(task, new_recorder(task, config, config.episode_id(number)), config.graph_every)
     operator.begin(task.scene)
     history: list[tuple[Choice, Outcome]] = []
     choice = operator.next(task.sim, history)
@@ -177,121 +173,6 @@ def record_operator(task: PlugInsertion, config: CollectConfig, number: int) -> 
         choice = operator.next(task.sim, history)
         tape.end(outcome, last=choice is None)
     return tape.finish(scene, scene, Collector.OPERATOR)
-
-
-def record_intervention(
-    task: PlugInsertion,
-    skill: Skill,
-    config: CollectConfig,
-    number: int,
-    *,
-    perceiver: Perceiver | None = None,
-    aware: bool = True,
-) -> Path:
-    """Record an episode in which `skill` acts and an expert takes over before each subgoal's end.
-
-    The policy acts for a random time (0.4 to 6 s for a grasp, 1.2 to 11 s for an insertion), until it says
-    `done` or `failed`, or until it is about to drop the plug, which a watchful expert sees coming; then the
-    expert lifts clear, lines up again and finishes. The policy's part is a segment of its own: `reached` or
-    `dead` when it came to that, `slipped` when the plug was dropped, else `censored`, since nobody knows how
-    it would have ended.
-
-    Args:
-        task: of split `demo`, or any other.
-        skill: the policy.
-        config: where to stage; `config.skill` is the expert's noise.
-        number: of the episode, which also chooses the scene.
-        perceiver: whose graphs the policy is given, so that it meets the boxes it will have to live with;
-            None: true ones. What is recorded is true in any case.
-        aware: plans that no neighbour spoils (the policy's hands are to be corrected, not the choices); else
-            habits.
-    """
-    scene = config.seed * SCENES_PER_SEED + number
-    task.reset(scene, scene)
-    rng = np.random.default_rng([scene, 6])
-    expert = Expert(SkillDial(scale=float(rng.uniform(*config.skill))), np.random.default_rng([scene, 1]))
-    habits = Habits(awareness=1.0, second_thoughts=0.1) if aware else config.habits
-    operator = Operator(habits, np.random.default_rng([scene, 2]))
-    watchful = bool(rng.random() < config.watchful)
-    policy = _Policy(task, skill, perceiver)
-    tape = _Tape(task, _recorder(task, config, config.intervention_id(number)), config.graph_every)
-    operator.begin(task.scene)
-    history: list[tuple[Choice, Outcome]] = []
-    choice = operator.next(task.sim, history)
-    while choice is not None:
-        subgoal = task.subgoal(choice)
-        limit = int(rng.uniform(4, 60) if choice[0].startswith("grasp") else rng.uniform(12, 110))
-        tape.begin(subgoal)
-        for n, action in enumerate(policy.actions(subgoal, limit, int(rng.integers(2**31)))):
-            # A segment has at least one frame.
-            if watchful and n > 0 and _would_drop(task, choice, action):
-                break
-            tape.step(action)
-            if task.is_dead():
-                break
-        status = choice_status(task.sim, choice)
-        if status is None and _dropped(task, choice):
-            status = Outcome.SLIPPED
-        if status is None:
-            tape.end(Outcome.CENSORED)
-            tape.begin(subgoal)
-            for action in expert.run(task.sim, subgoal, choice[1]):
-                tape.step(action)
-            status = choice_status(task.sim, choice)
-        history.append((choice, status or Outcome.SLIPPED))
-        choice = operator.next(task.sim, history)
-        tape.end(history[-1][1], last=choice is None)
-    return tape.finish(scene, scene, Collector.INTERVENTION)
-
-
-def _would_drop(task: PlugInsertion, choice: Choice, action: NDArray[np.float64]) -> bool:
-    """Whether `action` opens the hand although the plug is not where the subgoal wants it."""
-    if action[4] >= 0 or task.sim.held() is None:
-        return False
-    return not (task.sim.on_rack() if choice[1] is None else task.sim.seated(choice[1]))
-
-
-def _dropped(task: PlugInsertion, choice: Choice) -> bool:
-    """Whether the plug that the subgoal carries has been let go, and is not where it should be."""
-    if choice[0].startswith("grasp") or task.sim.held() is not None:
-        return False
-    return not (task.sim.on_rack() if choice[1] is None else task.sim.seated(choice[1]))
-
-
-class _Policy:
-    """The policy under correction, with its eyes."""
-
-    def __init__(self, task: PlugInsertion, skill: Skill, perceiver: Perceiver | None) -> None:
-        self.task, self.skill, self.perceiver = task, skill, perceiver
-        self.graph: SceneGraph | None = None
-
-    def actions(self, subgoal: Subgoal, limit: int, seed: int) -> Iterator[NDArray[np.float64]]:
-        """Its actions until it stops running or `limit` steps have passed; at least one.
-
-        `subgoal` is in the simulator's ids; the policy is told it in those of its own graph.
-        """
-        truth = self.task.true_graph()
-        names = match_names(truth, self._look(self.task.observe()))
-        known = subgoal._replace(args=tuple(names.get(name, name) for name in subgoal.args))
-        self.skill.start(known, describe(subgoal, truth, self.task.SCHEMA), seed)
-        steps = 0
-        while steps < limit:
-            observation = self.task.observe()
-            graph = self._look(observation)
-            out = self.skill.act(observation, graph)
-            if steps > 0 and int(np.argmax(out.done)) != RUNNING:
-                return
-            for action in out.actions[: out.execute]:
-                yield np.asarray(action, np.float64)
-                steps += 1
-                if steps >= limit:
-                    return
-
-    def _look(self, observation: Observation) -> SceneGraph:
-        if self.perceiver is None:
-            return self.task.true_graph()
-        self.graph = self.perceiver.perceive(observation, self.task.instruction, self.graph)
-        return self.graph
 
 
 _TASK: PlugInsertion | None = None
