@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from vine_vla.errors import VineError
-from vine_vla.evaluation.experiments import REGISTRY, find_experiment, variants, with_changes
+from vine_vla.evaluation.experiments import variants
+from vine_vla.evaluation.registry import REGISTRY, find_experiment, with_changes
 from vine_vla.evaluation.stages import STAGES, StageLog
 
 TINY = (
@@ -55,7 +56,7 @@ def test_a_stage_runs_once_and_again_when_something_before_it_changed(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(3, fail=True)
     assert run(3) == ["b"]  # `a` was finished, `b` interrupted, `c` depends on neither
-    assert set(json.loads((tmp_path / STAGES).read_text())["b"]) == {"key", "seconds"}
+    assert set(json.loads((tmp_path / STAGES / "b.json").read_text())) == {"key", "seconds"}
 
 
 def vine(*arguments: object, **more: object) -> subprocess.Popen:

@@ -1,6 +1,7 @@
 """train_system2 and load_system2: files, resuming, further variants, damage, the command line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -143,6 +144,21 @@ def test_further_variants_share_eyes_and_proposals(source, trained):
 def test_other_data_do_not_mix_into_a_folder(source, trained):
     with pytest.raises(VineError, match="other data or settings"):
         train_system2(PictureSource(20, seed=9), trained, withheld())
+
+
+def test_as_many_successes_come_from_more_episodes_to_the_same_eyes(source, trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    shared = [(folder / f"{n}.safetensors").read_bytes() for n in ("perception", "proposals")]
+    pool = PictureSource(72, seed=9)
+    count = len(source.demonstrations)
+    matched = replace(
+        CONFIG,
+        outcomes=replace(CONFIG.outcomes, failures=Failures.WITHHOLD_MATCHED, episodes=count),
+    )
+    variant = train_system2(pool, folder, matched)
+    assert json.loads((variant / "metrics.json").read_text())["episodes"]["outcome success"] == count
+    assert shared == [(folder / f"{n}.safetensors").read_bytes() for n in ("perception", "proposals")]
+    assert "withhold-matched" in load_system2(folder).variants()
 
 
 def test_graphs_alone_are_enough_to_plan_but_not_to_see(source, tmp_path):

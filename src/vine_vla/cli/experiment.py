@@ -52,7 +52,8 @@ def run_named(config: Config) -> int:
     from rich.console import Console
 
     from vine_vla.errors import VineError
-    from vine_vla.evaluation.experiments import find_experiment, run_experiment, with_changes
+    from vine_vla.evaluation.experiments import run_experiment
+    from vine_vla.evaluation.registry import find_experiment, with_changes
     from vine_vla.evaluation.verdicts import print_summary
     from vine_vla.report.page import write_report
 

@@ -11,142 +11,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vine_vla.errors import VineError
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.build import RunBuilder
 from vine_vla.evaluation.files import environment, parse_scenes, write_json
-from vine_vla.evaluation.final import TEST, check_scenes, record_final
+from vine_vla.evaluation.final import check_scenes, record_final
 from vine_vla.evaluation.probes import ProbeConfig, evaluate_probes
+from vine_vla.evaluation.recording import record_corrections, record_demonstrations
+from vine_vla.evaluation.registry import Experiment
 from vine_vla.evaluation.runner import Schedule, evaluate
 from vine_vla.evaluation.stages import Say, StageLog
 from vine_vla.evaluation.verdicts import write_summary
-from vine_vla.evaluation.workers import Worker, map_jobs, run_beside, show_progress, stage_progress
-
-if TYPE_CHECKING:
-    from vine_vla.tasks.collect import CollectConfig
-    from vine_vla.tasks.interventions import Hands
+from vine_vla.evaluation.workers import run_beside, stage_progress
 
 VARIANTS = ("all", "withhold", "withhold-slips", "withhold-matched")
 """Variants of System 2 that are trained nets of their own; `imitate-all` only uses another prior."""
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """Everything that an experiment depends on.
-
-    Args:
-        name: in the registry. about: one line.
-        task: name of the simulated task. split: look of the scenes.
-        scenes: `400:700`; test scenes make the run a final one.
-        demonstrations: operators' episodes that every arm learns from.
-        pool: operators' episodes in all; the surplus serves only the arm that is given as many successful
-            episodes as the others have episodes.
-        seed: of demonstrations, weights and orders.
-        drills: episodes in which an expert takes over from a novice; for System 1 and the flat policies.
-        system1_steps: gradient steps of the skill policy; a budget by the clock would depend on what else the
-            machine does.
-        rounds: of correction: an expert takes over from System 1, which is trained on with these episodes.
-        corrections: episodes a round; the flat policies get those of all rounds from the start.
-        correction_steps: gradient steps a round.
-        flat_steps: of the flat policies; fair: as many as System 1 takes in all its rounds.
-        detector_steps: of perception.
-        arms: as `vine eval` has them.
-        probes: single subgoals executed for the calibration figures; 0: none.
-        repeated: probes that are executed `repeats` times each, for the figures that are attainable.
-        keep: scenes of each kind whose traces are kept. workers, threads: for this machine.
-    """
-
-    name: str
-    about: str
-    task: str = "plug"
-    split: str = "unseen"
-    scenes: str = "0:30"
-    demonstrations: int = 120
-    pool: int = 0
-    seed: int = 0
-    drills: int = 0
-    system1_steps: int = 4500
-    rounds: int = 0
-    corrections: int = 0
-    correction_steps: int = 0
-    flat_steps: int = 0
-    detector_steps: int = 900
-    arms: tuple[str, ...] = ("imitate", "success-only", "vine")
-    probes: int = 0
-    repeated: int = 0
-    repeats: int = 8
-    keep: int = 3
-    workers: int = field(default=2, compare=False)
-    threads: int = field(default=2, compare=False)
-
-    @property
-    def final(self) -> bool:
-        """Whether test scenes are run."""
-        return any(scene in TEST for scene in parse_scenes(self.scenes))
-
-
 Part = Callable[[Experiment, Path, StageLog], None]
 """Some stages of an experiment."""
-
-DRILLS = 50
-"""What the drills' seed is away from the experiment's; rounds of correction take the next ones to it."""
-
-
-REGISTRY: dict[str, Experiment] = {
-    e.name: e
-    for e in (
-        Experiment(
-            "plug-quick",
-            "a quarter of an hour: 150 demonstrations, 120 corrections, three arms, 30 dev scenes",
-            demonstrations=150,
-            system1_steps=1000,
-            rounds=1,
-            corrections=120,
-            correction_steps=5000,
-            detector_steps=600,
-        ),
-        Experiment(
-            "plug-full",
-            "hours: 600 demonstrations, corrections, all arms, 300 test scenes",
-            scenes="400:700",
-            demonstrations=600,
-            pool=1200,
-            drills=600,
-            system1_steps=10000,
-            rounds=1,
-            corrections=400,
-            correction_steps=10000,
-            flat_steps=20000,  # as many as System 1 takes in all its rounds
-            detector_steps=3000,
-            arms=(
-                "flat",
-                "imitate",
-                "imitate-all",
-                "success-only",
-                "success-only:slips-removed",
-                "success-only:matched-count",
-                "vine",
-                "oracle-skill",
-                "oracle-perception",
-                "oracle-value",
-            ),
-            probes=1000,
-            repeated=100,
-        ),
-    )
-}
-
-
-def find_experiment(name: str) -> Experiment:
-    """The experiment called `name`; raises VineError that lists the known ones."""
-    if name not in REGISTRY:
-        raise VineError(f"unknown experiment {name!r}", mend=f"known: {', '.join(REGISTRY)}")
-    return REGISTRY[name]
 
 
 def run_experiment(experiment: Experiment, root: Path, results: Path, say: Say = print) -> dict[str, Any]:
@@ -162,19 +49,33 @@ def run_experiment(experiment: Experiment, root: Path, results: Path, say: Say =
     """
     root.mkdir(parents=True, exist_ok=True)
     results.mkdir(parents=True, exist_ok=True)
-    scenes = parse_scenes(experiment.scenes)
-    check_scenes(scenes, final=experiment.final)
+    check_scenes(parse_scenes(experiment.scenes), final=experiment.final)
     log = StageLog(root, say)
     write_json(root / "experiment.json", asdict(experiment))
-    _demonstrations(experiment, root, log)
+    record_demonstrations(experiment, root, log)
     _side_by_side(experiment, root, log, {"system1": _first_training, "system2": _system2})
     for number in range(1, experiment.rounds + 1):
-        _corrections(experiment, root, log, number)
+        skill = _skill(experiment, root, number - 1)
+        record_corrections(experiment, root, log, number, skill, root / "run/system2")
         if number < experiment.rounds:
             _round(experiment, root, log, number)
-    flat: dict[str, Part] = {"flat": _flat} if {"flat", "flat-all"} & set(experiment.arms) else {}
-    _side_by_side(experiment, root, log, {"system1": _last_round} | flat)
-    found = _evaluation(experiment, root, results, scenes, log)
+    if experiment.final and not (results / "run.json").is_file():
+        labels = [find_arm(name).label for name in experiment.arms]
+        record_final(
+            results.parent / "final_runs.csv",
+            task=experiment.task,
+            split=experiment.split,
+            scenes=parse_scenes(experiment.scenes),
+            arms=labels,
+            out=results,
+        )
+    flat = [name for name in experiment.arms if find_arm(name).is_flat]
+    if flat:
+        others = partial(_round_and_others, results=results)
+        _side_by_side(experiment, root, log, {"others": others, "flat": _flat})
+    else:
+        _last_round(experiment, root, log)
+    found = _evaluation(experiment, root, log, results)
     record = {
         "experiment": asdict(experiment),
         "operators_success": _operators_success(root / "demos"),
@@ -212,103 +113,6 @@ def _run_part(part: Part, e: Experiment, root: Path) -> None:
     part(e, root, StageLog(root, partial(print, file=sys.stderr, flush=True)))
 
 
-def _demonstrations(e: Experiment, root: Path, log: StageLog) -> None:
-    """Operators' episodes, and those in which an expert takes over from a novice."""
-    from vine_vla.tasks.collect import CollectConfig, collect, missing
-
-    total = max(e.demonstrations, e.pool)
-    job = CollectConfig(root / "demos.staging", total, seed=e.seed)
-    with log.stage("collect", {"episodes": total, "seed": e.seed}) as needed:
-        if needed:
-            there = total - len(missing(job))
-            entries = ({"number": number} for number in collect(job, e.workers))
-            for _ in show_progress(entries, name="collecting", total=total, done=there, show=True):
-                pass
-    for name, count in (("demos", e.demonstrations), ("pool", e.pool)):
-        if not count:
-            continue
-        with log.stage(name, {"episodes": count}, after=["collect"]) as needed:
-            if needed:
-                _assemble(root / name, [job.episode_id(number) for number in range(count)])
-    if e.drills:
-        with log.stage("drills", {"episodes": e.drills, "seed": e.seed}, after=["demos"]) as needed:
-            if needed:
-                _intervene(e, root, 0, _Novice)
-                _assemble(root / "drilled", _episodes(e, root, 0))
-
-
-def _assemble(out: Path, ids: list[str]) -> None:
-    """The dataset `out` of staged episodes."""
-    from vine_vla.demos import assemble
-    from vine_vla.tasks.collect import ACTION_NAMES, ROBOT_TYPE, STATE_NAMES
-
-    names = {"state_names": STATE_NAMES, "action_names": ACTION_NAMES}
-    assemble(out.with_name("demos.staging"), out, robot_type=ROBOT_TYPE, ids=ids, **names)
-
-
-def _interventions(e: Experiment, root: Path, number: int) -> CollectConfig:
-    """The interventions of round `number`, 0 for the drills: a seed, and so scenes, of their own."""
-    from vine_vla.tasks.collect import CollectConfig
-
-    count, seed = (e.corrections, e.seed + number) if number else (e.drills, e.seed + DRILLS)
-    return CollectConfig(root / "demos.staging", count, seed=seed)
-
-
-def _episodes(e: Experiment, root: Path, number: int) -> list[str]:
-    """Episodes that System 1 learns from after round `number`."""
-    from vine_vla.tasks.collect import CollectConfig
-
-    operators = CollectConfig(root / "demos.staging", e.demonstrations, seed=e.seed)
-    found = [operators.episode_id(n) for n in range(e.demonstrations)]
-    for earlier in range(0 if e.drills else 1, number + 1):
-        job = _interventions(e, root, earlier)
-        found += [job.intervention_id(n) for n in range(job.episodes)]
-    return found
-
-
-def _intervene(e: Experiment, root: Path, number: int, worker: Callable[..., Worker], *more: Path) -> None:
-    """Record what is missing of round `number`."""
-    from vine_vla.demos import staged_ids
-
-    job = _interventions(e, root, number)
-    there = staged_ids(job.staging)
-    todo = [n for n in range(job.episodes) if job.intervention_id(n) not in there]
-    answers = map_jobs(partial(worker, job, *more), todo, e.workers)
-    name, done = "corrections" if number else "drills", job.episodes - len(todo)
-    for _ in show_progress(answers, name=name, total=job.episodes, done=done, show=True):
-        pass
-
-
-class _Novice:
-    """A worker that records an expert's help for a novice."""
-
-    def __init__(self, job: CollectConfig) -> None:
-        from vine_vla.tasks import PlugInsertion
-        from vine_vla.tasks.interventions import NoviceHands
-
-        self.job, self.task = job, PlugInsertion("demo")
-        self.hands: Hands = NoviceHands(self.task)
-
-    def __call__(self, number: int) -> dict[str, Any]:
-        from vine_vla.tasks.interventions import record_intervention
-
-        record_intervention(self.task, self.hands, self.job, number)
-        return {"number": number}
-
-
-class _Pupil(_Novice):
-    """A worker that records an expert's help for a trained System 1 behind System 2's eyes."""
-
-    def __init__(self, job: CollectConfig, skill: Path, eyes: Path) -> None:
-        from vine_vla.system1 import FlowSkill
-        from vine_vla.system2.backend import load_system2
-        from vine_vla.tasks.interventions import PolicyHands
-
-        super().__init__(job)
-        policy = FlowSkill.load(skill, self.task.SCHEMA)
-        self.hands = PolicyHands(self.task, policy, load_system2(eyes))
-
-
 def _export(
     kind: str, source: Path, out: Path, *, earlier: Path | None = None, successful_only: bool = True
 ) -> None:
@@ -338,15 +142,6 @@ def _first_training(e: Experiment, root: Path, log: StageLog) -> None:
     with log.stage("system1", {"steps": e.system1_steps, "seed": e.seed}, after=["skills"]) as needed:
         if needed:
             _train(e, root / "skills", _skill(e, root, 0), e.system1_steps)
-
-
-def _corrections(e: Experiment, root: Path, log: StageLog, number: int) -> None:
-    """A round in which an expert takes over from System 1, behind the eyes that it will act with."""
-    before = f"system1 {number - 1}" if number > 1 else "system1"
-    with log.stage(f"corrections {number}", {"episodes": e.corrections}, [before, "system2 all"]) as needed:
-        if needed:
-            _intervene(e, root, number, _Pupil, _skill(e, root, number - 1), root / "run/system2")
-            _assemble(root / f"corrected-{number}", _episodes(e, root, number))
 
 
 def _round(e: Experiment, root: Path, log: StageLog, number: int) -> None:
@@ -435,21 +230,18 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _evaluation(
-    e: Experiment, root: Path, results: Path, scenes: tuple[int, ...], log: StageLog
-) -> dict[str, Any]:
+def _round_and_others(e: Experiment, root: Path, log: StageLog, results: Path) -> None:
+    """What goes on while the flat policies learn: System 1's last round, and the arms that need it."""
+    _last_round(e, root, log)
+    arms = tuple(name for name in e.arms if not find_arm(name).is_flat)
+    _evaluation(replace(e, arms=arms, workers=max(1, e.workers // 2)), root, log, results)
+
+
+def _evaluation(e: Experiment, root: Path, log: StageLog, results: Path) -> dict[str, Any]:
+    scenes = parse_scenes(e.scenes)
     labels = tuple(find_arm(name).label for name in e.arms)
     builder = RunBuilder(task=e.task, split=e.split, runs=(str(root / "run"),))
     builder.check(labels)
-    if e.final and not (results / "run.json").is_file():
-        record_final(
-            results.parent / "final_runs.csv",
-            task=e.task,
-            split=e.split,
-            scenes=scenes,
-            arms=labels,
-            out=results,
-        )
     log.say("evaluation")
     rows = evaluate(builder, Schedule(scenes=scenes, arms=labels, keep=e.keep), results, workers=e.workers)
     found = write_summary(results, rows, attempted=scenes)
@@ -464,8 +256,3 @@ def _evaluation(
                 builder, probing, models, out, workers=e.workers
             )
     return found
-
-
-def with_changes(experiment: Experiment, **changes: Any) -> Experiment:
-    """`experiment` with the given fields replaced, None left out."""
-    return replace(experiment, **{name: value for name, value in changes.items() if value is not None})

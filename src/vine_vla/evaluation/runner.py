@@ -170,16 +170,25 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     if file.is_file():
         run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         for name, value in plain.items():
-            if run.get("settings", {}).get(name) != value:
+            if not _extends(value, run.get("settings", {}).get(name)):
                 raise VineError(
                     f"the run was begun with another `{name}`",
                     where=str(file),
                     mend="give another --out, or remove this one",
                 )
-        return run
+        return run | {"settings": plain}
     run = {"settings": plain, "begun": environment()}
     write_json(file, run)
     return run
+
+
+def _extends(value: Any, begun: Any) -> bool:
+    """Whether `value` is what a run was begun with; run directories may hold more trained parts by now."""
+    if isinstance(value, list) and isinstance(begun, list) and len(value) == len(begun):
+        return all(map(_extends, value, begun))
+    if isinstance(value, dict) and isinstance(begun, dict):
+        return all(name in value and value[name] == begun[name] for name in begun)
+    return bool(value == begun)
 
 
 def _finished(out: Path) -> tuple[dict[tuple[Any, ...], dict[str, Any]], dict[tuple[Any, ...], list[Any]]]:

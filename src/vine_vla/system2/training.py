@@ -78,8 +78,13 @@ def train_system2(
     chosen = choose_episodes(marked, Failures.KEEP, own.episodes)
     info = _open(folder, schema)
     print_of_data = fingerprint(chosen)
-    shared = _shared_stage(folder, info, chosen, schema, own, print_of_data, report)
-    eyes = _perception_stage(folder, info, dataset, chosen, config, print_of_data, report)
+    if own.failures is Failures.WITHHOLD_MATCHED and info["stages"]:
+        # It comes with episodes that the others have not seen; what all share stays as it is.
+        shared = storage.read_shared(folder, info, schema)
+        eyes = storage.read_perception(folder, info, schema) if config.perception else None
+    else:
+        shared = _shared_stage(folder, info, chosen, schema, own, print_of_data, report)
+        eyes = _perception_stage(folder, info, dataset, chosen, config, print_of_data, report)
     usable = choose_episodes(marked, own.failures, own.episodes)
     variant = folder / own.failures.value
     key = _key(
