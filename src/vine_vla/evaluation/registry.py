@@ -85,11 +85,11 @@ REGISTRY: dict[str, Experiment] = {
             demonstrations=600,
             pool=1200,
             drills=600,
-            system1_steps=10000,
+            system1_steps=8000,
             rounds=1,
             corrections=400,
-            correction_steps=10000,
-            flat_steps=20000,  # as many as System 1 takes in all its rounds
+            correction_steps=8000,
+            flat_steps=16000,  # as many as System 1 takes in all its rounds
             detector_steps=3000,
             arms=(
                 "flat",

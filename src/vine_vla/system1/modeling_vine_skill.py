@@ -197,7 +197,10 @@ class VineSkillPolicy(PreTrainedPolicy):
             windows = picture.reshape(size, 3, slots, layout.pixels, layout.pixels).transpose(1, 2)
             if augment:
                 cut = _cut(windows.flatten(0, 1), moved[:, :, c].flatten(0, 1) + room, crop)
-                cut = self._recolour(cut).reshape(size, slots, 3, crop, crop)
+                seen = (visible[:, :, c, 0] > 0).flatten()
+                if seen.any():
+                    cut[seen] = self._recolour(cut[seen])  # nobody looks at the others
+                cut = cut.reshape(size, slots, 3, crop, crop)
             else:
                 cut = windows[..., room : room + crop, room : room + crop]
             crops.append(cut)
