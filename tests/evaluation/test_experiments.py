@@ -18,7 +18,7 @@ from vine_vla.evaluation.stages import STAGES, StageLog
 
 TINY = (
     *("--demonstrations", "16", "--system1-steps", "40", "--detector-steps", "20"),
-    *("--corrections", "4", "--correction-steps", "40"),
+    *("--drills", "4", "--rounds", "1", "--corrections", "4", "--correction-steps", "40"),
     *("--scenes", "0:2", "--arms", "imitate", "success-only", "vine"),
 )
 

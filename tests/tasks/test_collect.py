@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,26 +76,21 @@ class _Drifter:
         return SkillOutput(chunk, 4, np.array([1, 0, 0], np.float32))
 
 
-def test_an_expert_finishes_what_a_policy_cannot(tmp_path: Path) -> None:
-    config = CollectConfig(tmp_path, 1, skill=(0.3, 0.3))
-    task = PlugInsertion("demo")
-    path = record_intervention(task, PolicyHands(task, _Drifter()), config, 1)
-    d = read_staged(path).demonstration
-    assert d.collector is Collector.INTERVENTION and d.outcome is EpisodeOutcome.SUCCESS
-    pairs = list(zip(d.segments[::2], d.segments[1::2], strict=True))
-    assert pairs and all(a.outcome is Outcome.CENSORED and b.outcome is Outcome.REACHED for a, b in pairs)
-    assert all(a.subgoal == b.subgoal and a.end == b.start for a, b in pairs)
-
-
-def test_a_novice_misses_and_an_expert_comes_back_from_there(tmp_path: Path) -> None:
-    config, task = CollectConfig(tmp_path, 4), PlugInsertion("demo")
-    solved = []
+@pytest.mark.parametrize("hands", ["policy", "novice"])
+def test_an_expert_comes_back_from_wherever_others_got_to(tmp_path: Path, hands: str) -> None:
+    config, task = CollectConfig(tmp_path, 6, skill=(0.3, 0.3)), PlugInsertion("demo")
+    who = PolicyHands(task, _Drifter()) if hands == "policy" else NoviceHands(task)
+    ends: dict[str, list[bool]] = {"grasp": [], "insert": []}
     for number in range(config.episodes):
-        d = read_staged(record_intervention(task, NoviceHands(task), config, number)).demonstration
+        d = read_staged(record_intervention(task, who, config, number)).demonstration
         assert d.collector is Collector.INTERVENTION
-        assert d.segments[0].outcome is not Outcome.REACHED or d.segments[0].subgoal != d.segments[1].subgoal
-        solved.append(d.outcome is EpisodeOutcome.SUCCESS)
-    assert sum(solved) >= 3
+        for before, after in pairwise(d.segments):
+            if before.outcome is Outcome.CENSORED:
+                assert before.subgoal == after.subgoal and before.end == after.start
+                verb = after.subgoal.verb.split("_")[0]
+                ends.setdefault(verb, []).append(after.outcome is Outcome.REACHED)
+    assert len(ends["grasp"]) >= 3 and all(ends["grasp"])
+    assert sum(ends["insert"]) >= 2  # some plans are spoilt, which nobody knew
 
 
 class _Dropper(_Drifter):

@@ -26,8 +26,12 @@ class Config:
     """Of demonstrations, weights and orders."""
     system1_steps: int | None = None
     """Gradient steps of System 1's first training."""
+    drills: int | None = None
+    """Episodes in which an expert takes over from a novice; 0: none."""
+    rounds: int | None = None
+    """Rounds in which an expert takes over from System 1, which is then trained on; 0: none."""
     corrections: int | None = None
-    """Episodes in which an expert takes over, a round; 0: no such round."""
+    """Episodes of such a round."""
     correction_steps: int | None = None
     """Gradient steps of System 1's training after each round of correction."""
     detector_steps: int | None = None
@@ -63,7 +67,8 @@ def run_named(config: Config) -> int:
         demonstrations=config.demonstrations,
         seed=config.seed,
         system1_steps=config.system1_steps,
-        rounds=0 if config.corrections == 0 else None,
+        drills=config.drills,
+        rounds=config.rounds,
         corrections=config.corrections,
         correction_steps=config.correction_steps,
         detector_steps=config.detector_steps,

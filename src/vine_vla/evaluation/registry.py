@@ -70,12 +70,10 @@ REGISTRY: dict[str, Experiment] = {
     for e in (
         Experiment(
             "plug-quick",
-            "a quarter of an hour: 150 demonstrations, 120 corrections, three arms, 30 dev scenes",
+            "a quarter of an hour: 150 demonstrations, 200 drills, three arms, 30 dev scenes",
             demonstrations=150,
-            system1_steps=1000,
-            rounds=1,
-            corrections=120,
-            correction_steps=5000,
+            drills=200,
+            system1_steps=5000,
             detector_steps=600,
         ),
         Experiment(
@@ -84,7 +82,7 @@ REGISTRY: dict[str, Experiment] = {
             scenes="400:700",
             demonstrations=600,
             pool=1200,
-            drills=600,
+            drills=800,
             system1_steps=8000,
             rounds=1,
             corrections=400,

@@ -17,7 +17,7 @@ from vine_vla.packing import attribute_slots
 from vine_vla.protocols import Observation
 from vine_vla.relations import derive_relations
 from vine_vla.system2.detector import FEATURES, Detections, Detector, peaks, shrink
-from vine_vla.system2.tracking import weigh
+from vine_vla.system2.tracking import centers, weigh
 
 Float = NDArray[np.float32]
 
@@ -199,8 +199,8 @@ class Perception:
             rows = [i for i, f in enumerate(found) if f.cls == cls]
             columns = [j for j in range(len(index)) if view.classes[index[j]] == cls]
             rows = [i for i in rows if 0 in found[i].boxes]
-            centers = np.array([_center(found[i].boxes[0]) for i in rows]).reshape(len(rows), 1, 2)
-            cost = np.linalg.norm(centers - place[columns].reshape(1, len(columns), 2), axis=-1)
+            seen = centers(np.array([found[i].boxes[0] for i in rows]).reshape(-1, 4))
+            cost = np.linalg.norm(seen[:, None] - place[columns].reshape(1, len(columns), 2), axis=-1)
             # An only object of its class is nearly found by class alone.
             gate = ONLY_GATE if most[cls] == 1 and len(rows) == 1 else LINK_GATE
             scores = view.scores[index[columns]]
@@ -276,10 +276,6 @@ class Perception:
             else:
                 followed.append(SceneObject(old.id, old.cls, new.boxes, {**new.attributes, **kept}))
         return tuple(followed)
-
-
-def _center(box: Float) -> tuple[float, float]:
-    return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
 
 
 def _keep(view: Detections, threshold: Float, least: Sequence[int], most: Sequence[int]) -> list[int]:

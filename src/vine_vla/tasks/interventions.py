@@ -25,10 +25,12 @@ from vine_vla.tasks.operators import Choice, Habits, Operator
 from vine_vla.tasks.plug_insertion import PlugInsertion
 from vine_vla.tasks.rollout import choice_status
 
+ANY_PLAN = Habits(grasp_rate=0.5, other_socket=0.5, colour_blind=0.0, second_thoughts=0.1)
+"""Plans of interventions: hands are to be shown everything, by somebody as blind to what spoils a plan as the
+operators are. Who knew it would teach the flat policies what to choose."""
 
-def record_intervention(
-    task: PlugInsertion, hands: Hands, config: CollectConfig, number: int, *, aware: bool = True
-) -> Path:
+
+def record_intervention(task: PlugInsertion, hands: Hands, config: CollectConfig, number: int) -> Path:
     """Record an episode in which `hands` act and an expert takes over before each subgoal's end.
 
     The hands act for a random time (0.4 to 6 s for a grasp, 1.2 to 11 s for an insertion), until they stop
@@ -42,14 +44,12 @@ def record_intervention(
         hands: a policy's (`PolicyHands`) or a novice's (`NoviceHands`).
         config: where to stage; `config.skill` is the expert's noise.
         number: of the episode, which also chooses the scene.
-        aware: plans that no neighbour spoils (hands are to be corrected, not choices); else habits.
     """
     scene = config.seed * SCENES_PER_SEED + number
     task.reset(scene, scene)
     rng = np.random.default_rng([scene, 6])
     expert = Expert(SkillDial(scale=float(rng.uniform(*config.skill))), np.random.default_rng([scene, 1]))
-    habits = Habits(awareness=1.0, second_thoughts=0.1) if aware else config.habits
-    operator = Operator(habits, np.random.default_rng([scene, 2]))
+    operator = Operator(ANY_PLAN, np.random.default_rng([scene, 2]))
     watchful = bool(rng.random() < config.watchful)
     pushes = Pushes(config, rng)
     tape = Tape(task, new_recorder(task, config, config.intervention_id(number)), config.graph_every)
