@@ -1,9 +1,9 @@
-"""Colour noise changes brightness and saturation, never hues or shapes."""
+"""Colour noise changes brightness and saturation, never shapes; hues only where none has a name."""
 
 import numpy as np
 import torch
 
-from vine_vla.demos.colours import recolour, repaint, tone_curves
+from vine_vla.demos.colours import mix_channels, recolour, repaint, tone_curves
 
 RED, LIGHT, DARK = (200, 40, 40), (220, 220, 220), (60, 60, 60)
 
@@ -27,6 +27,19 @@ def test_tones_move_and_even_change_places_but_hues_and_edges_stay():
     assert np.abs(light - light[:, :1]).max() < 1e-6  # grey stays grey
     darker = (light[:, 0] < dark[:, 0]).mean()
     assert 0.1 < darker < 0.5 and light[:, 0].std() > 0.1
+
+
+def test_mixed_channels_change_hues_and_leave_greys_and_edges():
+    images = pictures(400)
+    out = mix_channels(images, 0.5, np.random.default_rng(0))
+    assert 0 <= out.min() and out.max() <= 1
+    grey = images[:, :, :, 3:]
+    torch.testing.assert_close(out[:, :, :, 3:], grey)
+    same = (out == images).flatten(1).all(1)
+    assert 0.4 < same.float().mean() < 0.6
+    largest = out[:, :, 0, 0].argmax(1)[~same]
+    assert all((largest == channel).float().mean() > 0.2 for channel in range(3))
+    assert torch.equal(mix_channels(images, 0.0, np.random.default_rng(0)), images)
 
 
 def test_share_of_curves_is_kept():

@@ -69,6 +69,21 @@ def repaint(x: Tensor, regions: Tensor, tint: Tensor, tone: float, rng: np.rando
     return torch.where(regions[:, None] > 0, painted, x)
 
 
+def mix_channels(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Images in other hues, a `share` of them, for nets that need no colour's name. [B, 3, H, W] in [0, 1]
+
+    Channels are permuted and then blended by random weights, so that what is pale, dark or of another paint
+    keeps its shape alone.
+    """
+    count = len(x)
+    order = np.eye(3)[np.argsort(rng.random((count, 3)), 1)]
+    blend = rng.uniform(0, 0.8, (count, 1, 1))
+    mixed = (1 - blend) * order + blend * rng.dirichlet(np.ones(3), (count, 3))
+    mixed[rng.random(count) >= share] = np.eye(3)
+    weights = torch.from_numpy(mixed.astype(np.float32)).to(x.device)
+    return torch.bmm(weights, x.flatten(2)).reshape(x.shape)
+
+
 def tone_curves(count: int, tone: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Brightness by brightness, in [0, 1]: a share `tone` random blends, the rest as it is. [B, LEVELS]"""
     at = np.linspace(0, 1, KNOTS)

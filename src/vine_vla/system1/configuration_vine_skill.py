@@ -32,7 +32,8 @@ class VineSkillConfig(PreTrainedConfig):
         box_noise: standard deviation of the box centres in training, share of the image's shorter side.
         box_dropout: probability that a box is not seen, per slot, camera and sample.
         shift: largest extra shift of the crop in training, pixels.
-        colour, tone: strength of the colour noise in training (`vine_vla.demos.colours`).
+        colour, tone, hue: strength of the colour noise in training (`vine_vla.demos.colours`). Hues mean
+            nothing to hands: which socket is meant, the crop says.
         state_noise: standard deviation added to the normalised state in training.
         done_weight: of the done head's cross-entropy.
         waypoint_weight: of the auxiliary loss on waypoints (`vine_vla.system1.waypoints`).
@@ -62,6 +63,7 @@ class VineSkillConfig(PreTrainedConfig):
     shift: int = 4
     colour: float = 0.1
     tone: float = 0.7
+    hue: float = 0.5
     state_noise: float = 0.03
     done_weight: float = 0.3
     waypoint_weight: float = 0.5

@@ -21,7 +21,7 @@ from lerobot.policies import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor, nn
 
-from vine_vla.demos.colours import recolour
+from vine_vla.demos.colours import mix_channels, recolour
 from vine_vla.demos.crops import LAYOUT, SLOT_FEATURES, CropLayout
 from vine_vla.demos.tables import read_columns, to_matrix
 from vine_vla.system1.configuration_vine_skill import VineSkillConfig
@@ -218,7 +218,8 @@ class VineSkillPolicy(PreTrainedPolicy):
     def _recolour(self, crops: Tensor) -> Tensor:
         """Colour noise for [N, 3, crop, crop], drawn from torch's generator."""
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        return recolour(crops, self.config.colour, self.config.tone, rng)
+        crops = recolour(crops, self.config.colour, self.config.tone, rng)
+        return mix_channels(crops, self.config.hue, rng) if self.config.hue > 0 else crops
 
     def _tokens(self, tasks: Any, size: int, augment: bool) -> Tensor:
         """Word numbers [B, L], 0 where there is none; in training a tenth of the words is dropped."""
