@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,11 +14,11 @@ import pytest
 from vine_vla.demos import open_dataset
 from vine_vla.demos.dataset import DemoDataset
 from vine_vla.demos.sidecars import EPISODES, SEGMENTS
-from vine_vla.demos.skills import export_flat
+from vine_vla.demos.skills import export_flat, export_skills
 from vine_vla.errors import VineError
 from vine_vla.options import Collector, Outcome
 from vine_vla.protocols import DONE, FAILED, RUNNING
-from vine_vla.system1.labels import IGNORED, frame_labels
+from vine_vla.system1.labels import IGNORED, RESCUE_FRAMES, RESCUE_WEIGHT, frame_labels
 
 
 def bounds(dataset: DemoDataset) -> tuple[list[int], list[int]]:
@@ -81,6 +82,27 @@ def test_whole_episodes_imitate_the_expert_and_not_the_policy(toy: DemoDataset, 
     assert 0 < cut < first.length
     assert not labels.imitate[:cut].any() and labels.imitate[cut:].all()
     assert labels.done.tolist() == [RUNNING] * (first.length - 2) + [DONE] * 2
+    assert (labels.imitate[cut : cut + RESCUE_FRAMES] == RESCUE_WEIGHT).all()
+    assert (labels.imitate[cut + RESCUE_FRAMES :] == 1).all()
+
+
+@pytest.mark.parametrize("collector", [Collector.OPERATOR, Collector.INTERVENTION])
+def test_who_takes_over_is_imitated_above_all(toy: DemoDataset, tmp_path: Path, collector: Collector) -> None:
+    first = toy.demonstrations[0]
+    tried, rescued = first.segments[0], replace(first.segments[1], outcome=Outcome.REACHED)
+    segments = (replace(tried, outcome=Outcome.CENSORED), replace(rescued, subgoal=tried.subgoal))
+    source = replace(
+        toy, demonstrations=(replace(first, collector=collector, segments=segments), *toy.demonstrations[1:])
+    )
+    root = export_skills(source, tmp_path / "skills", threads=1).out
+    clips = open_dataset(root)
+    labels = frame_labels(root, *bounds(clips), done_frames=2, failed_frames=2)
+    starts = dict(zip((d.episode_id for d in clips.demonstrations), bounds(clips)[0], strict=True))
+    heavy = np.flatnonzero(labels.imitate == RESCUE_WEIGHT)
+    if collector is Collector.OPERATOR:
+        assert not len(heavy)
+    else:
+        assert heavy.tolist() == [starts[f"{first.episode_id}.01"] + i for i in range(RESCUE_FRAMES)]
 
 
 def _overwrite(path: Path, column: str, value: str) -> None:

@@ -83,7 +83,7 @@ def waypoints(
             at[clip.first : clip.last] = clip.last - 1
             at[clip.first : last] = last
         elif clip.outcome is Outcome.CENSORED:
-            after = reached.get(_next_name(clip.name))
+            after = reached.get(next_name(clip.name))
             if after is not None and after.subgoal == clip.subgoal:
                 last = _last_switch(actions[after.first : after.last][:, switches]) + after.first
                 at[clip.first : clip.last] = last
@@ -102,7 +102,7 @@ def _last_switch(grip: NDArray[np.float32]) -> int:
     return int(np.flatnonzero(change)[-1]) + 1 if change.any() else 0
 
 
-def _next_name(name: str) -> str:
+def next_name(name: str) -> str:
     """The name of the clip after `name` in the same episode."""
     stem, _, number = name.rpartition(".")
     return f"{stem}.{int(number) + 1:0{len(number)}d}" if number.isdigit() else ""
