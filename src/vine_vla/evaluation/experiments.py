@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.build import RunBuilder
 from vine_vla.evaluation.files import environment, parse_scenes, write_json
@@ -243,8 +245,15 @@ def _evaluation(e: Experiment, root: Path, log: StageLog, results: Path) -> dict
     builder = RunBuilder(task=e.task, split=e.split, runs=(str(root / "run"),))
     builder.check(labels)
     log.say("evaluation")
-    rows = evaluate(builder, Schedule(scenes=scenes, arms=labels, keep=e.keep), results, workers=e.workers)
-    found = write_summary(results, rows, attempted=scenes)
+    slow = tuple(label for label in labels if find_arm(label).planner == "oracle-value")
+    quick = tuple(label for label in labels if label not in slow)
+    parts = []
+    # The slow ones first: what is run last is the schedule that the run is known by.
+    for some, arms in ((scenes[: e.slow_scenes or None], slow), (scenes, quick)):
+        if arms:
+            schedule = Schedule(scenes=some, arms=arms, keep=e.keep)
+            parts.append(evaluate(builder, schedule, results, workers=e.workers))
+    found = write_summary(results, pd.concat(parts, ignore_index=True), attempted=scenes)
     models = tuple(label for label in labels if (arm := find_arm(label)).model and arm.planner == "tree")
     for count, repeats in ((e.probes, 1), (e.repeated, e.repeats)):
         if count:

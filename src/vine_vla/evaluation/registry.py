@@ -31,6 +31,8 @@ class Experiment:
         flat_steps: of the flat policies; fair: as many as System 1 takes in all its rounds.
         detector_steps: of perception.
         arms: as `vine eval` has them.
+        slow_scenes: the first scenes alone for `oracle-value`, which rolls System 1 out in every option and
+            takes a third of a minute a scene; 0: all.
         probes: single subgoals executed for the calibration figures; 0: none.
         repeated: probes that are executed `repeats` times each, for the figures that are attainable.
         keep: scenes of each kind whose traces are kept. workers, threads: for this machine.
@@ -52,6 +54,7 @@ class Experiment:
     flat_steps: int = 0
     detector_steps: int = 900
     arms: tuple[str, ...] = ("imitate", "success-only", "vine")
+    slow_scenes: int = 0
     probes: int = 0
     repeated: int = 0
     repeats: int = 8
@@ -86,8 +89,8 @@ REGISTRY: dict[str, Experiment] = {
             system1_steps=8000,
             rounds=1,
             corrections=400,
-            correction_steps=8000,
-            flat_steps=16000,  # as many as System 1 takes in all its rounds
+            correction_steps=10000,
+            flat_steps=18000,  # as many as System 1 takes in all its rounds
             detector_steps=3000,
             arms=(
                 "flat",
@@ -101,6 +104,7 @@ REGISTRY: dict[str, Experiment] = {
                 "oracle-perception",
                 "oracle-value",
             ),
+            slow_scenes=60,
             probes=1000,
             repeated=100,
         ),
