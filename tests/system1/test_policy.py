@@ -86,7 +86,7 @@ def test_failed_segments_are_not_imitated(skills: Path) -> None:
     batch = batch_of(skills, policy, 40)
     torch.manual_seed(1)
     losses, _ = policy(batch | {"index": batch["index"]}, reduction="none")
-    imitate = policy.imitate[batch["index"]]
+    imitate = policy.imitate[batch["index"]] > 0
     assert not imitate.all() and imitate.any()
     policy.config.done_weight = 0.0
     torch.manual_seed(1)
@@ -119,7 +119,7 @@ def test_averaged_weights_follow_and_take_no_gradient(skills: Path) -> None:
 
 def test_augmentation_moves_crop_box_and_center_together(skills: Path) -> None:
     """The window that is cut is the one whose centre is told, pixel for pixel."""
-    policy = make(skills, box_dropout=0.0, tone=0.0, colour=0.0)
+    policy = make(skills, box_dropout=0.0, tone=0.0, colour=0.0, hue=0.0)
     layout = policy.layout
     assert layout is not None
     y, x = torch.meshgrid(torch.arange(80.0), torch.arange(80.0), indexing="ij")
@@ -164,7 +164,8 @@ def test_unseen_crops_count_as_black(skills: Path) -> None:
 
 
 def test_learns_a_small_set(skills: Path) -> None:
-    exact = {"state_noise": 0.0, "box_noise": 0.0, "box_dropout": 0.0, "shift": 0, "tone": 0.0, "colour": 0.0}
+    none = ("state_noise", "box_noise", "box_dropout", "tone", "colour", "hue")
+    exact = dict.fromkeys(none, 0.0) | {"shift": 0}
     policy = make(skills, **exact, learning_rate=3e-3)
     batch = batch_of(skills, policy, 24)
     losses = train(policy, batch, 250)
@@ -172,7 +173,7 @@ def test_learns_a_small_set(skills: Path) -> None:
     policy.eval()
     policy.ema.load_state_dict(policy.net.state_dict())
     chunk, done = policy.infer(batch)
-    imitate = policy.imitate[batch["index"]]
+    imitate = policy.imitate[batch["index"]] > 0
     wanted = policy._pad(batch["action"], batch["action_is_pad"])
     error = (chunk - wanted).abs()[imitate]
     assert error[..., :2].mean() < 0.015, "a step is up to 0.08"
