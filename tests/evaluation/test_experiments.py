@@ -19,7 +19,7 @@ from vine_vla.evaluation.stages import STAGES, StageLog
 TINY = (
     *("--demonstrations", "16", "--system1-steps", "40", "--detector-steps", "20"),
     *("--drills", "4", "--rounds", "1", "--corrections", "4", "--correction-steps", "40"),
-    *("--scenes", "0:2", "--arms", "imitate", "success-only", "vine"),
+    *("--flat-steps", "20", "--scenes", "0:2", "--arms", "flat", "imitate", "success-only", "vine"),
 )
 
 
@@ -89,7 +89,7 @@ def test_a_whole_experiment_survives_being_killed(tmp_path):
     assert process.returncode == 0, said
     assert {path: path.stat().st_mtime_ns for path in (work / "demos.staging").iterdir()} == staged
     rows = pd.read_csv(results / "episodes.csv")
-    assert len(rows) == 6 and set(rows["arm"]) == {"imitate", "success-only", "vine"}
+    assert len(rows) == 8 and set(rows["arm"]) == {"flat", "imitate", "success-only", "vine"}
     assert set(rows["scene"]) == {0, 1} and not rows.duplicated(["scene", "arm"]).any()
     assert "<html" in (results / "report.html").read_text()[:200].lower()
     before = (results / "episodes.csv").read_bytes()

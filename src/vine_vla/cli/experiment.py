@@ -34,6 +34,8 @@ class Config:
     """Episodes of such a round."""
     correction_steps: int | None = None
     """Gradient steps of System 1's training after each round of correction."""
+    flat_steps: int | None = None
+    """Gradient steps of the flat policies."""
     detector_steps: int | None = None
     """Gradient steps of perception's training."""
     arms: tuple[str, ...] | None = None
@@ -71,6 +73,7 @@ def run_named(config: Config) -> int:
         rounds=config.rounds,
         corrections=config.corrections,
         correction_steps=config.correction_steps,
+        flat_steps=config.flat_steps,
         detector_steps=config.detector_steps,
         arms=config.arms,
         workers=config.workers,

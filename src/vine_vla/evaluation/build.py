@@ -171,14 +171,17 @@ def _skill(folder: str, task: SimulatedTask) -> Skill:
 
 
 def _hashes(run: Path) -> dict[str, str]:
-    """Hash of each trained part: System 1's weights as training wrote them, System 2's files."""
+    """Hash of each trained part: System 1's weights as training wrote them, System 2's files.
+
+    A flat policy that is still being trained has none yet; the arms that need it are not run before.
+    """
     from hashlib import sha256
 
     from vine_vla.system1 import stored_hash
+    from vine_vla.system1.weights import RUN_FILE
 
-    found = {
-        name: stored_hash(run / name) for name in ("system1", "flat", "flat-all") if (run / name).is_dir()
-    }
+    finished = [name for name in ("system1", "flat", "flat-all") if (run / name / RUN_FILE).is_file()]
+    found = {name: stored_hash(run / name) for name in finished}
     for file in sorted((run / "system2").rglob("*.safetensors")):
         found[str(file.relative_to(run))] = sha256(file.read_bytes()).hexdigest()[:16]
     return found
