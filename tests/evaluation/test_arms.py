@@ -14,7 +14,7 @@ from vine_vla.evaluation.graph_demos import Dials, as_demonstration, demonstrate
 from vine_vla.evaluation.oracles import RightPlanner
 from vine_vla.evaluation.runner import Schedule, evaluate
 from vine_vla.evaluation.verdicts import best_of, summary
-from vine_vla.evaluation.world import open_task
+from vine_vla.evaluation.world import WHOLE_TASK, open_task, true_outcome
 from vine_vla.options import EpisodeOutcome, Outcome, Subgoal
 from vine_vla.system2.segments import Failures
 from vine_vla.tasks.plug_insertion import PlugInsertion
@@ -88,6 +88,18 @@ def test_a_plug_held_the_wrong_way_is_put_back():
     assert task.true_graph()["plug"].attributes["grasp"] == wrong.removeprefix("grasp_")
     plan = RightPlanner(task).plan(task.true_graph(), task.instruction, 4, seed=0)
     assert [s.verb for s in plan.subgoals] == ["put_back", right, "insert"]
+
+
+def test_the_whole_task_of_a_flat_policy_is_reached_when_the_goal_is():
+    task = PlugInsertion("unseen", render=False)
+    task.reset(0, 0)
+    assert true_outcome(task, WHOLE_TASK) is Outcome.SLIPPED
+    skill = task.scripted_skill(0.0)
+    for subgoal in RightPlanner(task).plan(task.true_graph(), task.instruction, 4, seed=0).subgoals:
+        skill.start(subgoal, "", 0)
+        while (output := skill.act(task.observe(), task.true_graph())).done[0] == 1:
+            task.step(output.actions[0])
+    assert task.is_success() and true_outcome(task, WHOLE_TASK) is Outcome.REACHED
 
 
 def _only(task, scene):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vine_vla.agent import AgentConfig, Body, Wording
-from vine_vla.evaluation.world import SimulatedTask
+from vine_vla.evaluation.world import WHOLE_TASK, SimulatedTask
 from vine_vla.graph import SceneGraph
 from vine_vla.graph_text import describe, format_graph
 from vine_vla.identity import match_names
@@ -205,7 +205,7 @@ class RightPlanner:
 class WholeTaskPlanner:
     """For flat policies: the task itself is the one subgoal, and nothing is predicted."""
 
-    subgoal: Subgoal = Subgoal("do_task", ())
+    subgoal: Subgoal = WHOLE_TASK
 
     def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int) -> Plan:
         """The whole task."""

@@ -85,6 +85,10 @@ class Judge:
         return over or self.success or self.dead
 
 
+WHOLE_TASK = Subgoal("do_task", ())
+"""What a flat policy is given: no verb of the task's, and reached when the task is."""
+
+
 class TruePerceiver:
     """Oracle perception: the simulator's own graph."""
 
@@ -136,7 +140,10 @@ def true_subgoal(task: SimulatedTask, subgoal: Subgoal, graph: SceneGraph) -> Su
 
 def true_outcome(task: SimulatedTask, subgoal: Subgoal) -> Outcome:
     """What became of `subgoal`, whose execution has just ended: reached, dead, else slipped."""
-    status = task.subgoal_status(subgoal)
+    if subgoal == WHOLE_TASK:
+        status = Outcome.REACHED if task.is_success() else None
+    else:
+        status = task.subgoal_status(subgoal)
     if status is not None:
         return status
     return Outcome.DEAD if task.is_dead() else Outcome.SLIPPED
