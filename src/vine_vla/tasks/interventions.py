@@ -117,7 +117,7 @@ class NoviceHands:
 
     Args:
         task: whose simulator the novice acts in.
-        scale: of the hand's noise (`SkillDial`) at most, a fifth of it at least, drawn anew for every subgoal:
+        scale: of the hand's noise (`SkillDial`); a fifth to all of it, drawn anew for every subgoal:
             5 is a standard deviation of 7.5 mm at the socket.
         drift: standard deviation (m) of a constant drift per step, drawn anew for every subgoal.
     """
