@@ -233,10 +233,14 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _round_and_others(e: Experiment, root: Path, log: StageLog, results: Path) -> None:
-    """What goes on while the flat policies learn: System 1's last round, and the arms that need it."""
+    """What goes on while the flat policies learn: System 1's last round, and the arms that need it.
+
+    Probes come after, when both processors are free again.
+    """
     _last_round(e, root, log)
     arms = tuple(name for name in e.arms if not find_arm(name).is_flat)
-    _evaluation(replace(e, arms=arms, workers=max(1, e.workers // 2)), root, log, results)
+    beside = replace(e, arms=arms, workers=max(1, e.workers // 2), probes=0, repeated=0)
+    _evaluation(beside, root, log, results)
 
 
 def _evaluation(e: Experiment, root: Path, log: StageLog, results: Path) -> dict[str, Any]:
