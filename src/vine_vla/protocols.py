@@ -241,6 +241,22 @@ class Plan:
     seconds: float = 0.0
 
 
+class Forecast(NamedTuple):
+    """What the rest of a plan is worth: mean and spread of the reporting members, and what it cost."""
+
+    feasibility: float
+    spread: float
+    model_calls: int
+
+
+class Forecaster(Protocol):
+    """Optional side of a planner: judges the rest of a plan that is under way."""
+
+    def forecast(
+        self, graph: SceneGraph, instruction: str, subgoals: Sequence[Subgoal], budget: int
+    ) -> Forecast: ...
+
+
 class Planner(Protocol):
     """`tree`, `greedy`, `exhaustive`, and the arms that only imitate."""
 

@@ -48,6 +48,7 @@ class LineWorld:
     lost: bool = False
     sockets: dict[str, tuple[int, str]] = field(default_factory=dict)
     broken_at: int = 10**9  # the robot stops at this step
+    turned_at: int = 10**9  # at this step somebody turns the sockets: what was free is blocked
     SCHEMA = SCHEMA
 
     instruction = "plug it in"
@@ -72,6 +73,9 @@ class LineWorld:
 
     def step(self, action) -> bool:
         self.steps += 1
+        if self.steps == self.turned_at:
+            other = {"free": "blocked", "blocked": "free"}
+            self.sockets = {name: (place, other[side]) for name, (place, side) in self.sockets.items()}
         grip = round(float(action[1]))
         self.hand = int(np.clip(self.hand + np.sign(action[0]), 0, LENGTH - 1))
         if self.grip and self.plug >= 0:

@@ -8,8 +8,10 @@ import pytest
 from agent.line_world import SCHEMA, LineModel, LineSkill, LineWorld, TrueEyes
 
 from vine_vla.agent import (
+    Agent,
     AgentConfig,
     Replanning,
+    Sight,
     StopReason,
     Streams,
     Verdict,
@@ -99,11 +101,85 @@ def test_fixed_plans_after_every_subgoal():
     assert record.reason is StopReason.FINISHED
 
 
-def test_uncertainty_is_refused():
-    with pytest.raises(VineError, match="uncertainty.*not available"):
-        AgentConfig(replanning="uncertainty")
+def test_bad_settings_are_refused():
     with pytest.raises(VineError, match="budget"):
         AgentConfig(budget=0)
+    with pytest.raises(VineError, match="fall is in"):
+        AgentConfig(fall=0.0)
+
+
+def mixed(count):
+    """Scenes with a free and a blocked socket, at least 8 steps from where the plug is taken."""
+    found = []
+    for scene in range(300):
+        world = LineWorld()
+        world.reset(scene, 0)
+        if len({side for _, side in world.sockets.values()}) == 2:
+            found.append(scene)
+    return found[:count]
+
+
+def test_uncertainty_replans_when_somebody_turns_the_sockets():
+    wins = {}
+    for rule in ("on-failure", "uncertainty"):
+        config = replace(CONFIG, replanning=rule, watch=2)
+        ends = [run(scene, world=LineWorld(turned_at=7), config=config) for scene in mixed(12)]
+        wins[rule] = sum(world.is_success() for world, _ in ends)
+        causes = [[d.cause for d in record.decisions] for _, record in ends]
+        doubted = [Verdict.DOUBTED in [e.verdict for e in record.executions] for _, record in ends]
+        assert all("doubt" in c for c in causes) is (rule == "uncertainty")
+        assert any(doubted) is (rule == "uncertainty")
+    assert wins["uncertainty"] == 12 and wins["on-failure"] <= 8
+
+
+def test_uncertainty_is_quiet_when_nothing_happens():
+    for scene in mixed(12):
+        config = replace(CONFIG, replanning="uncertainty", watch=2)
+        world, record = run(scene, config=config)
+        assert world.is_success() and [d.cause for d in record.decisions] == ["start"]
+        assert record.watch_calls > 2
+
+
+def test_looking_between_subgoals_alone_is_enough_for_early_changes():
+    config = replace(CONFIG, replanning="uncertainty", watch=0)
+    scene = mixed(1)[0]
+    world, record = run(scene, world=LineWorld(turned_at=1), config=config)
+    assert [d.cause for d in record.decisions] == ["start", "doubt"] and world.is_success()
+    assert [e.verdict for e in record.executions] == [Verdict.DONE, Verdict.DONE]
+
+
+def test_uncertainty_needs_a_planner_that_looks_ahead():
+    class Whole:
+        def plan(self, graph, instruction, budget, seed):
+            return Plan(PlanStatus.PLANNED, (), 1.0, 0.0, 1.0, 1.0)
+
+    with pytest.raises(VineError, match="judges the rest"):
+        run(planner=Whole(), config=replace(CONFIG, replanning="uncertainty"))
+
+
+def test_an_agent_is_driven_from_outside():
+    """As a policy server does: observation in, actions out, in its client's time."""
+    world, streams = LineWorld(), Streams.spawn(3, 0)
+    world.reset(3, streams.scene)
+    planner = make_planner("tree", LineModel(), SearchConfig(expansions=32))
+    agent = Agent(
+        TrueEyes(world), planner, LineSkill(), CONFIG, streams, wording=WORDING, instruction="plug it in"
+    )
+    with pytest.raises(VineError, match="not stopped"):
+        _ = agent.record
+    sight = Sight(world.observe())
+    seen = []
+    while (actions := agent.act(sight)) is not None:
+        assert actions.ndim == 2 and len(actions) >= 1 and agent.subgoal is not None
+        seen.append(str(agent.subgoal))
+        for action in actions:
+            world.step(action)
+        sight = Sight(world.observe(), len(actions))
+    assert agent.reason is StopReason.FINISHED and world.is_success()
+    record = run(3)[1]
+    assert agent.record.steps == record.steps and agent.subgoal is None
+    assert [str(e.subgoal) for e in record.executions] == list(dict.fromkeys(seen))
+    assert agent.act(sight) is None  # stopped is stopped
 
 
 def test_timeouts_use_up_the_budget():

@@ -17,7 +17,7 @@ import pandas as pd
 from agent.line_world import LENGTH, SCHEMA, LineModel, LineSkill, LineWorld
 from PIL import Image, ImageDraw
 
-from vine_vla.agent import AgentConfig, Body, Streams
+from vine_vla.agent import AgentConfig, Streams, run_subgoal
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.episodes import FEASIBILITY_COLUMNS, Parts
 from vine_vla.evaluation.files import read_table, write_table
@@ -159,15 +159,17 @@ def probe(split: str, scenes: range) -> list[dict[str, object]]:
         streams = Streams.spawn(scene, 1 if split == "seen" else 0)
         task.reset(scene, streams.scene)
         parts = builder.build("vine", 0, task)
-        body = Body(task, parts.perceiver, parts.skill, parts.config)
         rng = np.random.default_rng(streams.policy)
-        _, graph = body.look(None, keep=False)
+        graph = parts.perceiver.perceive(task.observe(), task.instruction)
         for position in range(2):
             answer = make_model().expand(pack([graph], SCHEMA, budget=5), [task.instruction], 8)
             place = int(rng.integers(len(answer.subgoals[0])))
             subgoal = answer.subgoals[0][place]
             reach = answer.p[:, 0, place, :2].sum(-1)
-            _, graph, _ = body.execute(subgoal, str(subgoal), graph, int(rng.integers(2**31)))
+            seed = int(rng.integers(2**31))
+            _, graph, _ = run_subgoal(
+                task, parts.perceiver, parts.skill, parts.config, subgoal, str(subgoal), seed, graph
+            )
             reached = true_outcome(task, subgoal) is Outcome.REACHED
             rows.append(
                 {

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vine_vla.agent import AgentConfig, Body, Wording
+from vine_vla.agent import AgentConfig, Wording, run_subgoal
 from vine_vla.evaluation.world import WHOLE_TASK, SimulatedTask
 from vine_vla.graph import SceneGraph
 from vine_vla.graph_text import describe, format_graph
@@ -109,9 +109,10 @@ class OracleValuePlanner:
                 scores.append(0.0)
                 ends.append(None)
                 continue
-            body = Body(self.task, self.perceiver, self.skill, config)
-            text = self.wording(subgoal, branch.graph)
-            _, graph, _ = body.execute(subgoal, text, branch.graph, int(rng.integers(2**31)))
+            text, seed = self.wording(subgoal, branch.graph), int(rng.integers(2**31))
+            _, graph, _ = run_subgoal(
+                self.task, self.perceiver, self.skill, config, subgoal, text, seed, branch.graph
+            )
             success, dead = self.task.is_success(), self.task.is_dead()
             scores.append(float(success))
             ends.append(None if success or dead else _Branch(self.task.save_state(), graph))

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vine_vla.agent import Body, Streams
+from vine_vla.agent import Streams, run_subgoal
 from vine_vla.errors import VineError
 from vine_vla.evaluation.episodes import FEASIBILITY_COLUMNS, Parts
 from vine_vla.evaluation.files import RowLog, read_table, without_nan, write_bytes, write_json, write_table
@@ -159,8 +159,8 @@ class Prober:
     def _execute(self, subgoal: Subgoal, graph: SceneGraph, seed: int) -> tuple[str, SceneGraph]:
         config = replace(self.parts.config, max_steps=self.parts.config.subgoal_steps, frames="none")
         skill = WatchedSkill(self.parts.skill, self.task)
-        body = Body(self.task, self.parts.perceiver, skill, config)
-        _, graph, _ = body.execute(subgoal, self.parts.wording(subgoal, graph), graph, seed)
+        text = self.parts.wording(subgoal, graph)
+        _, graph, _ = run_subgoal(self.task, self.parts.perceiver, skill, config, subgoal, text, seed, graph)
         skill.close()
         outcome = skill.outcomes[0]
         if outcome is Outcome.REACHED and self.task.is_success():

@@ -22,6 +22,7 @@ from vine_vla.protocols import (
     GOAL,
     REACHED,
     Evidence,
+    Forecast,
     Neighbours,
     Plan,
     PlanningModel,
@@ -30,6 +31,7 @@ from vine_vla.protocols import (
 )
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.engine import Searched, search, search_everything
+from vine_vla.search.forecast import forecast
 from vine_vla.search.pruning import BELOW_TAU, explain_cut
 from vine_vla.search.trace import bounds, empty_trace, option_text, trace_tree
 from vine_vla.search.tree import NO_NODE
@@ -70,6 +72,12 @@ class TreePlanner:
         for place, b in enumerate(open_):
             plans[b] = self._answer(found, place, graphs[b], start)
         return plans
+
+    def forecast(
+        self, graph: SceneGraph, instruction: str, subgoals: Sequence[Subgoal], budget: int
+    ) -> Forecast:
+        """What the rest of a plan is worth now."""
+        return forecast(self.model, graph, instruction, subgoals, budget, self.config)
 
     def _search(self, packed: PackedGraphs, instructions: list[str], config: SearchConfig) -> Searched:
         return search(self.model, packed, instructions, config)

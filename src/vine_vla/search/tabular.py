@@ -223,23 +223,35 @@ class TabularModel:
         rank = np.where(problem.applicable[state], -problem.prior[state], np.inf)
         order = np.argsort(rank, axis=1, kind="stable")[:, :k]
         at = (state[:, None], order)
-        mask = problem.applicable[at]
-        after = problem.next[at]
         left = np.maximum(graphs.budget[:, None, None] - 1, 0)
-        shape = (len(state), k, 2)
+        prior = problem.prior[at].astype(np.float32)
+        return self.answer(
+            graphs, order, self._p[:, at[0], order], prior, self._value[:, left, problem.next[at]]
+        )
+
+    def answer(self, graphs: PackedGraphs, order: Int, p: Float, prior: Float, value: Float) -> Expansion:
+        """An expansion with the subgoals in `order` [B, K] and what is believed of them.
+
+        Args:
+            p: [M, B, K, 4]. prior: [B, K]. value: of the next states. [M, B, K, 2]
+        """
+        problem, state = self.members[0], self.states_of(graphs)
+        at = (state[:, None], order)
+        mask = problem.applicable[at]
+        shape = (*order.shape, 2)
         arrays = (np.broadcast_to(a[:, None, None], shape + a.shape[1:]).copy() for a in graphs)
         following = PackedGraphs(*arrays)  # type: ignore[arg-type]
-        following.attributes[..., 0, self._slot] = after
-        following.budget[:] = left
+        following.attributes[..., 0, self._slot] = problem.next[at]
+        following.budget[:] = np.maximum(graphs.budget[:, None, None] - 1, 0)
         return Expansion(
             subgoals=[
                 [self._subgoals[a] for a, there in zip(row, keep, strict=True) if there]
                 for row, keep in zip(order.tolist(), mask.tolist(), strict=True)
             ],
-            prior=np.where(mask, problem.prior[at], 0).astype(np.float32),
+            prior=np.where(mask, prior, 0).astype(np.float32),
             mask=mask,
-            p=self._p[:, at[0], order],
+            p=p,
             next=following,
-            value=self._value[:, left, after],
+            value=value,
             support=self._support[at].astype(np.float32),
         )

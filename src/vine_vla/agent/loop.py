@@ -1,0 +1,259 @@
+"""The loop: perceive, plan, execute, verify, replan.
+
+What the agent may know is what its perceiver, planner and skill tell it; whether the task has really
+succeeded is for the evaluation to say. It takes the task as finished when a subgoal is done that the
+plan expects to fulfil the goal: p(goal) is at least `goal_share` of p(goal) + p(reached). A plan that
+ends without such a subgoal is followed by another plan, as long as the budget lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from vine_vla.agent.body import Acting, Body, Sight, execute_actions
+from vine_vla.agent.records import (
+    AgentConfig,
+    Cause,
+    Decision,
+    EpisodeRecord,
+    Execution,
+    Replanning,
+    StopReason,
+    Streams,
+    Verdict,
+)
+from vine_vla.agent.verify import agreement, expects_goal, surprise
+from vine_vla.errors import VineError
+from vine_vla.graph import SceneGraph
+from vine_vla.options import Subgoal
+from vine_vla.protocols import Float, Forecast, Perceiver, Plan, Planner, PlanStatus, Robot, Skill
+
+Wording = Callable[[Subgoal, SceneGraph], str]
+"""Text form of a subgoal in a scene, e.g. `graph_text.describe` with the schema bound."""
+
+
+class Agent:
+    """One episode of an agent, a step of the loop at a time.
+
+    `act` is given what is seen and answers with the next actions, or None when the agent has stopped; then
+    `reason` says why.
+
+    Args:
+        config: limits, thresholds and the replanning rule.
+        streams: random streams of policy and planner.
+        wording: text form of a subgoal, given to the skill.
+        instruction: the task.
+
+    Attributes:
+        decisions, executions: so far. plan: the present one. place: of the present subgoal in it.
+        subgoal, text: the present ones; None and "" between subgoals.
+        body: what is seen; None before the first `act`.
+
+    Raises:
+        VineError: `uncertainty` with a planner that cannot judge the rest of a plan.
+    """
+
+    def __init__(
+        self,
+        perceiver: Perceiver,
+        planner: Planner,
+        skill: Skill,
+        config: AgentConfig,
+        streams: Streams,
+        *,
+        wording: Wording,
+        instruction: str,
+    ) -> None:
+        watches = config.replanning is Replanning.UNCERTAINTY
+        if watches and not hasattr(planner, "forecast"):
+            raise VineError(
+                "replanning `uncertainty` needs a planner that judges the rest of a plan",
+                mend="use tree, greedy or exhaustive, or replan on-failure",
+            )
+        self.perceiver, self.planner, self.skill, self.config = perceiver, planner, skill, config
+        self.wording, self.instruction = wording, instruction
+        self.decisions: list[Decision] = []
+        self.executions: list[Execution] = []
+        self.plan: Plan | None = None
+        self.place = 0
+        self.subgoal: Subgoal | None = None
+        self.text = ""
+        self.body: Body | None = None
+        self.reason: StopReason | None = None
+        self.watch_calls = 0
+        self._policy, self._search = (np.random.default_rng(s) for s in (streams.policy, streams.planner))
+        self._watched: _Watch | None = None
+        self._acting: Acting[StopReason] | None = None
+
+    def act(self, sight: Sight) -> Float | None:
+        """The next actions [n, A], n >= 1, or None when the agent has stopped."""
+        try:
+            if self._acting is not None:
+                return self._acting.send(sight)
+            self.body = Body(self.perceiver, self.skill, self.config, sight, self.instruction)
+            self.body.keep()
+            self._acting = self._run(self.body)
+            return next(self._acting)
+        except StopIteration as end:
+            if self.reason is None:
+                self.reason = end.value
+            return None
+
+    @property
+    def record(self) -> EpisodeRecord:
+        """Everything so far; raises VineError before the agent has stopped."""
+        if self.body is None or self.reason is None:
+            raise VineError("the agent has not stopped yet", mend="call `act` until it answers None")
+        return EpisodeRecord(
+            instruction=self.instruction,
+            reason=self.reason,
+            steps=self.body.steps,
+            decisions=tuple(self.decisions),
+            executions=tuple(self.executions),
+            frames=tuple(self.body.frames),
+            seconds=dict(self.body.seconds),
+            watch_calls=self.watch_calls,
+        )
+
+    def _run(self, body: Body) -> Acting[StopReason]:
+        config, budget = self.config, self.config.budget
+        cause: Cause = "start"
+        while budget > 0:
+            if self.plan is None:
+                plan = self._ask(body, cause, budget)
+                if plan.status is not PlanStatus.PLANNED or not plan.subgoals:
+                    unsupported = plan.status is PlanStatus.UNSUPPORTED
+                    return StopReason.UNSUPPORTED if unsupported else StopReason.INFEASIBLE
+                self.plan, self.place = plan, 0
+                self._doubts(body, budget)  # the first look, with which later ones are compared
+            elif self._doubts(body, budget):
+                self.plan, cause = None, "doubt"
+                continue
+            verdict = yield from self._execute(body, self.plan, budget)
+            # A subgoal that was broken off in doubt did not run to an end; the step limit bounds those.
+            budget -= verdict is not Verdict.DOUBTED
+            if body.over:
+                return StopReason.STEP_LIMIT if body.steps >= config.max_steps else StopReason.ROBOT
+            if verdict is Verdict.DONE:
+                if expects_goal(self.plan, self.place, config.goal_share):
+                    return StopReason.FINISHED
+                self.place += 1
+                last = self.place == len(self.plan.subgoals)
+                if last and config.replanning is Replanning.NEVER:
+                    return StopReason.FINISHED
+                if last:
+                    self.plan, cause = None, "plan ended"
+                elif config.replanning is Replanning.FIXED:
+                    self.plan, cause = None, "fixed"
+            elif config.replanning is not Replanning.NEVER:
+                self.plan, cause = None, "doubt" if verdict is Verdict.DOUBTED else "failure"
+        return StopReason.BUDGET
+
+    def _ask(self, body: Body, cause: Cause, budget: int) -> Plan:
+        with body.clock("plan"):
+            plan = self.planner.plan(body.graph, self.instruction, budget, _seed(self._search))
+        self.decisions.append(Decision(body.steps, cause, body.graph, budget, plan))
+        self._watched = None
+        return plan
+
+    def _execute(self, body: Body, plan: Plan, budget: int) -> Acting[Verdict]:
+        """Execute the plan's subgoal at `place` and put it on record."""
+        subgoal, before, start = plan.subgoals[self.place], body.graph, body.steps
+        self.subgoal, self.text = subgoal, self.wording(subgoal, before)
+        watches = self.config.replanning is Replanning.UNCERTAINTY and self.config.watch > 0
+        next_look = start + self.config.watch
+
+        def doubt() -> bool:
+            nonlocal next_look
+            if body.steps < next_look:
+                return False
+            next_look = body.steps + self.config.watch
+            return self._doubts(body, budget)
+
+        verdict, done = yield from body.execute(
+            subgoal, self.text, _seed(self._policy), doubt if watches else None
+        )
+        share = None
+        if self.place < len(plan.predicted):
+            expected = plan.predicted[self.place]
+            share = agreement(before, expected, body.graph, subgoal, self.config.camera)
+        if verdict is Verdict.DONE and share is not None and share < self.config.agreement:
+            verdict = Verdict.CONTRADICTED
+        self.executions.append(
+            Execution(
+                decision=len(self.decisions) - 1,
+                place=self.place,
+                subgoal=subgoal,
+                text=self.text,
+                start=start,
+                end=body.steps,
+                verdict=verdict,
+                done=done,
+                agreement=share,
+                before=before,
+                after=body.graph,
+            )
+        )
+        self.subgoal, self.text = None, ""
+        return verdict
+
+    def _doubts(self, body: Body, budget: int) -> bool:
+        """Whether the rest of the plan has become doubtful since the plan was made.
+
+        Its feasibility must have fallen by `fall`, and its spread have risen by `rise` or something in the
+        scene have changed that no subgoal was to change: two signs that must agree before an alarm.
+        """
+        if self.config.replanning is not Replanning.UNCERTAINTY or self.plan is None:
+            return False
+        rest = self.plan.subgoals[self.place :]
+        with body.clock("plan"):
+            found: Forecast = self.planner.forecast(  # type: ignore[attr-defined]
+                body.graph, self.instruction, rest, budget
+            )
+        self.watch_calls += found.model_calls
+        if self._watched is None:
+            self._watched = _Watch(found, body.graph)
+            return False
+        then = self._watched
+        fell = then.forecast.feasibility - found.feasibility > self.config.fall
+        rose = found.spread - then.forecast.spread > self.config.rise
+        changed = surprise(then.graph, body.graph, rest[0], self.config.camera) > 0
+        if found.feasibility >= then.forecast.feasibility:
+            self._watched = _Watch(found, then.graph)
+        return fell and (rose or changed)
+
+
+class _Watch:
+    """The best that the rest of the plan has looked, and the graph the plan was made for."""
+
+    def __init__(self, forecast: Forecast, graph: SceneGraph) -> None:
+        self.forecast, self.graph = forecast, graph
+
+
+def run_episode(
+    robot: Robot,
+    perceiver: Perceiver,
+    planner: Planner,
+    skill: Skill,
+    config: AgentConfig,
+    streams: Streams,
+    *,
+    wording: Wording,
+) -> EpisodeRecord:
+    """One episode from the robot's present state until the agent or the robot stops.
+
+    Args:
+        robot: already reset; its `instruction` is the task.
+        streams: random streams; the robot's own must have been used for its reset.
+    """
+    agent = Agent(perceiver, planner, skill, config, streams, wording=wording, instruction=robot.instruction)
+    actions = agent.act(Sight(robot.observe()))
+    while actions is not None:
+        actions = agent.act(execute_actions(robot, actions))
+    return agent.record
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
