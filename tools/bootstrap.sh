@@ -22,7 +22,7 @@ die() { say "error: $*"; exit 2; }
 # The stamp has two lines: where the environment was made (its scripts carry that path) and from what.
 wanted() {
     printf '%s\n' "$ROOT"
-    cat requirements.lock pyproject.toml tools/bootstrap.sh plugins/*/pyproject.toml 2>/dev/null | cksum
+    cat requirements*.lock pyproject.toml tools/bootstrap.sh plugins/*/pyproject.toml 2>/dev/null | cksum
 }
 ready() { [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(wanted)" ] && "$VENV/bin/python" -c '' 2>/dev/null; }
 moved() { [ -f "$STAMP" ] && IFS= read -r place <"$STAMP" && [ "$place" != "$ROOT" ]; }
@@ -145,6 +145,9 @@ build() {
     fi
     say "installing the packages of requirements.lock (about 6 GB, minutes at first)"
     install -r requirements.lock || die "the packages could not be installed (see above): check the network and start again; make clean-env starts from nothing"
+    if [ -f requirements-no-deps.lock ]; then
+        install --no-deps -r requirements-no-deps.lock || die "the packages of requirements-no-deps.lock could not be installed (see above)"
+    fi
     # --no-build-isolation: setuptools is in the lock, so nothing more is fetched.
     install --no-deps --no-build-isolation -e . || die "the project itself could not be installed (see above)"
     for plugin in plugins/*/; do

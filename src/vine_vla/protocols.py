@@ -184,6 +184,7 @@ class PlanStatus(StrEnum):
     PLANNED = "planned"
     INFEASIBLE = "infeasible"  # every option was pruned, or the budget is used up
     UNSUPPORTED = "unsupported"  # the data do not cover the best plan: its lower bound is under tau_stop
+    LATE = "late"  # the planner did not answer in time; ask again
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,10 @@ class Sight(NamedTuple):
 
 
 type Acting[T] = Generator[Float, Sight, T]
-"""Hands out actions [n, A], n >= 1, is sent the `Sight` after them, and ends with a T."""
+"""Hands out actions [n, A], is sent the `Sight` after them, and ends with a T; n = 0 is to hold still."""
+
+HOLD = np.zeros((0, 0), np.float32)
+"""No actions."""
 
 
 class Body:
@@ -62,7 +65,7 @@ class Body:
         self.frames: list[Frame] = []
         self.seconds = {"perceive": 0.0, "plan": 0.0, "act": 0.0, "robot": 0.0}
         self.done = np.array([1, 0, 0], np.float32)
-        self._see(sight, graph)
+        self.see(sight, graph)
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
@@ -83,7 +86,8 @@ class Body:
             images = {camera: np.array(image) for camera, image in self.observation.images.items()}
             self.frames.append(Frame(self.steps, images, self.graph))
 
-    def _see(self, sight: Sight, earlier: SceneGraph | None) -> None:
+    def see(self, sight: Sight, earlier: SceneGraph | None) -> None:
+        """Take in what is seen now; ids of `earlier` are kept."""
         self.observation = sight.observation
         self.steps += sight.executed
         self.over = sight.over or self.steps >= self.config.max_steps
@@ -125,7 +129,7 @@ class Body:
                 break
             with self.clock("robot"):
                 sight = yield np.asarray(output.actions[: min(output.execute, room)], np.float32)
-            self._see(sight, self.graph)
+            self.see(sight, self.graph)
             if self.over:
                 verdict = Verdict.INTERRUPTED
                 break

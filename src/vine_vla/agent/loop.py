@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vine_vla.agent.body import Acting, Body, Sight, execute_actions
+from vine_vla.agent.body import HOLD, Acting, Body, Sight, execute_actions
 from vine_vla.agent.records import (
     AgentConfig,
     Cause,
@@ -38,7 +38,7 @@ class Agent:
     """One episode of an agent, a step of the loop at a time.
 
     `act` is given what is seen and answers with the next actions, or None when the agent has stopped; then
-    `reason` says why.
+    `reason` says why. While a planner is late the plan it has goes on; without one there are no actions.
 
     Args:
         config: limits, thresholds and the replanning rule.
@@ -49,7 +49,7 @@ class Agent:
     Attributes:
         decisions, executions: so far. plan: the present one. place: of the present subgoal in it.
         subgoal, text: the present ones; None and "" between subgoals.
-        body: what is seen; None before the first `act`.
+        body: what is seen; None before the first `act`. late: whether the planner was, when last asked.
 
     Raises:
         VineError: `uncertainty` with a planner that cannot judge the rest of a plan.
@@ -83,12 +83,14 @@ class Agent:
         self.body: Body | None = None
         self.reason: StopReason | None = None
         self.watch_calls = 0
+        self.late = False
         self._policy, self._search = (np.random.default_rng(s) for s in (streams.policy, streams.planner))
+        self._previous: Plan | None = None
         self._watched: _Watch | None = None
         self._acting: Acting[StopReason] | None = None
 
     def act(self, sight: Sight) -> Float | None:
-        """The next actions [n, A], n >= 1, or None when the agent has stopped."""
+        """The next actions [n, A], none to hold still, or None when the agent has stopped."""
         try:
             if self._acting is not None:
                 return self._acting.send(sight)
@@ -122,14 +124,17 @@ class Agent:
         cause: Cause = "start"
         while budget > 0:
             if self.plan is None:
-                plan = self._ask(body, cause, budget)
+                plan = yield from self._ask(body, cause, budget)
                 if plan.status is not PlanStatus.PLANNED or not plan.subgoals:
                     unsupported = plan.status is PlanStatus.UNSUPPORTED
                     return StopReason.UNSUPPORTED if unsupported else StopReason.INFEASIBLE
-                self.plan, self.place = plan, 0
+                if plan is not self._previous:
+                    self.place = 0
+                self.plan = plan
                 self._doubts(body, budget)  # the first look, with which later ones are compared
             elif self._doubts(body, budget):
-                self.plan, cause = None, "doubt"
+                self._drop_plan()
+                cause = "doubt"
                 continue
             verdict = yield from self._execute(body, self.plan, budget)
             # A subgoal that was broken off in doubt did not run to an end; the step limit bounds those.
@@ -144,19 +149,35 @@ class Agent:
                 if last and config.replanning is Replanning.NEVER:
                     return StopReason.FINISHED
                 if last:
-                    self.plan, cause = None, "plan ended"
+                    self._drop_plan()
+                    cause = "plan ended"
                 elif config.replanning is Replanning.FIXED:
-                    self.plan, cause = None, "fixed"
+                    self._drop_plan()
+                    cause = "fixed"
             elif config.replanning is not Replanning.NEVER:
-                self.plan, cause = None, "doubt" if verdict is Verdict.DOUBTED else "failure"
+                self._drop_plan()
+                cause = "doubt" if verdict is Verdict.DOUBTED else "failure"
         return StopReason.BUDGET
 
-    def _ask(self, body: Body, cause: Cause, budget: int) -> Plan:
-        with body.clock("plan"):
-            plan = self.planner.plan(body.graph, self.instruction, budget, _seed(self._search))
-        self.decisions.append(Decision(body.steps, cause, body.graph, budget, plan))
-        self._watched = None
-        return plan
+    def _drop_plan(self) -> None:
+        """Ask for a new plan; the rest of this one goes on if the planner is late."""
+        rest = self.plan is not None and self.place < len(self.plan.subgoals)
+        self._previous, self.plan = (self.plan if rest else None), None
+
+    def _ask(self, body: Body, cause: Cause, budget: int) -> Acting[Plan]:
+        """A new plan; while the planner is late the previous one, or nothing is done until it answers."""
+        while True:
+            with body.clock("plan"):
+                plan = self.planner.plan(body.graph, self.instruction, budget, _seed(self._search))
+            self.late = plan.status is PlanStatus.LATE
+            self._watched = None
+            if not self.late:
+                self._previous = None
+                self.decisions.append(Decision(body.steps, cause, body.graph, budget, plan))
+                return plan
+            if self._previous is not None:
+                return self._previous
+            body.see((yield HOLD), body.graph)
 
     def _execute(self, body: Body, plan: Plan, budget: int) -> Acting[Verdict]:
         """Execute the plan's subgoal at `place` and put it on record."""

@@ -78,6 +78,10 @@ class FlowSkill:
         overrides = {"device_processor": {"device": config.device}}
         return cls(policy, *make_pre_post_processors(config, str(folder), preprocessor_overrides=overrides))
 
+    def another(self) -> Self:
+        """The same weights for another episode that runs at the same time."""
+        return type(self)(self.policy, self._pre, self._post)
+
     def start(self, subgoal: Subgoal, text: str, seed: int) -> None:
         """Begin `subgoal`; `seed` fixes the noise of all its chunks."""
         self._subgoal, self._text = subgoal, text

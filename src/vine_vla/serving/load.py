@@ -1,0 +1,83 @@
+"""A served agent from a run folder: System 2 plans, System 1 moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vine_vla.agent import AgentConfig
+from vine_vla.errors import VineError
+from vine_vla.protocols import Planner
+from vine_vla.search import SearchConfig, make_planner
+from vine_vla.serving.deadline import DeadlinePlanner
+from vine_vla.serving.observations import ObservationKeys
+from vine_vla.serving.session import Hold, ServedAgent
+
+
+def load_agent(
+    run: Path,
+    *,
+    config: AgentConfig,
+    search: SearchConfig,
+    planner: str = "tree",
+    variant: str | None = None,
+    deadline: float = 0.5,
+    keys: Mapping[str, str] | None = None,
+    fps: float = 10.0,
+    hold: Hold | None = None,
+) -> ServedAgent:
+    """What `vine serve` serves.
+
+    Args:
+        run: folder with `system1` and `system2`.
+        config: of the agent; its budget becomes the model's.
+        deadline: seconds that a planning call may take.
+        keys: further keys of clients' messages, see `ObservationKeys`.
+        fps: actions a second that the client executes.
+        hold: what to send when there is nothing to do; default: `still` if System 1's actions are motions,
+            else `repeat`.
+
+    Raises:
+        VineError: a part is missing or damaged.
+    """
+    from vine_vla.system1.skill import FlowSkill
+    from vine_vla.system2 import load_system2
+
+    model = load_system2(run / "system2" if (run / "system2").is_dir() else run, variant)
+    if model.eyes is None:
+        raise VineError("System 2 has no perception", where=str(run), mend="train it on data with boxes")
+    skill = FlowSkill.load(run / "system1", model.schema)
+    low, high = action_range(skill)
+    pool = ThreadPoolExecutor(4, thread_name_prefix="vine-plan")
+    shared = make_planner(planner, model, search)
+    new_planner: Callable[[], Planner] = lambda: DeadlinePlanner(shared, pool, deadline)  # noqa: E731
+    return ServedAgent(
+        name=run.name,
+        schema=model.schema,
+        perceiver=model,
+        planner=shared,
+        new_skill=skill.another,
+        new_planner=new_planner,
+        config=replace(config, budget=model.budget),
+        keys=ObservationKeys(model.schema.cameras, len(model.eyes.setup.state_mean), dict(keys or {})),
+        action_low=low,
+        action_high=high,
+        horizon=skill.policy.config.n_action_steps,
+        fps=fps,
+        hold=hold or ("still" if skill.policy.config.delta_actions else "repeat"),
+    )
+
+
+def action_range(skill: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Least and greatest action of the data that System 1 was trained on, from its own statistics."""
+    for step in skill._post.steps:
+        stats = (getattr(step, "stats", None) or {}).get("action", {})
+        if "min" in stats and "max" in stats:
+            return np.array(stats["min"], np.float32).ravel(), np.array(stats["max"], np.float32).ravel()
+    raise VineError("the policy has no statistics of its actions", mend="train System 1 anew")

@@ -1,0 +1,274 @@
+"""A session: one agent in one episode, driven by a client that sends what it sees and gets actions."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vine_vla.agent import Agent, AgentConfig, Sight, Streams, Wording
+from vine_vla.errors import VineError
+from vine_vla.graph import SceneGraph, Schema
+from vine_vla.graph_text import describe
+from vine_vla.protocols import DONE, FAILED, Float, Observation, Perceiver, Plan, Planner, PlanStatus, Skill
+from vine_vla.serving.observations import ObservationKeys
+from vine_vla.serving.recording import SessionRecorder
+
+Hold = Literal["still", "repeat"]
+
+
+@dataclass(frozen=True)
+class ServedAgent:
+    """What all sessions share.
+
+    Args:
+        name: what is served, for the metadata.
+        schema: vocabulary of scene graphs.
+        perceiver, planner: without state of their own.
+        new_skill: System 1 for one session; weights may be shared.
+        new_planner: the planner of one session, e.g. under a deadline.
+        config: of the agent; its step limits count executed actions.
+        keys: where clients' messages hold what is needed.
+        budget: subgoals of an episode.
+        action_low, action_high: range of the dataset's actions. [A] each
+        horizon: actions a reply, H.
+        fps: actions a second.
+        hold: what is sent when there is nothing to do: `still` is zero motion with the last gripper command
+            (for actions that are steps), `repeat` the last action (for actions that are positions).
+    """
+
+    name: str
+    schema: Schema
+    perceiver: Perceiver
+    planner: Planner
+    new_skill: Callable[[], Skill]
+    new_planner: Callable[[], Planner]
+    config: AgentConfig
+    keys: ObservationKeys
+    action_low: NDArray[np.float32]
+    action_high: NDArray[np.float32]
+    horizon: int
+    fps: float
+    hold: Hold = "still"
+
+    @property
+    def budget(self) -> int:
+        return self.config.budget
+
+    @property
+    def wording(self) -> Wording:
+        return lambda subgoal, graph: describe(subgoal, graph, self.schema)
+
+    def metadata(self) -> dict[str, Any]:
+        """What a client is told on connecting."""
+        cameras = {role: self.keys.names_of(role) for role in self.schema.cameras}
+        return {
+            "server": "vine",
+            "serves": self.name,
+            "action_horizon": self.horizon,
+            "action_size": len(self.action_low),
+            "state_size": self.keys.state_size,
+            "fps": self.fps,
+            "cameras": cameras,
+            "verbs": [verb.name for verb in self.schema.verbs],
+            "replanning": str(self.config.replanning),
+            "feasibility": "P(reach the goal before failing)",
+            "endpoints": ["/", "/plan"],
+        }
+
+
+class Session:
+    """One client's episodes. Calls are answered one after the other.
+
+    Args:
+        served: what is shared. seed: of the policy's noise. recorder: writes episodes, if wanted.
+    """
+
+    def __init__(self, served: ServedAgent, seed: int, recorder: SessionRecorder | None = None) -> None:
+        self.served, self.seed, self.recorder = served, seed, recorder
+        self.lock = threading.Lock()
+        self.used = time.monotonic()
+        self.episodes = 0
+        self._agent: Agent | None = None
+        self._handed_out = 0
+        self._last: Float | None = None
+
+    def infer(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer an observation with actions and what the agent thinks.
+
+        Further keys: `reset` (true begins an episode), `executed` (how many of the actions handed out last
+        were executed; default all).
+
+        Raises:
+            VineError: the observation is not what the agent needs; the episode goes on unharmed.
+        """
+        start = time.perf_counter()
+        with self.lock:
+            self.used = time.monotonic()
+            observation = self.served.keys.read(message)
+            prompt = self.served.keys.prompt(message)
+            executed = self._executed(message)
+            if bool(message.get("reset", False)) or self._agent is None or self._is_other(prompt):
+                self._begin(prompt)
+                executed = 0
+            reply = self._act(observation, executed)
+            reply["policy_timing"] = {"infer_ms": 1000 * (time.perf_counter() - start)}
+            return reply
+
+    def reset(self) -> None:
+        """End the running episode; the next observation begins another."""
+        with self.lock:
+            self._end()
+
+    def _is_other(self, prompt: str | None) -> bool:
+        return self._agent is not None and prompt is not None and prompt != self._agent.instruction
+
+    def _executed(self, message: Mapping[str, Any]) -> int:
+        value = message.get("executed", self._handed_out)
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+            raise VineError(f"executed is {value!r}", where="observation", mend="send a number from 0 on")
+        return min(int(value), self._handed_out)
+
+    def _begin(self, prompt: str | None) -> None:
+        if prompt is None:
+            raise VineError("no prompt", where="observation", mend="send the task as `prompt`")
+        self._end()
+        served = self.served
+        streams = Streams.spawn(self.seed, self.episodes)
+        self.episodes += 1
+        self._agent = Agent(
+            served.perceiver,
+            served.new_planner(),
+            served.new_skill(),
+            served.config,
+            streams,
+            wording=served.wording,
+            instruction=prompt,
+        )
+        self._handed_out, self._last = 0, None
+        if self.recorder is not None:
+            self.recorder.begin(prompt)
+
+    def _end(self) -> None:
+        if self.recorder is not None:
+            self.recorder.end(self._agent)
+        self._agent = None
+
+    def _act(self, observation: Observation, executed: int) -> dict[str, Any]:
+        agent = self._agent
+        assert agent is not None
+        try:
+            actions = agent.act(Sight(observation, executed))
+        except Exception:
+            self._agent = None  # its generator has ended: the next observation begins an episode
+            raise
+        moves = actions is not None and len(actions) > 0
+        self._handed_out = len(actions) if actions is not None else 0
+        chunk = self._padded(actions if moves else None)
+        if self.recorder is not None:
+            self.recorder.add(agent, observation, chunk[0])
+            if actions is None:
+                self.recorder.end(agent)
+        self._last = chunk[-1]
+        return {"actions": chunk, **self._thoughts(agent, moves, actions is None)}
+
+    def _padded(self, actions: Float | None) -> Float:
+        """`actions` within the dataset's range and H long; held where there is nothing to do. [H, A]"""
+        served = self.served
+        hold = np.zeros(len(served.action_low), np.float32)
+        if self._last is not None:
+            hold = self._last.copy()
+            if served.hold == "still":
+                hold[:-1] = 0
+        found = np.empty((0, len(hold)), np.float32) if actions is None else actions[: served.horizon]
+        # NaN never leaves: what is no number is replaced by holding still.
+        found = np.where(np.isfinite(found), found, hold)
+        rest = hold
+        if len(found):
+            rest = found[-1].copy()
+            if served.hold == "still":
+                rest[:-1] = 0
+        chunk = np.concatenate([found, np.tile(rest, (served.horizon - len(found), 1))])
+        return np.clip(chunk, served.action_low, served.action_high).astype(np.float32)
+
+    def _thoughts(self, agent: Agent, moves: bool, stopped: bool) -> dict[str, Any]:
+        """What the agent thinks, as text, numbers and lists: clients index every array by step."""
+        plan = agent.plan or (agent.decisions[-1].plan if agent.decisions else None)
+        body = agent.body
+        done = body.done if body is not None else np.array([1, 0, 0], np.float32)
+        last = agent.decisions[-1] if agent.decisions else None
+        return {
+            "status": "stopped" if stopped else ("acting" if moves else "holding"),
+            "reason": str(agent.reason) if stopped else "",
+            "explanation": plan.reason if plan is not None else "",
+            "plan": [str(s) for s in plan.subgoals] if plan is not None else [],
+            "subgoal": str(agent.subgoal) if agent.subgoal is not None else "",
+            "text": agent.text,
+            "place": agent.place,
+            "feasibility": plan.feasibility if plan is not None else 0.0,
+            "feasibility_interval": [plan.lower, plan.upper] if plan is not None else [0.0, 1.0],
+            "done": float(done[DONE]),
+            "failed": float(done[FAILED]),
+            "replans": max(len(agent.decisions) - 1, 0),
+            "cause": last.cause if last is not None else "",
+            "late": agent.late,
+        }
+
+
+def answer_plan(served: ServedAgent, message: Mapping[str, Any]) -> dict[str, Any]:
+    """Plan for a client with a policy of its own: observation and task in, plan and tree out.
+
+    Further key: `budget`, subgoals that may be executed.
+
+    Raises:
+        VineError: the observation is not what perception needs.
+    """
+    start = time.perf_counter()
+    observation, prompt = served.keys.read(message), served.keys.prompt(message)
+    if prompt is None:
+        raise VineError("no prompt", where="observation", mend="send the task as `prompt`")
+    budget = message.get("budget", served.budget)
+    if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or not 0 <= budget <= 1000:
+        raise VineError(f"budget is {budget!r}", where="observation", mend="send 0 to 1000")
+    graph = served.perceiver.perceive(observation, prompt)
+    perceived = time.perf_counter()
+    plan = served.planner.plan(graph, prompt, int(budget), 0)
+    return {
+        **_plan_fields(plan, graph, served),
+        "tree": dict(plan.tree),
+        "policy_timing": {
+            "infer_ms": 1000 * (time.perf_counter() - start),
+            "perceive_ms": 1000 * (perceived - start),
+        },
+    }
+
+
+def _plan_fields(plan: Plan, graph: SceneGraph, served: ServedAgent) -> dict[str, Any]:
+    options = [
+        {
+            "subgoal": str(o.subgoal),
+            "text": o.text,
+            "feasibility": o.feasibility,
+            "interval": [o.lower, o.upper],
+            "support": o.support,
+            "pruned": o.pruned or "",
+        }
+        for o in plan.options
+    ]
+    return {
+        "status": str(plan.status),
+        "reason": plan.reason,
+        "plan": [str(s) for s in plan.subgoals],
+        "texts": [served.wording(s, graph) for s in plan.subgoals]
+        if plan.status is PlanStatus.PLANNED
+        else [],
+        "feasibility": plan.feasibility,
+        "feasibility_interval": [plan.lower, plan.upper],
+        "options": options,
+        "model_calls": plan.model_calls,
+    }
