@@ -265,3 +265,28 @@ def test_scenes_that_never_ran_lower_the_coverage(results_copy):
     (results_copy / "run.json").write_text(json.dumps(run))
     text = build_report(load_results(results_copy), ReportConfig(resamples=20))
     assert "there is no verdict: only 83.3" in text and ">no verdict<" in text
+
+
+def test_what_feasibility_rests_on_is_a_section(finished_run, tmp_path):
+    folder = tmp_path / "explained"
+    shutil.copytree(finished_run, folder)
+    rows = {
+        "importance": [
+            {"verb": "insert", "feature": "socket.side", "n": 40, "importance": 0.2, "value": v, "shown": 0.5}
+            | {"effect": e}
+            for v, e in (("blocked", -0.4), ("free", 0.1))
+        ],
+        "decisions": [
+            {"source": "scene 3", "with_failures": "grasp_short(plug)", "feasibility": 0.9}
+            | {"withheld": EVIL, "withheld_feasibility": 0.95, "regret": 0.6, "nearest_failed": "e1, e2"}
+        ],
+        "unknown": [{"source": "scene 4", "entropy": 1.0, "votes": "a: 0.50, b: 0.50", "stake": 0.2}],
+    }
+    (folder / "explain.json").write_text(json.dumps({"cases": 40, "source": "probes", **rows}))
+    text = build_report(load_results(folder), ReportConfig(resamples=20))
+    for shown in ("socket.side", "−40.0", "grasp_short(plug)", "e1, e2", "1.00", "From 40 cases"):
+        assert shown in text
+    assert EVIL not in text
+    (folder / "explain.json").write_text(json.dumps({"importance": [{"verb": 1}]}))
+    with pytest.raises(VineError, match="importance is not a table"):
+        load_results(folder)

@@ -4,6 +4,7 @@
       episodes.csv[.gz]      one row an episode (needed)
       feasibility.csv[.gz]   one row a probe or an executed option (optional)
       run.json               resolved configuration, revision, seeds, package versions (optional)
+      explain.json           what `vine explain` found (optional)
       experiment.json        the named experiment that it belongs to (optional)
       repeated/feasibility.csv[.gz]   probes executed several times each (optional)
       traces/**/*.json[.gz]  recorded episodes with frames and decisions (optional, see `traces`)
@@ -24,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from vine_vla.errors import VineError
+from vine_vla.report.explanation import check_explanation
 
 EPISODE_TEXT = ("task", "split", "arm", "variant", "outcome", "reason")
 EPISODE_NUMBERS = ("scene", "training_seed", "policy_seed", "steps", "subgoals", "replans", "model_calls")
@@ -46,6 +48,7 @@ class Results:
         feasibility: as the design has it, `predicted` in [0, 1], `pruned` and `reached` bool, plus
             `verb`; empty when there is no such file.
         repeated: probes that were executed several times each, as `feasibility`.
+        explained: tables of `vine explain`; empty when there is no such file.
         run: what the run was, as the runner saved it, with `experiment` if it belongs to one; empty when
             there is no such file.
     """
@@ -55,6 +58,7 @@ class Results:
     feasibility: pd.DataFrame
     repeated: pd.DataFrame
     run: Mapping[str, object] = field(default_factory=dict)
+    explained: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -110,12 +114,17 @@ def load_results(path: Path) -> Results:
         run = read_json(path / "run.json")
     if (path / "experiment.json").is_file():
         run["experiment"] = read_json(path / "experiment.json")
+    explained: dict[str, object] = {}
+    if (path / "explain.json").is_file():
+        explained = read_json(path / "explain.json")
+        check_explanation(explained, str(path / "explain.json"))
     return Results(
         path=path,
         episodes=read_episodes(episodes_file),
         feasibility=_feasibility_in(path),
         repeated=_feasibility_in(path / "repeated"),
         run=run,
+        explained=explained,
     )
 
 

@@ -77,3 +77,17 @@ One half of the members chooses, by its score (mean minus a share of the spread)
 the feasibility, which the choice therefore does not inflate. So the chosen option may show a slightly
 lower feasibility than another.
 """
+
+EXPLAINED = """
+From {cases} cases whose outcome is known and that training did not see ({source}). Importance says what
+the model uses, not what causes success; features that tell the same share theirs.
+"""
+CHANGED = """
+The first subgoal of the plan with all episodes, and of the one that learned without the failures; what the
+second choice loses is told by the model with failures. Nearest failed episodes: where such a choice was
+seen to fail.
+"""
+UNKNOWN = """
+Every member of the ensemble votes for its best first subgoal. Where the votes are split and much is at stake,
+another demonstration tells most.
+"""

@@ -14,7 +14,7 @@ from pathlib import Path
 from vine_vla.errors import VineError
 from vine_vla.evaluation.arms import ARMS
 from vine_vla.evaluation.final import CALIBRATION, DEV, TEST
-from vine_vla.report import calibration, filmstrip, headline, notes, outcomes, tree
+from vine_vla.report import calibration, explanation, filmstrip, headline, notes, outcomes, tree
 from vine_vla.report.headline import Block, as_mapping
 from vine_vla.report.inputs import Results, load_results
 from vine_vla.report.markup import Markup, element, join, json_text, script_text
@@ -115,6 +115,7 @@ def build_report(results: Results, config: ReportConfig) -> str:
             *("calibration", "Probabilities", "Are the probabilities right?"),
             calibration.sections(results, found, config.resamples),
         ),
+        ("explained", "Explained", "What it rests on", explanation.explanation(results.explained)),
         ("film", "Filmstrips", "What happened", films),
         ("decision", "Decision", "Why it chose so", _decision(shown, config.camera)),
         ("run", "Run", "What was run", _run(results)),
