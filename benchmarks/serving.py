@@ -1,7 +1,7 @@
 """Load and faults of the server: many clients for minutes, fuzzed messages, memory.
 
-    python benchmarks/serving.py load --seconds 120 --clients 16 --out results/serving
-    python benchmarks/serving.py fuzz --messages 100000 --out results/serving
+    PYTHONPATH=tests python benchmarks/serving.py load --seconds 120 --clients 16 --out results/serving
+    PYTHONPATH=tests python benchmarks/serving.py fuzz --messages 100000 --out results/serving
 
 Serves the tests' line world (a tabular planner and a scripted skill behind the real agent, images in every
 message), so that the figures are the server's own and not the networks'. `load` counts replies that were
@@ -12,13 +12,9 @@ solved), `fuzz` sends damaged messages and looks at the memory of the process.
 import argparse
 import json
 import platform
-import sys
 import threading
 import time
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests")]
 
 import numpy as np
 import psutil
