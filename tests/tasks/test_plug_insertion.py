@@ -229,3 +229,62 @@ def test_actions_are_limited(blind: PlugInsertion) -> None:
     start = blind.sim.arm.position.copy()
     blind.step(np.array([9, 9, 9, 9, -1], np.float32))
     assert np.abs(blind.sim.arm.position - start).max() <= np.sqrt(2) * ACTION_LIMIT[0] + 1e-9
+
+
+def test_a_neighbour_is_carried_to_a_socket_while_the_robot_works() -> None:
+    task = PlugInsertion("pushed", render=False)
+    still = np.array([0, 0, 0, 0, -1], np.float32)
+    for number in range(6):
+        task.reset(number, number)
+        push = task.scene.push
+        assert push is not None
+        before = task.true_graph()
+        plans = task.oracle_plans()
+        state = None
+        while task.steps < push.step + 25:
+            task.step(still)
+            if task.steps == push.step + 3:
+                state = task.save_state()
+        after = task.true_graph()
+        assert [o.id for o in after.objects] == [o.id for o in before.objects]
+        socket = task.subgoal(("insert", push.socket)).args[1]
+        changed = {
+            (o.id, name)
+            for o in after.objects
+            for name, value in o.attributes.items()
+            if before[o.id].attributes[name] != value
+        }
+        assert changed == {(socket, "end" if push.block.side == "x" else "flank")}
+        assert len(task.oracle_plans()) == len(plans) - 1
+        block = after.of_class("block")[-1].boxes["front"].center
+        target = after[socket].boxes["front"].center
+        assert np.hypot(block[0] - target[0], block[1] - target[1]) < 0.15
+        # From the middle of it the same future.
+        assert state is not None
+        task.restore_state(state)
+        assert task.true_graph().of_class("block")[-1].boxes["front"].center != pytest.approx(block)
+        while task.steps < push.step + 25:
+            task.step(still)
+        assert task.true_graph() == after
+
+
+def test_nothing_is_carried_into_the_hand() -> None:
+    task = PlugInsertion("pushed", render=False)
+    task.reset(0, 0)
+    push = task.scene.push
+    assert push is not None
+    socket = task.scene.sockets[push.socket]
+    for _ in range(30):  # the hand goes to the socket and stays
+        tcp = task.sim.arm.tcp()
+        move = np.clip([socket.x - tcp[0], socket.y - tcp[1], 0.2 - tcp[2]], -0.04, 0.04)
+        yaw = task.sim.arm.tcp_yaw()
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        tool = [cos * move[0] + sin * move[1], -sin * move[0] + cos * move[1], move[2], 0, -1]
+        task.step(np.array(tool, np.float32))
+        if np.hypot(*(task.sim.arm.tcp()[:2] - (socket.x, socket.y))) < 0.05:
+            break
+    came = task.sim.carried_since
+    for _ in range(60):
+        task.step(np.array([0, 0, 0, 0, -1], np.float32))
+    assert task.sim.carried_since == came
+    assert came < 0 or came < 30

@@ -5,7 +5,8 @@ import pytest
 
 from vine_vla.errors import VineError
 from vine_vla.tasks import FROZEN, Habits, Operator, plug_scene
-from vine_vla.tasks.scenes import COLOURS, GRASPS, SPLITS
+from vine_vla.tasks.plug_world import BLOCKS
+from vine_vla.tasks.scenes import COLOURS, GRASPS, NEVER, SPLITS
 
 GOLDEN = [("two_pin", "green", 1), ("two_pin", "yellow", 1), ("round", "purple", 1)]
 GOLDEN_RACK = (0.39003332360214277, 0.09741528745935961, 0.18483295864222865)
@@ -80,3 +81,18 @@ def test_operators_follow_habits_and_awareness() -> None:
     assert all(s.sockets[i].good(g) for (g, i), s in zip(aware, scenes, strict=True))
     colour_blind = plans(Habits(other_socket=0.0, colour_blind=1.0))
     assert all(i == s.nearest(False) for (_, i), s in zip(colour_blind, scenes, strict=True))
+
+
+@pytest.mark.parametrize("split", ["pushed", "pushed-demo"])
+def test_a_neighbour_waits_for_a_socket_that_it_spoils_for_one_grasp(split):
+    scenes = [plug_scene(split, n) for n in range(200)]
+    for scene in scenes:
+        push = scene.push
+        assert push is not None and push.block.carried and push.block.tall
+        after = scene.after_push()
+        grasp = "long" if push.block.side == "x" else "short"
+        assert scene.sockets[push.socket].good(grasp) and not after.sockets[push.socket].good(grasp)
+        assert after.good_plans() and after.blocks == scene.blocks
+        assert len(scene.blocks) <= BLOCKS
+    moved = np.mean([s.push.step != NEVER for s in scenes])
+    assert moved == 1.0 if split == "pushed" else 0.5 < moved < 0.7

@@ -19,6 +19,8 @@ class CollectOptions:
     """Simulated task."""
     episodes: int = 600
     """Episodes in the dataset."""
+    split: Literal["demo", "pushed-demo"] = "demo"
+    """Scenes; in pushed-demo somebody carries a neighbour to a socket now and then."""
     workers: int = 2
     """Processes, one thread each; 0: in this one."""
     seed: int = 0
@@ -56,6 +58,7 @@ def run(config: CollectOptions) -> int:
     job = CollectConfig(
         staging=config.out.with_name(config.out.name + ".staging"),
         episodes=config.episodes,
+        split=config.split,
         seed=config.seed,
         skill=_range(config.skill),
         habits=Habits(awareness=config.awareness, grasp_rate=config.habit_rate),

@@ -78,6 +78,12 @@ _ARMS = (
     VINE,
     replace(VINE, variant="never", replanning=Replanning.NEVER, about="plans once, retries what failed"),
     replace(VINE, variant="fixed", replanning=Replanning.FIXED, about="plans after every subgoal"),
+    replace(
+        VINE,
+        variant="uncertainty",
+        replanning=Replanning.UNCERTAINTY,
+        about="plans when a subgoal failed, or when the rest of the plan has become doubtful",
+    ),
     replace(VINE, variant="exhaustive", planner="exhaustive", about="VINE with exhaustive search"),
     replace(VINE, name="best-of-K", plans=3, about="success if any of the top 3 plans succeeds"),
     replace(VINE, name="oracle-perception", perception="true", about="VINE on true graphs"),

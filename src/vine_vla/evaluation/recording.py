@@ -21,11 +21,11 @@ DRILLS = 50
 
 def record_demonstrations(e: Experiment, root: Path, log: StageLog) -> None:
     """Operators' episodes, and those in which an expert takes over from a novice."""
-    from vine_vla.tasks.collect import CollectConfig, collect, missing
+    from vine_vla.tasks.collect import collect, missing
 
     total = max(e.demonstrations, e.pool)
-    job = CollectConfig(root / "demos.staging", total, seed=e.seed)
-    with log.stage("collect", {"episodes": total, "seed": e.seed}) as needed:
+    job = _job(e, root, total, e.seed)
+    with log.stage("collect", {"split": e.demos, "episodes": total, "seed": e.seed}) as needed:
         if needed:
             there = total - len(missing(job))
             entries = ({"number": number} for number in collect(job, e.workers))
@@ -53,19 +53,22 @@ def _assemble(out: Path, ids: list[str]) -> None:
     assemble(out.with_name("demos.staging"), out, robot_type=ROBOT_TYPE, ids=ids, **names)
 
 
-def _interventions(e: Experiment, root: Path, number: int) -> CollectConfig:
-    """The interventions of round `number`, 0 for the drills: a seed, and so scenes, of their own."""
+def _job(e: Experiment, root: Path, episodes: int, seed: int) -> CollectConfig:
     from vine_vla.tasks.collect import CollectConfig
 
-    count, seed = (e.corrections, e.seed + number) if number else (e.drills, e.seed + DRILLS)
-    return CollectConfig(root / "demos.staging", count, seed=seed)
+    return CollectConfig(root / "demos.staging", episodes, split=e.demos, seed=seed)
+
+
+def _interventions(e: Experiment, root: Path, number: int) -> CollectConfig:
+    """The interventions of round `number`, 0 for the drills: a seed, and so scenes, of their own."""
+    if number:
+        return _job(e, root, e.corrections, e.seed + number)
+    return _job(e, root, e.drills, e.seed + DRILLS)
 
 
 def _episodes(e: Experiment, root: Path, number: int) -> list[str]:
     """Episodes that System 1 learns from after round `number`."""
-    from vine_vla.tasks.collect import CollectConfig
-
-    operators = CollectConfig(root / "demos.staging", e.demonstrations, seed=e.seed)
+    operators = _job(e, root, e.demonstrations, e.seed)
     found = [operators.episode_id(n) for n in range(e.demonstrations)]
     for earlier in range(0 if e.drills else 1, number + 1):
         job = _interventions(e, root, earlier)
@@ -93,7 +96,7 @@ class _Novice:
         from vine_vla.tasks import PlugInsertion
         from vine_vla.tasks.interventions import NoviceHands
 
-        self.job, self.task = job, PlugInsertion("demo")
+        self.job, self.task = job, PlugInsertion(job.split)
         self.hands: Hands = NoviceHands(self.task)
 
     def __call__(self, number: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class Experiment:
     Args:
         name: in the registry. about: one line.
         task: name of the simulated task. split: look of the scenes.
+        demos: scenes of the demonstrations, `demo` or `pushed-demo`.
         scenes: `400:700`; test scenes make the run a final one.
         demonstrations: operators' episodes that every arm learns from.
         pool: operators' episodes in all; the surplus serves only the arm that is given as many successful
@@ -42,6 +43,7 @@ class Experiment:
     about: str
     task: str = "plug"
     split: str = "unseen"
+    demos: str = "demo"
     scenes: str = "0:30"
     demonstrations: int = 120
     pool: int = 0

@@ -28,6 +28,7 @@ from vine_vla.tasks.expert import Expert, SkillDial
 from vine_vla.tasks.operators import Choice, Habits, Operator
 from vine_vla.tasks.plug_insertion import PlugInsertion
 from vine_vla.tasks.rollout import choice_status
+from vine_vla.tasks.scenes import DEMONSTRATIONS
 
 STATE_NAMES = ("x", "y", "z", "cos_yaw", "sin_yaw", "width", "lag_x", "lag_y", "lag_z", "gripper")
 ACTION_NAMES = ("dx", "dy", "dz", "dyaw", "gripper")
@@ -42,6 +43,7 @@ class CollectConfig:
     Args:
         staging: folder for the staged episodes.
         episodes: how many there shall be in the end.
+        split: of the scenes, `demo` or `pushed-demo`.
         seed: of the collection; other seeds give other scenes and episodes.
         skill: least and greatest noise scale of the operators' hands; each episode draws its own.
         habits: how operators choose.
@@ -56,6 +58,7 @@ class CollectConfig:
 
     staging: Path
     episodes: int
+    split: str = "demo"
     seed: int = 0
     skill: tuple[float, float] = (0.5, 1.0)
     habits: Habits = field(default_factory=Habits)
@@ -72,16 +75,24 @@ class CollectConfig:
             raise VineError(
                 f"skill {self.skill[0]}:{self.skill[1]}", mend="give LEAST:GREATEST within 0 and 5, e.g. .5:1"
             )
+        if self.split not in DEMONSTRATIONS:
+            raise VineError(
+                f"no demonstrations on split {self.split!r}", mend=f"use {' or '.join(DEMONSTRATIONS)}"
+            )
         if self.seed < 0:
             raise VineError(f"seed {self.seed} is negative")
 
     def episode_id(self, number: int) -> str:
         """The stable name of episode `number`."""
-        return f"plug-s{self.seed}-{number:05d}"
+        return f"{self._name}-s{self.seed}-{number:05d}"
 
     def intervention_id(self, number: int) -> str:
         """The stable name of intervention `number`."""
-        return f"plug-i{self.seed}-{number:05d}"
+        return f"{self._name}-i{self.seed}-{number:05d}"
+
+    @property
+    def _name(self) -> str:
+        return "plug" if self.split == "demo" else "plug-pushed"
 
 
 class Tape:
@@ -190,7 +201,7 @@ def _work(config: CollectConfig, number: int) -> int:
     """One episode in a worker process, which keeps its task."""
     global _TASK
     if _TASK is None:
-        _TASK = PlugInsertion("demo")
+        _TASK = PlugInsertion(config.split)
     record_operator(_TASK, config, number)
     return number
 

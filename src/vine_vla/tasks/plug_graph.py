@@ -102,10 +102,8 @@ class PlugGraphs:
             self._static.append(
                 self._world(f"{socket.kind}_{i}", _SOCKET_BOX if socket.kind == "two_pin" else _ROUND)
             )
-        for i in range(sum(len(s.blocks) for s in scene.sockets)):
-            half = self.sim.model.geom(f"block_{i}").size
-            low, high = tuple(-half), tuple(half)
-            self._static.append(self._world(f"block_{i}", _corners(low, high)))
+        for i in range(len(scene.blocks) - (scene.push is not None)):
+            self._static.append(self._block(i))
         self.ids = tuple(o.id for o in assign_ids(self._objects(self._named(self._boxes())), ROLES[0]))
 
     def sockets(self) -> dict[str, int]:
@@ -125,6 +123,11 @@ class PlugGraphs:
             for role, found in self._boxes().items()
         }
 
+    def _block(self, index: int) -> Array:
+        half = self.sim.model.geom(f"block_{index}").size
+        low, high = tuple(-half), tuple(half)
+        return self._world(f"block_{index}", _corners(low, high))
+
     def _world(self, body: str, points: Array) -> Array:
         index = self.sim.model.body(body).id
         rotation = self.sim.data.xmat[index].reshape(3, 3)
@@ -133,14 +136,18 @@ class PlugGraphs:
     def _boxes(self) -> dict[str, list[Box | None]]:
         gripper = np.concatenate([self._world(f"finger_{side}", points) for side, points in _FINGER.items()])
         moving = [self._world("plug", _PLUG), gripper]
+        scene = self.sim.scene
+        assert scene is not None
+        carried = [] if scene.push is None else [self._block(len(scene.blocks) - 1)]
         found = {}
         for role in ROLES:
             if role == _FIXED:
                 if self._fixed is None:
                     self._fixed = self.cameras.boxes(role, self._static)
-                found[role] = self.cameras.boxes(role, moving) + self._fixed
+                boxes = self.cameras.boxes(role, [*moving, *carried])
+                found[role] = boxes[:2] + self._fixed + boxes[2:]
             else:
-                found[role] = self.cameras.boxes(role, [*moving, *self._static])
+                found[role] = self.cameras.boxes(role, [*moving, *self._static, *carried])
         return found
 
     def _named(self, boxes: dict[str, list[Box | None]]) -> list[dict[str, Box]]:
@@ -156,10 +163,9 @@ class PlugGraphs:
         for socket in sim.scene.sockets:
             classes.append("socket")
             attributes.append({"kind": socket.kind, "colour": socket.colour, **_beside(socket)})
-        for socket in sim.scene.sockets:
-            for block in socket.blocks:
-                classes.append("block")
-                attributes.append({"height": _height(block)})
+        for block in sim.scene.blocks:
+            classes.append("block")
+            attributes.append({"height": _height(block)})
         return tuple(SceneObject(*row) for row in zip(ids, classes, boxes, attributes, strict=True))
 
     def _plug(self) -> dict[str, str]:

@@ -24,7 +24,7 @@ from vine_vla.tasks.plug_world import (
     PlugGeometry,
     plug_model,
 )
-from vine_vla.tasks.scenes import FACE_GAP, PlugScene
+from vine_vla.tasks.scenes import FACE_GAP, Block, PlugScene, Socket
 
 Array = NDArray[np.float64]
 
@@ -44,6 +44,9 @@ _UNSTABLE = (
     mujoco.mjtWarning.mjWARN_BADQVEL,
     mujoco.mjtWarning.mjWARN_BADQACC,
 )
+CARRY_STEPS = 10  # of a neighbour that is carried to a socket: a second
+CARRY_HEIGHT = 0.12
+CLEAR = 0.15  # metres between the hand and the place above which a neighbour is to be lowered
 FALLEN_STEPS = 4  # a plug is lost when it has lain for this many steps (0.4 s)
 
 
@@ -54,6 +57,14 @@ class PlugPose:
     position: Array
     yaw: float
     up: float
+
+
+def _beside(socket: Socket, block: Block) -> tuple[float, float, float]:
+    """Where a neighbour of `socket` stands: x, y (m), yaw (rad)."""
+    along_x = block.side == "x"
+    distance = block.sign * (PLUG_HALF[0 if along_x else 1] + FACE_GAP + block.depth / 2)
+    axis = socket.yaw if along_x else socket.yaw + np.pi / 2
+    return socket.x + distance * np.cos(axis), socket.y + distance * np.sin(axis), socket.yaw
 
 
 class PlugSim:
@@ -81,6 +92,7 @@ class PlugSim:
         self.unsteady_since = -1
         self.onset = -1
         self.exploded = False
+        self.carried_since = -1
 
     # ---- reset -----------------------------------------------------------------------------------
     def reset(self, scene: PlugScene, seed: int) -> None:
@@ -102,6 +114,7 @@ class PlugSim:
         for _ in range(4):  # let the servos and the plug settle
             self.arm.step(np.zeros(3), 0.0, -1.0)
         self.steps, self.lying, self.unsteady_since, self.onset, self.exploded = 0, 0, -1, -1, False
+        self.carried_since = -1
 
     def _put(self, name: str, x: float, y: float, z: float, yaw: float) -> None:
         i = self._mocap[name]
@@ -129,23 +142,25 @@ class PlugSim:
                 if model.geom_contype[g]:
                     model.geom_rgba[g, :3] = socket.rgba
             for block in socket.blocks:
-                self._put_block(used, socket.x, socket.y, socket.yaw, block)
-                used += 1
+                if not block.carried:
+                    self._put_block(used, block, *_beside(socket, block))
+                    used += 1
+        if scene.push is not None:
+            block, socket = scene.push.block, scene.sockets[scene.push.socket]
+            self._put_block(
+                used, block, *(_beside(socket, block) if block in socket.blocks else scene.push.waits)
+            )
 
-    def _put_block(self, index: int, x: float, y: float, yaw: float, block: Any) -> None:
+    def _put_block(self, index: int, block: Block, x: float, y: float, yaw: float) -> None:
         along_x = block.side == "x"
         half = np.array([block.depth / 2, block.width / 2] if along_x else [block.width / 2, block.depth / 2])
-        distance = block.sign * (PLUG_HALF[0 if along_x else 1] + FACE_GAP + block.depth / 2)
-        axis = yaw if along_x else yaw + np.pi / 2
         g = self.model.geom(f"block_{index}").id
         size = np.array([half[0], half[1], block.height / 2])
         self.model.geom_size[g] = size
         self.model.geom_rbound[g] = np.linalg.norm(size)
         self.model.geom_aabb[g, 3:] = size
         self.model.geom_rgba[g, :3] = block.rgba
-        self._put(
-            f"block_{index}", x + distance * np.cos(axis), y + distance * np.sin(axis), block.height / 2, yaw
-        )
+        self._put(f"block_{index}", x, y, block.height / 2, yaw)
 
     # ---- stepping --------------------------------------------------------------------------------
     def step(self, action: Array) -> None:
@@ -163,7 +178,28 @@ class PlugSim:
             # 2,000.
             self.exploded, self.onset = True, self.steps
             return
+        self._carry()
         self._watch()
+
+    def _carry(self) -> None:
+        """Carry the waiting neighbour to its socket, once it is time and the hand is out of the way."""
+        scene = self.scene
+        assert scene is not None
+        push = scene.push
+        if push is None or self.steps < push.step or push.block in scene.sockets[push.socket].blocks:
+            return
+        x, y, yaw = _beside(scene.sockets[push.socket], push.block)
+        if self.carried_since < 0:
+            if np.linalg.norm(self.arm.tcp() - (x, y, CARRY_HEIGHT)) < CLEAR:
+                return
+            self.carried_since = self.steps
+        share = min((self.steps - self.carried_since + 1) / CARRY_STEPS, 1.0)
+        from_x, from_y, from_yaw = push.waits
+        z = push.block.height / 2 + CARRY_HEIGHT * min(1.0, 4 * min(share, 1 - share))
+        moved = (from_x + share * (x - from_x), from_y + share * (y - from_y))
+        self._put(f"block_{len(scene.blocks) - 1}", *moved, z, from_yaw + share * (yaw - from_yaw))
+        if share == 1.0:
+            self.scene = scene.after_push()
 
     def _watch(self) -> None:
         """Follow the plug's stability; the onset of its loss is the first unsteady step before it lay."""
@@ -253,6 +289,7 @@ class PlugSim:
             "arm": self.arm.state(), "scene": self.scene, "home": self.home.copy(),
             "steps": self.steps, "lying": self.lying,
             "unsteady_since": self.unsteady_since, "onset": self.onset, "exploded": self.exploded,
+            "carried_since": self.carried_since,
         }  # fmt: skip
 
     def restore_state(self, state: dict[str, Any]) -> None:
@@ -269,6 +306,6 @@ class PlugSim:
         self.home = state["home"].copy()
         self.steps, self.lying = state["steps"], state["lying"]
         self.unsteady_since, self.onset = state["unsteady_since"], state["onset"]
-        self.exploded = state["exploded"]
+        self.exploded, self.carried_since = state["exploded"], state["carried_since"]
         for kind in _UNSTABLE:
             self.data.warning[kind].number = 0

@@ -13,7 +13,7 @@ import mujoco
 from vine_vla.tasks.arm import arm_actuators, arm_body, arm_defaults, arm_equality
 
 SOCKETS = 3
-BLOCKS = 6
+BLOCKS = 7  # two for each socket, and one that is carried
 KINDS = ("two_pin", "round")
 PLUG_HALF = (0.022, 0.011, 0.016)
 PRONG_RADIUS = 0.0035

@@ -7,16 +7,20 @@ A scene is a pure function of (split, number). `seen` and `unseen` have the froz
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vine_vla.errors import VineError
 
 COLOURS = ("blue", "green", "red", "yellow", "purple", "orange")
-SPLITS = ("seen", "unseen", "demo")
+SPLITS = ("seen", "unseen", "demo", "pushed", "pushed-demo")
+"""`pushed` looks like `seen`, but while the robot works somebody carries another neighbour to a socket;
+`pushed-demo` are demonstrations in which that happens now and then."""
+DEMONSTRATIONS = ("demo", "pushed-demo")
+"""Splits without frozen lists."""
 GRASPS = ("long", "short")
-_STREAM = {"seen": 1, "unseen": 2, "demo": 3}
+_STREAM = {"seen": 1, "unseen": 2, "demo": 3, "pushed": 4, "pushed-demo": 5}
 FROZEN = {"dev": range(0, 200), "calibration": range(200, 400), "test": range(400, 1000)}
 TALL_HEIGHT = {"x": 0.0695, "y": 0.0695}  # metres; a finger that meets it leaves the prongs above the holes
 TALL_FROM = 0.05
@@ -36,6 +40,7 @@ class Block:
         sign: +1 or -1, in the socket's frame.
         height, depth, width: metres; depth is along `side`, width across it.
         rgba: colour.
+        carried: whether it was brought here during the episode.
     """
 
     side: str
@@ -44,6 +49,7 @@ class Block:
     depth: float
     width: float
     rgba: tuple[float, float, float]
+    carried: bool = False
 
     @property
     def tall(self) -> bool:
@@ -70,6 +76,25 @@ class Socket:
 
 
 @dataclass(frozen=True)
+class Push:
+    """Somebody carries a tall neighbour to a socket, as soon as the hand is out of the way.
+
+    Args:
+        step: first action during which that may happen; `NEVER` leaves the neighbour where it waits.
+        socket: index. block: as it stands there in the end.
+        waits: where it stands until then: x, y (m), yaw (rad).
+    """
+
+    step: int
+    socket: int
+    block: Block
+    waits: tuple[float, float, float]
+
+
+NEVER = 10**6
+
+
+@dataclass(frozen=True)
 class PlugScene:
     """Everything that a reset sets; home and plug jitter come from the episode's seed instead."""
 
@@ -81,6 +106,21 @@ class PlugScene:
     plug_rgba: tuple[float, float, float]
     table_rgba: tuple[float, float, float]
     rack_rgba: tuple[float, float, float]
+    push: Push | None = None
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All neighbours, the one that is carried last: the order of their bodies and ids."""
+        own = [b for s in self.sockets for b in s.blocks if not b.carried]
+        return own if self.push is None else [*own, self.push.block]
+
+    def after_push(self) -> PlugScene:
+        """The scene with the carried neighbour in its place."""
+        assert self.push is not None
+        sockets = list(self.sockets)
+        mine = sockets[self.push.socket]
+        sockets[self.push.socket] = replace(mine, blocks=(*mine.blocks, self.push.block))
+        return replace(self, sockets=tuple(sockets))
 
     def good_plans(self) -> list[tuple[str, int]]:
         """(grasp, socket index) pairs that no neighbour spoils."""
@@ -135,7 +175,7 @@ def plug_scene(split: str, number: int) -> PlugScene:
     """
     if split not in SPLITS:
         raise VineError(f"unknown split {split!r}", mend=f"known splits: {', '.join(SPLITS)}")
-    if number < 0 or (split != "demo" and number > 999):
+    if number < 0 or (split not in DEMONSTRATIONS and number > 999):
         raise VineError(
             f"no scene {number} in split {split!r}", mend="scenes 0 to 999 are dev, calibration and test"
         )
@@ -151,7 +191,39 @@ def plug_scene(split: str, number: int) -> PlugScene:
             and scene.habit_is_brittle() == brittle
             and scene.needs_lookahead() == lookahead
         ):
-            return scene
+            if not split.startswith("pushed"):
+                return scene
+            pushed = _with_push(scene, rng, share=0.6 if split == "pushed-demo" else 1.0)
+            if pushed is not None:
+                return pushed
+
+
+def _with_push(scene: PlugScene, rng: np.random.Generator, share: float) -> PlugScene | None:
+    """`scene` with a neighbour that is carried to a socket that fits; None if no face is free for it.
+
+    Something good must be left afterwards. It waits behind the sockets, between two of them.
+    """
+    free = [
+        (i, side)
+        for i, socket in enumerate(scene.sockets)
+        for side in "xy"
+        if socket.kind == "two_pin" and not any(b.side == side for b in socket.blocks)
+    ]
+    if not free:
+        return None
+    index, side = free[int(rng.integers(len(free)))]
+    rgba = next((b.rgba for s in scene.sockets for b in s.blocks), _grey(rng, False))
+    height = TALL_HEIGHT[side] + rng.uniform(-0.002, 0.002)
+    width = (0.032 if side == "x" else 0.040) * rng.uniform(0.95, 1.05)
+    block = Block(side, HIDDEN_SIDE[side], float(height), 0.024, float(width), rgba, carried=True)
+    waits = (
+        float(rng.uniform(0.675, 0.69)),
+        float(rng.choice((-0.072, 0.072)) + rng.uniform(-0.008, 0.008)),
+        float(rng.uniform(-0.3, 0.3)),
+    )
+    step = int(rng.integers(4, 46)) if rng.random() < share else NEVER
+    found = replace(scene, push=Push(step, index, block, waits))
+    return found if found.after_push().good_plans() else None
 
 
 def _draw(split: str, number: int, look: str, rng: np.random.Generator) -> PlugScene:
