@@ -5,9 +5,9 @@
 
 One process, one thread, float32. A family is `dead-ends` (a subgoal is reached or ends the episode; mctx's
 `muzero_policy` and `gumbel_muzero_policy`) or `slips` (a third outcome from which one can go on;
-`stochastic_muzero_policy`). A model is a `table`, or a small `network` whose weights both sides use. Both know
-true outcomes and next states; what they believe of a state's value is wrong by noise (table) or by what a
-network cannot fit, so that a planner has to look ahead. Regret is the mean of V*(root) - Q*(root, chosen)
+`stochastic_muzero_policy`). A model is a `table`, or a small `network` whose weights both sides use. Both
+know true outcomes and next states; what they believe of a state's value is wrong by noise (table) or by what
+a network cannot fit, so that a planner has to look ahead. Regret is the mean of V*(root) - Q*(root, chosen)
 over the problems.
 
 Reach-avoid needs no new machinery in mctx: the reward of an edge is P(goal), its discount P(reached), what

@@ -66,8 +66,8 @@ class Agent:
         wording: Wording,
         instruction: str,
     ) -> None:
-        watches = config.replanning is Replanning.UNCERTAINTY
-        if watches and not hasattr(planner, "forecast"):
+        self.watching = config.replanning is Replanning.UNCERTAINTY
+        if self.watching and not hasattr(planner, "forecast"):
             raise VineError(
                 "replanning `uncertainty` needs a planner that judges the rest of a plan",
                 mend="use tree, greedy or exhaustive, or replan on-failure",
@@ -183,7 +183,7 @@ class Agent:
         """Execute the plan's subgoal at `place` and put it on record."""
         subgoal, before, start = plan.subgoals[self.place], body.graph, body.steps
         self.subgoal, self.text = subgoal, self.wording(subgoal, before)
-        watches = self.config.replanning is Replanning.UNCERTAINTY and self.config.watch > 0
+        watches = self.watching and self.config.watch > 0
         next_look = start + self.config.watch
 
         def doubt() -> bool:
@@ -226,7 +226,7 @@ class Agent:
         Its feasibility must have fallen by `fall`, and its spread have risen by `rise` or something in the
         scene have changed that no subgoal was to change: two signs that must agree before an alarm.
         """
-        if self.config.replanning is not Replanning.UNCERTAINTY or self.plan is None:
+        if not self.watching or self.plan is None:
             return False
         rest = self.plan.subgoals[self.place :]
         with body.clock("plan"):
