@@ -29,8 +29,8 @@ from vine_vla.evaluation.world import SimulatedTask, WatchedSkill
 from vine_vla.graph import SceneGraph
 from vine_vla.graph_text import format_graph, parse_graph
 from vine_vla.options import Outcome, Subgoal, parse_subgoal
-from vine_vla.packing import pack
-from vine_vla.protocols import DEAD, GOAL, REACHED, SLIPPED, PlanningModel, upper_reachable
+from vine_vla.packing import PackedGraphs, pack
+from vine_vla.protocols import AFTER_REACHED, DEAD, GOAL, REACHED, SLIPPED, PlanningModel, upper_reachable
 
 PLACES: dict[str, int] = {"goal": GOAL, "reached": REACHED, "slipped": SLIPPED, "dead": DEAD}
 
@@ -73,6 +73,8 @@ class ExecutedProbe:
     Args:
         position: length of the prefix. budget: subgoals left.
         outcomes: `goal`, `reached`, `slipped` or `dead`, one a repeat.
+        before, prefix: the graph that the last subgoal of the prefix was executed in, and that subgoal;
+            None without a prefix.
     """
 
     scene: int
@@ -83,6 +85,8 @@ class ExecutedProbe:
     subgoal: Subgoal
     instruction: str
     outcomes: tuple[str, ...]
+    before: SceneGraph | None = None
+    prefix: Subgoal | None = None
 
     @property
     def reached(self) -> NDArray[np.float64]:
@@ -91,11 +95,15 @@ class ExecutedProbe:
 
     def to_json(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if self.before is not None and self.prefix is not None:
+            plain |= {"before": format_graph(self.before), "prefix": str(self.prefix)}
         return plain | {"graph": format_graph(self.graph), "subgoal": str(self.subgoal)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ExecutedProbe:
         made = {"graph": parse_graph(data["graph"]), "subgoal": parse_subgoal(data["subgoal"])}
+        if data.get("before") is not None:
+            made |= {"before": parse_graph(data["before"]), "prefix": parse_subgoal(data["prefix"])}
         return cls(**(data | made | {"outcomes": tuple(data["outcomes"])}))
 
 
@@ -113,12 +121,12 @@ class Prober:
         rng = np.random.default_rng([config.seed, job.scene, job.number, 77])
         self.task.reset(job.scene, Streams.spawn(job.scene, config.seed).scene)
         graph = self._perceive(None)
-        position = 0
+        position, before, prefix = 0, None, None
         for _ in range(int(rng.integers(config.prefix + 1))):
             found = self._forced(graph, position, rng)
             if found is None:
                 break
-            graph, position = found, position + 1
+            before, (prefix, graph), position = graph, found, position + 1
         subgoal = self._draw(graph, position, rng)
         state = self.task.save_state()
         outcomes = []
@@ -135,6 +143,8 @@ class Prober:
             subgoal=subgoal,
             instruction=self.task.instruction,
             outcomes=tuple(outcomes),
+            before=before,
+            prefix=prefix,
         ).to_json()
 
     def _perceive(self, earlier: SceneGraph | None) -> SceneGraph:
@@ -145,14 +155,16 @@ class Prober:
         options = self.model.expand(packed, [self.task.instruction], self.config.k).subgoals[0]
         return options[int(rng.integers(len(options)))]
 
-    def _forced(self, graph: SceneGraph, position: int, rng: np.random.Generator) -> SceneGraph | None:
-        """The graph after a drawn subgoal that was reached without ending the task; None if none was."""
+    def _forced(
+        self, graph: SceneGraph, position: int, rng: np.random.Generator
+    ) -> tuple[Subgoal, SceneGraph] | None:
+        """A drawn subgoal that was reached without ending the task, and the graph after it; None if none."""
         state = self.task.save_state()
         for _ in range(self.config.tries):
             subgoal = self._draw(graph, position, rng)
             outcome, after = self._execute(subgoal, graph, int(rng.integers(2**31)))
             if outcome == "reached":
-                return after
+                return subgoal, after
             self.task.restore_state(state)
         return None
 
@@ -190,18 +202,34 @@ def run_probes(
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a model says of a probe, before it was executed. NaN where it does not propose the subgoal."""
+    """What a model says of a probe, before it was executed. NaN where it does not propose the subgoal.
+
+    Args:
+        predicted, spread: of P(goal or reached). q: of the plan that begins with it. pruned: is it cut.
+        p: goal, reached, slipped, dead. upper: the pruning score u. support: in [0, 1].
+    """
 
     predicted: float
     spread: float
     q: float
     pruned: bool
     p: tuple[float, float, float, float] = field(default=(0.0, 0.0, 0.0, 0.0))
+    upper: float = 1.0
+    support: float = 0.0
 
 
-def judge(model: PlanningModel, probes: Sequence[ExecutedProbe], *, k: int = 16) -> list[Judgement]:
-    """The model's word on every probe: one batch."""
+def judge(
+    model: PlanningModel, probes: Sequence[ExecutedProbe], *, k: int = 16, imagined: bool = False
+) -> list[Judgement]:
+    """The model's word on every probe: one batch.
+
+    Args:
+        imagined: judge it in the graph that the model expects after the prefix, instead of the perceived one;
+            probes must have one.
+    """
     graphs = pack([p.graph for p in probes], model.schema, budget=[p.budget for p in probes])
+    if imagined:
+        graphs = imagined_graphs(model, probes, k)
     answer = model.expand(graphs, [p.instruction for p in probes], k)
     rule = model.pruning
     upper = upper_reachable(answer.p, answer.support, rule.min_support)
@@ -225,9 +253,32 @@ def judge(model: PlanningModel, probes: Sequence[ExecutedProbe], *, k: int = 16)
                 q=float(np.clip(q.mean(), 0, 1)),
                 pruned=cut,
                 p=(float(mean[0]), float(mean[1]), float(mean[2]), float(mean[3])),
+                upper=float(upper[row, at]),
+                support=float(answer.support[row, at]),
             )
         )
     return found
+
+
+def imagined_graphs(model: PlanningModel, probes: Sequence[ExecutedProbe], k: int) -> PackedGraphs:
+    """What the model expects to see after each probe's prefix was reached. [n]
+
+    Raises:
+        VineError: a probe has no prefix, or the model does not propose it.
+    """
+    befores = [p.before for p in probes]
+    if any(graph is None for graph in befores):
+        raise VineError("a probe has no prefix", mend="judge those alone that have one")
+    known = [graph for graph in befores if graph is not None]
+    graphs = pack(known, model.schema, budget=[p.budget + 1 for p in probes])
+    answer = model.expand(graphs, [p.instruction for p in probes], k)
+    places = []
+    for row, probe in enumerate(probes):
+        if probe.prefix not in answer.subgoals[row]:
+            raise VineError(f"{probe.prefix} is not proposed", where=f"scene {probe.scene}")
+        places.append(answer.subgoals[row].index(probe.prefix))
+    after = answer.next.select((np.arange(len(probes)), np.array(places), AFTER_REACHED))
+    return after.with_budget(np.array([p.budget for p in probes]))
 
 
 def probe_rows(
