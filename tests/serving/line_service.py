@@ -12,7 +12,8 @@ from vine_vla.agent import AgentConfig
 from vine_vla.graph import Relation, SceneGraph, SceneObject
 from vine_vla.protocols import Observation
 from vine_vla.search import SearchConfig, make_planner
-from vine_vla.serving import ObservationKeys, PolicyServer, ServeConfig, ServedAgent
+from vine_vla.serving import ObservationKeys, ServedAgent
+from vine_vla.serving.server import PolicyServer, ServeConfig
 
 FREE, BLOCKED = (0, 255, 0), (255, 0, 0)
 

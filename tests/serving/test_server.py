@@ -29,8 +29,9 @@ from vine_vla.demos import assemble, open_dataset
 from vine_vla.errors import VineError
 from vine_vla.options import EpisodeOutcome, Outcome
 from vine_vla.search import SearchConfig, make_planner, validate_trace
-from vine_vla.serving import DeadlinePlanner, ServeConfig, unpack_message
-from vine_vla.serving.server import TokenBucket
+from vine_vla.serving import DeadlinePlanner
+from vine_vla.serving.server import PolicyServer, ServeConfig, TokenBucket
+from vine_vla.serving.wire import pack_message, unpack_message
 
 
 def start(scene: int) -> SeenWorld:
@@ -177,8 +178,6 @@ def test_health_keys_paths_and_room():
 
 
 async def _listen(config):
-    from vine_vla.serving import PolicyServer
-
     await PolicyServer(make_served(), config).run()
 
 
@@ -351,7 +350,7 @@ SERVER = """
 import asyncio, sys
 sys.path[:0] = {path!r}
 from serving.line_service import make_served
-from vine_vla.serving import PolicyServer, ServeConfig
+from vine_vla.serving.server import PolicyServer, ServeConfig
 from serving.test_server import Slow
 served = make_served(planner=Slow(0.5))
 asyncio.run(PolicyServer(served, ServeConfig(port=0)).run(lambda port: print(port, flush=True)))
@@ -401,8 +400,6 @@ def fuzzed(rng: np.random.Generator, good: list[bytes]) -> bytes:
 
 def run_fuzz(port: int, count: int, seed: int = 0) -> tuple[int, int]:
     """Send fuzzed messages; how many were answered and how many refused."""
-    from vine_vla.serving import pack_message
-
     rng = np.random.default_rng(seed)
     good = [
         pack_message(message_of(start(scene), **more))

@@ -1,4 +1,4 @@
-"""Export skills or whole episodes as a plain LeRobot dataset, on which any LeRobot policy trains."""
+"""Export skills or episodes as a plain LeRobot dataset, or a trained agent as a LeRobot policy."""
 
 import sys
 from dataclasses import dataclass
@@ -45,6 +45,26 @@ class Flat(_Common):
     """Keep failed, truncated and unknown episodes too."""
 
 
+@dataclass(frozen=True)
+class Policy:
+    """Options of `vine export policy`."""
+
+    run: tyro.conf.Positional[Path]
+    """Run with System 1 and System 2."""
+    out: tyro.conf.Positional[Path]
+    """Folder of the checkpoint; replaced if it is an older one."""
+    planner: Literal["tree", "greedy", "exhaustive", "imitate"] = "tree"
+    """How to search."""
+    expansions: int = 64
+    """Nodes that the search expands."""
+    replanning: Literal["never", "on-failure", "fixed", "uncertainty"] = "on-failure"
+    """When to plan again."""
+    max_steps: int = 400
+    """Actions of an episode."""
+    fps: float = 10.0
+    """Actions a second."""
+
+
 Config = (
     Annotated[
         Skills,
@@ -59,11 +79,25 @@ Config = (
             description="Whole episodes under their instruction, crops at all that subgoals name.",
         ),
     ]
+    | Annotated[
+        Policy,
+        tyro.conf.subcommand(
+            name="policy", description="The whole agent as a checkpoint for lerobot-eval --policy.path=DIR."
+        ),
+    ]
 )
 
 
 def run(config: Config) -> int:
     """Export, and say how much of what."""
+    if isinstance(config, Policy):
+        from vine_vla.serving.modeling_vine import export_policy
+
+        settings = {
+            n: getattr(config, n) for n in ("planner", "expansions", "replanning", "max_steps", "fps")
+        }
+        print(export_policy(config.run, config.out, **settings))
+        return 0
     from tqdm import tqdm
 
     from vine_vla.demos.dataset import open_dataset

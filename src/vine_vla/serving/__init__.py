@@ -1,20 +1,10 @@
-"""Serving: agents and plans behind openpi's websocket protocol. Needs the extra `serving`."""
+"""Serving: agents behind other people's interfaces, openpi's websocket protocol and LeRobot's policies.
+
+The server itself (`serving.server`, `serving.wire`) needs the extra `serving`; the rest does not.
+"""
 
 from vine_vla.serving.deadline import DeadlinePlanner
 from vine_vla.serving.observations import ObservationKeys
-from vine_vla.serving.server import PolicyServer, ServeConfig
 from vine_vla.serving.session import ServedAgent, Session, answer_plan
-from vine_vla.serving.wire import WireLimits, pack_message, unpack_message
 
-__all__ = [
-    "DeadlinePlanner",
-    "ObservationKeys",
-    "PolicyServer",
-    "ServeConfig",
-    "ServedAgent",
-    "Session",
-    "WireLimits",
-    "answer_plan",
-    "pack_message",
-    "unpack_message",
-]
+__all__ = ["DeadlinePlanner", "ObservationKeys", "ServedAgent", "Session", "answer_plan"]
