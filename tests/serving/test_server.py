@@ -31,7 +31,7 @@ from vine_vla.options import EpisodeOutcome, Outcome
 from vine_vla.search import SearchConfig, make_planner, validate_trace
 from vine_vla.serving import DeadlinePlanner
 from vine_vla.serving.server import PolicyServer, ServeConfig, TokenBucket
-from vine_vla.serving.wire import pack_message, unpack_message
+from vine_vla.system1.openpi_wire import pack_message, unpack_message
 
 
 def start(scene: int) -> SeenWorld:

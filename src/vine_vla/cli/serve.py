@@ -67,7 +67,7 @@ def run(config: Config) -> int:
     """Load, listen until SIGTERM or Ctrl-C, answer what is under way, and end."""
     try:
         from vine_vla.serving.server import PolicyServer, ServeConfig
-        from vine_vla.serving.wire import WireLimits
+        from vine_vla.system1.openpi_wire import WireLimits
     except ImportError as error:
         raise VineError(f"{error.name} is missing", mend="pip install 'vine-vla[serving]'") from error
     import torch

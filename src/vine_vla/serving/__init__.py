@@ -1,6 +1,6 @@
 """Serving: agents behind other people's interfaces, openpi's websocket protocol and LeRobot's policies.
 
-The server itself (`serving.server`, `serving.wire`) needs the extra `serving`; the rest does not.
+The server itself (`serving.server`) needs the extra `serving`; the rest does not.
 """
 
 from vine_vla.serving.deadline import DeadlinePlanner

@@ -30,7 +30,7 @@ from websockets.http11 import Request, Response
 from vine_vla.errors import VineError
 from vine_vla.serving.recording import SessionRecorder
 from vine_vla.serving.session import ServedAgent, Session, answer_plan
-from vine_vla.serving.wire import WireLimits, pack_message, unpack_message
+from vine_vla.system1.openpi_wire import WireLimits, pack_message, unpack_message
 
 LOGGER = logging.getLogger("vine.serving")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")

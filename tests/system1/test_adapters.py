@@ -1,0 +1,192 @@
+"""Policies of others as skills: LeRobot's ACT and Diffusion, and an openpi server, on tiny models."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.policies import make_pre_post_processors
+from lerobot.policies.act.configuration_act import ACTConfig
+from lerobot.policies.act.modeling_act import ACTPolicy
+from system1.toy import SCHEMA, ToyWorld
+
+from vine_vla.demos.crops import LAYOUT, target_layout
+from vine_vla.errors import VineError
+from vine_vla.options import Subgoal
+from vine_vla.protocols import DONE
+from vine_vla.system1.adapters import LeRobotSkill, OpenpiSkill, camera_keys, read_actions
+
+REACH = Subgoal("reach", ("block_1",))
+OTHER = Subgoal("leave", ("block_2",))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """An ACT with random weights that reads two cameras, state, verb and boxes."""
+    folder = tmp_path_factory.mktemp("act") / "pretrained_model"
+    layout = target_layout(SCHEMA, dict.fromkeys(SCHEMA.cameras, (96, 96)))
+    torch.manual_seed(0)
+    config = ACTConfig(
+        input_features={
+            **{
+                f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, 48, 48))
+                for c in SCHEMA.cameras
+            },
+            "observation.state": PolicyFeature(FeatureType.STATE, (6,)),
+            "observation.environment_state": PolicyFeature(FeatureType.ENV, (layout.width,)),
+        },
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (3,))},
+        pretrained_backbone_weights=None,
+        dim_model=32,
+        n_heads=2,
+        dim_feedforward=32,
+        n_encoder_layers=1,
+        n_vae_encoder_layers=1,
+        chunk_size=8,
+        n_action_steps=8,
+        device="cpu",
+        push_to_hub=False,
+    )
+    policy = ACTPolicy(config)
+    policy.save_pretrained(folder)
+    stats = {
+        name: {"mean": torch.zeros(f.shape), "std": torch.ones(f.shape)}
+        for name, f in {**config.input_features, **config.output_features}.items()
+    }
+    for processor in make_pre_post_processors(config, dataset_stats=stats):
+        processor.save_pretrained(folder)
+    (folder / Path(LAYOUT).name).write_text(layout.to_json())
+    return folder
+
+
+def test_a_lerobot_policy_executes_subgoals(checkpoint):
+    skill, world = LeRobotSkill.load(checkpoint), ToyWorld(0)
+    assert skill.cameras == {f"observation.images.{c}": c for c in SCHEMA.cameras}
+    skill.start(REACH, "reach the red block", 0)
+    first = skill.act(world.observe(), world.graph())
+    assert first.actions.shape == (1, 3) and first.actions.dtype == np.float32 and first.execute == 1
+    assert np.isfinite(first.actions).all() and first.done.tolist() == [1, 0, 0]
+    second = skill.act(world.observe(), world.graph())
+    assert not np.array_equal(first.actions, second.actions)  # the next of the chunk
+    skill.start(REACH, "reach the red block", 0)
+    np.testing.assert_array_equal(skill.act(world.observe(), world.graph()).actions, first.actions)
+    skill.check()
+
+
+def test_a_switch_drops_the_queue_and_changes_the_action(checkpoint):
+    skill, world = LeRobotSkill.load(checkpoint), ToyWorld(0)
+    skill.start(REACH, "reach", 0)
+    old = [skill.act(world.observe(), world.graph()).actions for _ in range(2)][1]
+    skill.start(OTHER, "leave", 0)
+    new = skill.act(world.observe(), world.graph()).actions
+    assert not np.array_equal(old, new)
+    fresh = LeRobotSkill.load(checkpoint)
+    fresh.start(OTHER, "leave", 0)
+    np.testing.assert_array_equal(fresh.act(world.observe(), world.graph()).actions, new)
+
+
+def test_changed_weights_are_noticed(checkpoint):
+    skill = LeRobotSkill.load(checkpoint)
+    with torch.no_grad():
+        next(skill.policy.parameters()).add_(1e-3)
+    with pytest.raises(VineError, match="weights of System 1 have changed"):
+        skill.check()
+
+
+def test_what_does_not_fit_is_told(checkpoint, tmp_path):
+    world = ToyWorld(0)
+    skill = LeRobotSkill.load(checkpoint)
+    with pytest.raises(VineError, match="no subgoal has been started"):
+        skill.act(world.observe(), world.graph())
+    skill.start(REACH, "reach", 0)
+    seen = world.observe()
+    with pytest.raises(VineError, match="no image of wrist"):
+        skill.act(seen._replace(images={"front": seen.images["front"]}), world.graph())
+    with pytest.raises(VineError, match="state has 2 numbers, the policy was trained on 6"):
+        skill.act(seen._replace(proprioception=np.zeros(2, np.float32)), world.graph())
+    with pytest.raises(VineError, match="no LeRobot policy"):
+        LeRobotSkill.load(tmp_path)
+    assert camera_keys(["observation.images.cam_a"], {"front": "observation.images.cam_a"}, ("front",)) == {
+        "observation.images.cam_a": "front"
+    }
+    with pytest.raises(VineError, match=r"--camera front=observation\.images\.cam_a"):
+        camera_keys(["observation.images.cam_a"], None, ("front", "wrist"))
+
+
+def test_without_its_layout_a_policy_that_reads_boxes_is_refused(checkpoint, tmp_path):
+    import shutil
+
+    bare = tmp_path / "bare"
+    shutil.copytree(checkpoint, bare)
+    (bare / Path(LAYOUT).name).unlink()
+    with pytest.raises(VineError, match="reads observation.environment_state"):
+        LeRobotSkill.load(bare)
+    (tmp_path / "layout.json").write_text((checkpoint / Path(LAYOUT).name).read_text())
+    assert LeRobotSkill.load(bare, layout=tmp_path / "layout.json").layout is not None
+    (tmp_path / "layout.json").write_text(json.dumps({"cameras": 3}))
+    with pytest.raises(VineError, match="malformed crop layout"):
+        LeRobotSkill.load(bare, layout=tmp_path / "layout.json")
+
+
+class Ends:
+    """A done signal that says done at the third look."""
+
+    def start(self, subgoal, text, seed):
+        self.looks = 0
+
+    def done(self, observation, graph):
+        self.looks += 1
+        return np.array([0, 1, 0] if self.looks > 2 else [1, 0, 0], np.float32)
+
+
+def test_a_done_signal_stands_beside_it(checkpoint):
+    skill, world = LeRobotSkill.load(checkpoint, done=Ends()), ToyWorld(0)
+    skill.start(REACH, "reach", 0)
+    says = [skill.act(world.observe(), world.graph()).done[DONE] for _ in range(4)]
+    assert says == [0, 0, 1, 1]
+
+
+def test_an_openpi_server_is_told_the_sentence():
+    asked = []
+
+    def infer(message):
+        asked.append(message)
+        return {"actions": np.full((5, 3), 0.1), "policy_timing": {}}
+
+    names = {"front": "observation/image", "wrist": "observation/wrist_image"}
+    skill, world = OpenpiSkill(infer, names=names, execute=3, done=Ends()), ToyWorld(0)
+    skill.start(REACH, "reach the red block", 0)
+    output = skill.act(world.observe(), world.graph())
+    assert output.actions.shape == (5, 3) and output.execute == 3
+    assert asked[0]["prompt"] == "reach the red block" and asked[0]["reset"] is True
+    assert asked[0]["observation/image"].dtype == np.uint8 and asked[0]["observation/state"].shape == (6,)
+    skill.act(world.observe(), world.graph())
+    assert "reset" not in asked[1]
+    for bad in ({}, {"actions": np.zeros(3)}, {"actions": np.array([[np.nan]])}, {"actions": [["a"]]}):
+        with pytest.raises(VineError, match="openpi server"):
+            read_actions(bad)
+
+
+def test_a_real_server_answers_and_a_missing_one_is_named():
+    from serving.line_service import SeenWorld, running
+
+    names = {"front": "observation/image"}
+    with running() as port:
+        url = f"ws://127.0.0.1:{port}"
+        skill, world = OpenpiSkill.connect(url, names=names), SeenWorld()
+        world.reset(0, 0)
+        skill.start(Subgoal("insert", ("plug", "socket_1")), "plug it in", 0)
+        for _ in range(60):
+            output = skill.act(world.observe(), world.true_graph())
+            for action in output.actions[: output.execute]:
+                world.step(action)
+            if world.is_success():
+                break
+        assert world.is_success()
+        with pytest.raises(VineError, match="the server reports: vine: no prompt"):
+            skill._infer({"observation/image": np.zeros((16, 80, 3), np.uint8), "reset": True}
+                         | {"observation/state": np.zeros(3, np.float32)})  # fmt: skip
+    with pytest.raises(VineError, match="no openpi server answers"):
+        OpenpiSkill.connect("ws://127.0.0.1:9", names=names)
