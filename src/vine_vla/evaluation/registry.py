@@ -91,8 +91,8 @@ REGISTRY: dict[str, Experiment] = {
             system1_steps=8000,
             rounds=1,
             corrections=400,
-            correction_steps=10000,
-            flat_steps=18000,  # as many as System 1 takes in all its rounds
+            correction_steps=8000,
+            flat_steps=16000,  # as many as System 1 takes in all its rounds
             detector_steps=3000,
             arms=(
                 "flat",
@@ -106,7 +106,7 @@ REGISTRY: dict[str, Experiment] = {
                 "oracle-perception",
                 "oracle-value",
             ),
-            slow_scenes=60,
+            slow_scenes=20,
             probes=1000,
             repeated=100,
         ),
