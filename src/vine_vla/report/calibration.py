@@ -46,6 +46,10 @@ def _subgoals(results: Results, found: Sequence[Block], resamples: int) -> Marku
         if len(verbs) > 1:
             each = [(verb, part[part["verb"] == verb]) for verb in verbs]
             panels += [_panel(r, verb, splits, resamples, "predicted", "reached") for verb, r in each]
+        ahead = sorted(part["lookahead"].unique())
+        if len(ahead) > 1:
+            each = [(f"{h} subgoals ahead", part[part["lookahead"] == h]) for h in ahead]
+            panels += [_panel(r, name, splits, resamples, "predicted", "reached") for name, r in each]
         parts.append(element("h4", f"{main}, {SOURCES[source]}"))
         parts.append(charts.legend([(f"s{i}", split) for i, split in enumerate(splits)]))
         parts.append(element("div", panels, class_="panels"))

@@ -1,0 +1,111 @@
+"""How optimistic is a chosen plan? Its promised probability minus its true one, against K and look-ahead.
+
+    python benchmarks/optimism.py --out results/search
+
+A maximum over noisy estimates is optimistic: what is chosen is chosen partly because its noise was kind. One
+half of the ensemble chooses, the other reports (`SearchConfig.split`). On random reach-avoid problems whose true
+values are known, the members of a tabular model have each watched every subgoal `--samples` times. Bias is the
+plan's reported feasibility minus the true Q of its first subgoal with the best continuation within the
+look-ahead; leaves beyond it have each member's own value. Writes `optimism.csv` and `optimism.png`.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pandas as pd
+
+from vine_vla.search import SearchConfig, TabularModel, perturb, random_problem, search, value_iteration
+from vine_vla.search.tabular import q_values
+from vine_vla.search.tree import MID
+
+BUDGET = 6
+
+
+def bias_of(k: int, depth: int, split: bool, args: argparse.Namespace) -> tuple[float, float, float]:
+    """Mean bias over problems, its standard error, and the mean regret of what was chosen."""
+    bias, regret = [], []
+    for number in range(args.problems):
+        rng = np.random.default_rng([args.seed, number, k])
+        problem = random_problem(rng, states=24, actions=k, applicable=1.0)
+        model = TabularModel(perturb(problem, args.members, args.samples, rng), budget=BUDGET)
+        starts = list(range(args.starts))
+        config = SearchConfig(
+            k=k,
+            expansions=args.expansions,
+            depth=depth,
+            kappa=0,
+            haste=0,
+            prune=False,
+            stop=False,
+            split=split,
+        )
+        found = search(model, model.pack(starts, BUDGET), [""] * len(starts), config)
+        best = q_values(problem, value_iteration(problem, BUDGET)[BUDGET - 1])
+        for place, state in enumerate(starts):
+            option = int(found.tree.best[place, 0])
+            verb = found.outputs.subgoals[int(found.tree.row[place, 0])][option].verb
+            action = int(verb.removeprefix("do_"))
+            promised = found.tree.q[place, 0, MID, found.tree.reporting, option].mean()
+            bias.append(promised - best[state, action])
+            regret.append(best[state].max() - best[state, action])
+    return float(np.mean(bias)), float(np.std(bias) / np.sqrt(args.problems)), float(np.mean(regret))
+
+
+def draw(table: pd.DataFrame, file: Path) -> None:
+    """Bias against K at the largest look-ahead, and against look-ahead at the largest K."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True, layout="constrained")
+    for axis, along, other, label in (
+        (axes[0], "K", "depth", "proposals K"),
+        (axes[1], "depth", "K", "look-ahead H"),
+    ):
+        part = table[table[other] == table[other].max()]
+        for split, own in part.groupby("split"):
+            name = "one half chooses, the other reports" if split else "all choose and report"
+            axis.errorbar(
+                own[along], own["bias"], yerr=1.96 * own["error"], marker="o", capsize=3, label=name
+            )
+        axis.axhline(0, color="0.6", linewidth=1)
+        axis.set_xlabel(f"{label} ({other} = {table[other].max()})")
+    axes[0].set_ylabel("promised minus true P")
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/search"))
+    parser.add_argument("--problems", type=int, default=40)
+    parser.add_argument("--starts", type=int, default=10, help="starts a problem")
+    parser.add_argument("--members", type=int, default=6)
+    parser.add_argument("--samples", type=int, default=12, help="how often each member saw a subgoal")
+    parser.add_argument("--expansions", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rows = []
+    for k in (2, 4, 8, 16):
+        for depth in (1, 2, 4, 6):
+            for split in (True, False):
+                bias, error, regret = bias_of(k, depth, split, args)
+                rows.append(
+                    {"K": k, "depth": depth, "split": split, "bias": bias, "error": error, "regret": regret}
+                )
+                print(rows[-1], flush=True)
+    table = pd.DataFrame(rows)
+    args.out.mkdir(parents=True, exist_ok=True)
+    table.round(5).to_csv(args.out / "optimism.csv", index=False)
+    draw(table, args.out / "optimism.png")
+
+
+if __name__ == "__main__":
+    main()
