@@ -5,9 +5,9 @@
 A maximum over noisy estimates is optimistic: what is chosen is chosen partly because its noise was kind.
 One half of the ensemble chooses, the other reports (`SearchConfig.split`). On random reach-avoid problems
 whose true values are known, the members of a tabular model have each watched every subgoal `--samples`
-times. Bias is the plan's reported feasibility minus the true Q of its first subgoal with the best continuation
-within the budget; leaves beyond the look-ahead have each member's own value. Writes `optimism.csv` and
-`optimism.png`.
+times. Bias is the plan's reported feasibility minus the true Q of its first subgoal, best continuation
+within the budget after it; leaves beyond the look-ahead have each member's own value. Writes
+`optimism.csv` and `optimism.png`.
 """
 
 import argparse
