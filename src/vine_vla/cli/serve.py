@@ -72,8 +72,6 @@ def run(config: Config) -> int:
         raise VineError(f"{error.name} is missing", mend="pip install 'vine-vla[serving]'") from error
     import torch
 
-    from vine_vla.agent import AgentConfig, Replanning
-    from vine_vla.search import SearchConfig
     from vine_vla.serving.load import load_agent
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="vine: %(message)s")
@@ -93,13 +91,11 @@ def run(config: Config) -> int:
     torch.set_num_threads(1)  # many clients share the processors better than one request's threads do
     served = load_agent(
         config.run,
-        config=AgentConfig(
-            replanning=Replanning(config.replanning),
-            max_steps=config.max_steps,
-            subgoal_steps=config.subgoal_steps,
-        ),
-        search=SearchConfig(expansions=config.expansions, evidence=0),
         planner=config.planner,
+        expansions=config.expansions,
+        replanning=config.replanning,
+        max_steps=config.max_steps,
+        subgoal_steps=config.subgoal_steps,
         variant=config.variant,
         deadline=config.deadline,
         keys=read_keys(config.key),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.agent import AgentConfig
+from vine_vla.agent import AgentConfig, Replanning
 from vine_vla.errors import VineError
 from vine_vla.protocols import Planner
 from vine_vla.search import SearchConfig, make_planner
@@ -23,9 +22,11 @@ from vine_vla.serving.session import Hold, ServedAgent
 def load_agent(
     run: Path,
     *,
-    config: AgentConfig,
-    search: SearchConfig,
     planner: str = "tree",
+    expansions: int = 64,
+    replanning: str = "on-failure",
+    max_steps: int = 400,
+    subgoal_steps: int = 150,
     variant: str | None = None,
     deadline: float = 0.5,
     keys: Mapping[str, str] | None = None,
@@ -36,7 +37,8 @@ def load_agent(
 
     Args:
         run: folder with `system1` and `system2`.
-        config: of the agent; its budget becomes the model's.
+        planner, expansions: how to search. replanning: when to plan again.
+        max_steps, subgoal_steps: limits in actions, of an episode and of a subgoal.
         deadline: seconds that a planning call may take.
         keys: further keys of clients' messages, see `ObservationKeys`.
         fps: actions a second that the client executes.
@@ -55,7 +57,13 @@ def load_agent(
     skill = FlowSkill.load(run / "system1", model.schema)
     low, high = action_range(skill)
     pool = ThreadPoolExecutor(4, thread_name_prefix="vine-plan")
-    shared = make_planner(planner, model, search)
+    shared = make_planner(planner, model, SearchConfig(expansions=expansions, evidence=0))
+    config = AgentConfig(
+        replanning=Replanning(replanning),
+        budget=model.budget,
+        max_steps=max_steps,
+        subgoal_steps=subgoal_steps,
+    )
     new_planner: Callable[[], Planner] = lambda: DeadlinePlanner(shared, pool, deadline)  # noqa: E731
     return ServedAgent(
         name=run.name,
@@ -64,7 +72,7 @@ def load_agent(
         planner=shared,
         new_skill=skill.another,
         new_planner=new_planner,
-        config=replace(config, budget=model.budget),
+        config=config,
         keys=ObservationKeys(model.schema.cameras, len(model.eyes.setup.state_mean), dict(keys or {})),
         action_low=low,
         action_high=high,

@@ -19,10 +19,8 @@ from lerobot.policies import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 
-from vine_vla.agent import AgentConfig, Replanning
 from vine_vla.demos.files import folder_in_the_making
 from vine_vla.errors import VineError
-from vine_vla.search import SearchConfig
 from vine_vla.serving.configuration_vine import VineConfig
 from vine_vla.serving.load import load_agent
 from vine_vla.serving.session import ServedAgent, Session, answer_plan
@@ -56,18 +54,8 @@ class VinePolicy(PreTrainedPolicy):
         self.config: VineConfig = config
         self.run = Path(run)
         self.register_buffer("format", torch.ones((), dtype=torch.int64))
-        self.served: ServedAgent = load_agent(
-            self.run,
-            config=AgentConfig(
-                replanning=Replanning(config.replanning),
-                max_steps=config.max_steps,
-                subgoal_steps=config.subgoal_steps,
-            ),
-            search=SearchConfig(expansions=config.expansions, evidence=0),
-            planner=config.planner,
-            deadline=config.deadline,
-            fps=config.fps,
-        )
+        names = ("planner", "expansions", "replanning", "max_steps", "subgoal_steps", "deadline", "fps")
+        self.served: ServedAgent = load_agent(self.run, **{name: getattr(config, name) for name in names})
         self._episodes = 0
         self.reset()
 
@@ -199,7 +187,7 @@ def export_policy(run: Path, out: Path, *, image_size: tuple[int, int] = (192, 1
     if out.exists() and not (out / "config.json").is_file():
         raise VineError("is no checkpoint", where=str(out), mend="give a new folder")
     config = VineConfig(device="cpu", push_to_hub=False, **settings)
-    served = load_agent(run, config=AgentConfig(), search=SearchConfig())
+    served = load_agent(run)
     size = len(served.action_low)
     config.chunk_size = config.n_action_steps = served.horizon
     config.input_features = {

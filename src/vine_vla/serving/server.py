@@ -16,6 +16,7 @@ import logging
 import re
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +98,7 @@ class PolicyServer:
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="vine-infer")
         self._metadata = pack_message(served.metadata())
         self._named: dict[str, Session] = {}
+        self._naming = threading.Lock()
         self._busy: set[ServerConnection] = set()
         self._open: set[ServerConnection] = set()
         self._numbers = itertools.count()
@@ -118,11 +120,9 @@ class PolicyServer:
             VineError: the address cannot be listened on.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
+        if threading.current_thread() is threading.main_thread():  # signals reach no other
+            for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
-            except (NotImplementedError, ValueError, RuntimeError):
-                break  # not in the main thread (tests), or not on this system
         config = self.config
         try:
             server = await serve(
@@ -196,7 +196,7 @@ class PolicyServer:
                     reply = await self._answer(message, own, plans, tokens)
                 except VineError as error:
                     await connection.send(f"vine: {error}")
-                except Exception:
+                except Exception:  # a bug behind one request must not cost the other clients theirs
                     LOGGER.exception("a request failed")
                     await connection.send(
                         "vine: internal error; the episode has ended, send the next observation"
@@ -243,19 +243,21 @@ class PolicyServer:
             raise VineError(
                 "episode_id is no name", where="observation", mend="letters, digits, . _ and -, at most 64"
             )
-        named = self._named
-        if name not in named:
-            now = time.monotonic()
-            old = sorted(named, key=lambda n: named[n].used)
-            for other in old:
-                if len(named) < self.config.sessions and now - named[other].used < self.config.idle:
-                    break
-                gone = named.pop(other, None)
-                if gone is not None:
-                    gone.reset()
-            # Two requests that name a new episode at once must get the same session.
-            named.setdefault(name, self._new_session())
-        return named[name]
+        with self._naming:
+            gone = [] if name in self._named else self._outdated()
+            found = self._named.setdefault(name, self._new_session())
+        for session in gone:
+            session.reset()
+        return found
+
+    def _outdated(self) -> list[Session]:
+        """Take out named sessions that are idle, or the least recently used when there are too many."""
+        now, gone = time.monotonic(), []
+        for name in sorted(self._named, key=lambda n: self._named[n].used):
+            if len(self._named) < self.config.sessions and now - self._named[name].used < self.config.idle:
+                break
+            gone.append(self._named.pop(name))
+        return gone
 
     def _new_session(self) -> Session:
         number = next(self._numbers)

@@ -160,13 +160,11 @@ class Session:
         self._agent = None
 
     def _act(self, observation: Observation, executed: int) -> dict[str, Any]:
-        agent = self._agent
+        # An agent that raises has ended: it is only put back when it has answered.
+        agent, self._agent = self._agent, None
         assert agent is not None
-        try:
-            actions = agent.act(Sight(observation, executed))
-        except Exception:
-            self._agent = None  # its generator has ended: the next observation begins an episode
-            raise
+        actions = agent.act(Sight(observation, executed))
+        self._agent = agent
         moves = actions is not None and len(actions) > 0
         self._handed_out = len(actions) if actions is not None else 0
         chunk = self._padded(actions if moves else None)
@@ -223,7 +221,7 @@ class Session:
 def answer_plan(served: ServedAgent, message: Mapping[str, Any]) -> dict[str, Any]:
     """Plan for a client with a policy of its own: observation and task in, plan and tree out.
 
-    Further key: `budget`, subgoals that may be executed.
+    Further key: `budget`, subgoals that may be executed. A planner over its deadline gives status `late`.
 
     Raises:
         VineError: the observation is not what perception needs.
@@ -237,7 +235,7 @@ def answer_plan(served: ServedAgent, message: Mapping[str, Any]) -> dict[str, An
         raise VineError(f"budget is {budget!r}", where="observation", mend="send 0 to 1000")
     graph = served.perceiver.perceive(observation, prompt)
     perceived = time.perf_counter()
-    plan = served.planner.plan(graph, prompt, int(budget), 0)
+    plan = served.new_planner().plan(graph, prompt, int(budget), 0)
     return {
         **_plan_fields(plan, graph, served),
         "tree": dict(plan.tree),
