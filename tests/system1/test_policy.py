@@ -17,6 +17,7 @@ from vine_vla.errors import VineError
 from vine_vla.options import Subgoal
 from vine_vla.system1 import FlatSkill, FlowSkill, VineSkillConfig, VineSkillPolicy
 from vine_vla.system1.modeling_vine_skill import default_units
+from vine_vla.system1.networks import SlotChoice
 
 
 def make(root: Path, **changes: object) -> VineSkillPolicy:
@@ -126,8 +127,8 @@ def test_augmentation_moves_crop_box_and_center_together(skills: Path) -> None:
     picture = (torch.stack([x, y, y]) / 80).expand(64, 3, 80, 80)
     environment = torch.zeros(64, layout.width)
     environment[:, 2:] = torch.tensor([0.4, 0.4, 0.6, 0.6, 1.0, 0.5, 0.5]).repeat(2)
-    crops, _, vector = policy._object_crops([picture, picture], environment, augment=True)
-    numbers = (vector[:, 2:-2].reshape(64, 1, 2, 6) + 2) / 4
+    crops, _, described = policy._object_crops([picture, picture], environment, augment=True)
+    numbers = (described[:, 0, :-2].reshape(64, 1, 2, 6) + 2) / 4
     for camera in range(2):
         corner = 80 * crops[camera][:, 0, :2, 0, 0]
         told = (numbers[:, 0, camera, 4:] - 0.5) * 192 + 8
@@ -144,8 +145,8 @@ def test_unseen_boxes_are_black_and_zero(skills: Path) -> None:
     layout = policy.layout
     assert layout is not None
     picture, environment = torch.ones(4, 3, 80, 80), torch.ones(4, layout.width)
-    _, seen, vector = policy._object_crops([picture, picture], environment, augment=True)
-    assert all(not s.any() for s in seen) and not vector[:, 2:].any()
+    _, seen, numbers = policy._object_crops([picture, picture], environment, augment=True)
+    assert all(not s.any() for s in seen) and numbers.shape == (4, 1, 14) and not numbers.any()
 
 
 def test_unseen_crops_count_as_black(skills: Path) -> None:
@@ -153,10 +154,12 @@ def test_unseen_crops_count_as_black(skills: Path) -> None:
     net = make(skills).net
     crops = [torch.rand(6, 1, 3, 64, 64) for _ in range(2)]
     seen = [torch.tensor([1, 0, 1, 1, 0, 0], dtype=torch.bool)[:, None], torch.zeros(6, 1, dtype=torch.bool)]
-    vector = torch.rand(6, net.trunk[0].in_features - 2 * net.encoders[0].FEATURES)
+    numbers = torch.rand(6, 1, 14)
+    vector = torch.rand(6, net.trunk[0].in_features - 2 * net.encoders[0].FEATURES - 14)
     black = [c * s[:, :, None, None, None] for c, s in zip(crops, seen, strict=True)]
     everything = [torch.ones_like(s) for s in seen]
-    found, wanted = net.encode(crops, seen, vector)[0], net.encode(black, everything, vector)[0]
+    found = net.encode(crops, seen, numbers, vector)[0]
+    wanted = net.encode(black, everything, numbers, vector)[0]
     assert torch.allclose(found, wanted, atol=1e-5)
     weights = list(net.encoders.parameters())
     gradients = [torch.autograd.grad(c.square().sum(), weights) for c in (found, wanted)]
@@ -284,6 +287,34 @@ def test_flat_policy_reads_the_instruction(flat: Path, tmp_path: Path) -> None:
 
     assert np.array_equal(act("fetch the red block"), act("please fetch the RED block"))
     assert not np.array_equal(act("fetch the red block"), act("fetch the blue block"))
+
+
+def test_what_is_chosen_goes_with_the_object_not_with_its_slot() -> None:
+    """But for what a slot means by its place: the first is a plug, the others are sockets."""
+    choice = SlotChoice(3, 10, 4)
+    torch.nn.init.zeros_(choice.place)
+    known, vector, order = torch.rand(5, 3, 10), torch.rand(5, 4), [2, 0, 1]
+    weights, summary = choice(known, vector)
+    assert torch.allclose(weights.sum(1), torch.ones(5))
+    moved, same = choice(known[:, order], vector)
+    assert torch.allclose(moved, weights[:, order], atol=1e-6) and torch.allclose(same, summary, atol=1e-6)
+    torch.nn.init.normal_(choice.place)
+    assert not torch.allclose(choice(known[:, order], vector)[0], choice(known, vector)[0][:, order])
+
+
+def test_encoders_are_taken_over(flat: Path, saved: tuple[VineSkillPolicy, Path], tmp_path: Path) -> None:
+    """A policy that looks at several objects begins with the eyes of one that looks at its target."""
+    skill, folder = saved
+    policy = make(flat, encoders=str(folder))
+    theirs, ours = skill.ema.encoders.state_dict(), policy.net.encoders.state_dict()
+    assert all(torch.equal(theirs[name], value) for name, value in ours.items())
+    assert all(torch.equal(ours[name], v) for name, v in policy.ema.encoders.state_dict().items())
+    policy.save_pretrained(tmp_path)
+    config = VineSkillConfig.from_pretrained(tmp_path)
+    config.encoders = str(tmp_path / "gone")  # what is loaded does not ask where its eyes came from
+    VineSkillPolicy.from_pretrained(tmp_path, config=config, strict=True)
+    with pytest.raises(VineError, match="encoders do not fit"):
+        make(flat, encoders=str(folder), crop_pixels=48)
 
 
 def test_any_lerobot_dataset_will_do(tmp_path: Path) -> None:

@@ -56,3 +56,15 @@ def test_turns_take_the_short_way() -> None:
 def test_pose_is_found_by_name() -> None:
     assert find_pose(["width", *POSE_NAMES]) == [1, 2, 3, 4, 5]
     assert find_pose(["x", "y", "z"]) == [] and find_pose(None) == []
+
+
+def test_whole_episodes_head_for_the_next_switch() -> None:
+    """The hand closes at frame 2 and opens at 5; before, somebody who was corrected held it open."""
+    clips = [
+        Clip("e", 0, 1, ("episode", ()), Outcome.CENSORED, whole=True),
+        Clip("e", 1, 8, ("episode", ()), Outcome.REACHED, whole=True),
+    ]
+    found = waypoints(straight(8, 0.0), grips(-1, -1, 1, 1, 1, -1, -1, -1), clips, POSE, [0])
+    offsets = np.sinh(found.ahead) * UNITS
+    assert found.known.all()
+    assert offsets[:, 0] == pytest.approx([0.2, 0.1, 0.3, 0.2, 0.1, 0.2, 0.1, 0.0], abs=1e-5)

@@ -16,7 +16,8 @@ from vine_vla.system2 import Failures, Probe, calibrate_on_probes, train_outcome
 from vine_vla.system2.fit import FitConfig
 from vine_vla.system2.nets import SubgoalTensors, member
 from vine_vla.system2.outcome import outcome_logits, outcome_net, table_inputs, train_outcome
-from vine_vla.system2.segments import CENSORED, choose_episodes, segment_table
+from vine_vla.system2.probes import probe_table
+from vine_vla.system2.segments import CENSORED, choose_episodes, hold_out, segment_table
 
 TEXT = "put the part into a slot"
 
@@ -269,7 +270,9 @@ def test_execution_calibration_follows_the_probes(sides):
         verb, slot = list(good)[rng.integers(len(good))]
         reached = rng.random() < 0.5 * good[verb, slot]
         probes.append(Probe(graph, Subgoal(verb, ("part", slot)), TEXT, GOAL if reached else DEAD, number))
-    executed = calibrate_on_probes(model, probes, demonstrations, QUICK)
+    splits = hold_out(demonstrations)
+    usable = [replace(d, split=split) for d, split in zip(demonstrations, splits, strict=True)]
+    executed = calibrate_on_probes(model, probe_table(probes, SIDES), usable, QUICK)
     assert executed.calibration.source == "execution" and executed.calibration.kind != "none"
     _, graphs = fresh(60, seed=12)
     before, after = (m.expand(graphs, [TEXT] * 60, 4) for m in (model, executed))

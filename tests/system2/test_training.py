@@ -11,12 +11,15 @@ import pytest
 from system2.pictures import PictureSource, scene, view
 
 from vine_vla import VineError, pack
-from vine_vla.protocols import Evidence, Observation, Perceiver, PlanningModel
+from vine_vla.protocols import DEAD, REACHED, Evidence, Observation, Perceiver, PlanningModel
 from vine_vla.system2 import (
+    EXECUTED,
     Failures,
     OutcomeConfig,
     PerceptionConfig,
+    Probe,
     System2Config,
+    calibrate_variant,
     load_system2,
     train_system2,
 )
@@ -159,6 +162,32 @@ def test_as_many_successes_come_from_more_episodes_to_the_same_eyes(source, trai
     assert json.loads((variant / "metrics.json").read_text())["episodes"]["outcome success"] == count
     assert shared == [(folder / f"{n}.safetensors").read_bytes() for n in ("perception", "proposals")]
     assert "withhold-matched" in load_system2(folder).variants()
+
+
+def test_a_variant_is_written_once_more_with_execution_calibration(source, trained, tmp_path):
+    """Hands that reach a third of what they try: that is what the new variant promises, on its card too."""
+    folder = shutil.copytree(trained, tmp_path / "run")
+    tried = [(d, d.segments[0]) for d in source.demonstrations] * 3
+    probes = [
+        Probe(d.graphs[s.start], s.subgoal, d.instruction, REACHED if n % 3 == 0 else DEAD, n)
+        for n, (d, s) in enumerate(tried)
+    ]
+    executed = calibrate_variant(folder, "all", probes, source.demonstrations)
+    assert executed.name == f"all{EXECUTED}" and executed.name in load_system2(folder).variants()
+    metrics = json.loads((executed / "metrics.json").read_text())
+    assert metrics["calibration"]["source"] == "execution"
+    assert metrics["outcomes"]["reach"]["count"] == len(probes)
+    card = (executed / "MODEL_CARD.md").read_text()
+    assert "that the learned skills carried out" in card and "Learned from all recorded episodes" in card
+    graphs = pack([p.graph for p in probes], load_system2(folder).schema, budget=2)
+    p = load_system2(folder, executed.name).expand(graphs, [p.instruction for p in probes], 9)
+    first = [row.index(probe.subgoal) for row, probe in zip(p.subgoals, probes, strict=True)]
+    told = p.p.mean(0)[np.arange(len(probes)), first][:, :2].sum(1)
+    assert told.mean() == pytest.approx(1 / 3, abs=0.08)
+    with pytest.raises(VineError, match="trained on other episodes"):
+        calibrate_variant(folder, "all", probes, source.demonstrations[1:])
+    with pytest.raises(VineError, match="too few"):
+        calibrate_variant(folder, "all", probes[:9], source.demonstrations)
 
 
 def test_graphs_alone_are_enough_to_plan_but_not_to_see(source, tmp_path):

@@ -33,8 +33,8 @@ __all__ = ["commands", "main"]
 
 # The order of work, for reading only: a command that is not named here is listed after these.
 ORDER = (
-    *("inspect", "annotate", "export", "collect", "train", "plan", "explain"),
-    *("eval", "experiment", "report", "serve", "demo", "doctor"),
+    *("inspect", "annotate", "export", "collect", "train", "calibrate", "plan"),
+    *("explain", "eval", "experiment", "report", "serve", "demo", "doctor"),
 )
 
 

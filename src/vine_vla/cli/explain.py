@@ -8,7 +8,6 @@ tables; with --out also `explain.json`, which `vine report` shows as a page of i
 
 from __future__ import annotations
 
-import gzip
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,7 @@ def read_cases(config: Config, budget: int) -> list[Case]:
     """The cases asked for; raises VineError when there are none or both sources are given."""
     from vine_vla.demos import open_dataset
     from vine_vla.evaluation.explain import cases_of_episodes, cases_of_probes
-    from vine_vla.evaluation.probes import ExecutedProbe
+    from vine_vla.evaluation.probes import read_probes
 
     if (config.data is None) == (config.probes is None):
         raise VineError("cases come from one source", mend="give either --data DATASET or --probes FILE")
@@ -98,15 +97,7 @@ def read_cases(config: Config, budget: int) -> list[Case]:
             )
         return found
     assert config.probes is not None
-    try:
-        data = config.probes.read_bytes()
-        text = gzip.decompress(data) if config.probes.suffix == ".gz" else data
-        probes = [ExecutedProbe.from_json(json.loads(line)) for line in text.decode().splitlines()]
-    except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
-        raise VineError(f"cannot read the probes: {error}", where=str(config.probes)) from error
-    if not probes:
-        raise VineError("there are no probes", where=str(config.probes))
-    return cases_of_probes(probes)
+    return cases_of_probes(read_probes(config.probes))
 
 
 def print_table(title: str, table: pd.DataFrame) -> None:

@@ -20,14 +20,10 @@ from numpy.typing import NDArray
 
 from vine_vla.demos.clips import Clip
 from vine_vla.demos.dataset import DemoDataset
-from vine_vla.demos.sidecars import SidecarInfo, write_demonstrations, write_info
-from vine_vla.graph import Verb
+from vine_vla.demos.sidecars import EPISODE, SidecarInfo, write_demonstrations, write_info
 from vine_vla.options import Collector, Demonstration, EpisodeOutcome, Outcome, Segment, Subgoal
 
 DATA_FILE_BYTES = 100_000_000
-
-EPISODE = Verb("episode", (), "do the whole task")
-"""What the one segment of a whole episode is called in the sidecars of a flat export."""
 
 
 def camera_features(dataset: DemoDataset) -> dict[str, str]:

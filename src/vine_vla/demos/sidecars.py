@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from vine_vla.demos.files import write_json, write_parquet
 from vine_vla.demos.staging import BoxTable
 from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph, Schema
+from vine_vla.graph import SceneGraph, Schema, Verb
 from vine_vla.graph_text import format_graph, parse_graph
 from vine_vla.options import (
     Collector,
@@ -48,6 +48,9 @@ SEGMENTS = "meta/vine_segments.parquet"
 GRAPHS = "meta/vine_graphs.parquet"
 BOXES = "meta/vine_boxes.parquet"
 FILES = (INFO, EPISODES, SEGMENTS, GRAPHS, BOXES)
+
+EPISODE = Verb("episode", (), "do the whole task")
+"""What the segments of a whole episode are called in the sidecars of a flat export."""
 
 _EPISODES = pa.schema(
     [

@@ -11,6 +11,7 @@ from typing import Literal
 
 from vine_vla.agent import Replanning
 from vine_vla.errors import VineError
+from vine_vla.system2 import EXECUTED
 
 PlannerKind = Literal["tree", "greedy", "exhaustive", "imitate", "whole", "oracle-value", "right-plan"]
 Skills = Literal["learned", "scripted", "flat", "flat-all"]
@@ -61,21 +62,35 @@ IMITATE = Arm(
     "imitate", "top proposal, prior from successful episodes, no value", model="all", planner="imitate"
 )
 
+MATCHED = replace(
+    SUCCESS_ONLY,
+    variant="matched-count",
+    model="withhold-matched",
+    about="as many successful episodes as `vine` has episodes",
+)
+SLIPS_REMOVED = replace(
+    SUCCESS_ONLY, variant="slips-removed", model="withhold-slips", about="slips removed as well"
+)
+
+
+def _executed(arm: Arm) -> Arm:
+    """`arm` with execution calibration (`vine calibrate`), the second row of a comparison."""
+    variant = f"{arm.variant}-execution" if arm.variant else "execution"
+    about = f"`{arm.label}` calibrated on what System 1 executed"
+    return replace(arm, variant=variant, model=f"{arm.model}{EXECUTED}", about=about)
+
+
 _ARMS = (
     Arm("flat", "System 1's architecture on whole successful episodes", planner="whole", skill="flat"),
     Arm("flat-all", "the same on all episodes", planner="whole", skill="flat-all"),
     IMITATE,
     replace(IMITATE, name="imitate-all", model="imitate-all", about="top proposal, prior from all episodes"),
     SUCCESS_ONLY,
-    replace(SUCCESS_ONLY, variant="slips-removed", model="withhold-slips", about="slips removed as well"),
-    replace(
-        SUCCESS_ONLY,
-        variant="matched-count",
-        model="withhold-matched",
-        about="as many successful episodes as `vine` has episodes",
-    ),
+    SLIPS_REMOVED,
+    MATCHED,
     replace(VINE, name="greedy", planner="greedy", about="VINE with look-ahead 1"),
     VINE,
+    *(_executed(arm) for arm in (VINE, SUCCESS_ONLY, SLIPS_REMOVED, MATCHED)),
     replace(VINE, variant="never", replanning=Replanning.NEVER, about="plans once, retries what failed"),
     replace(VINE, variant="fixed", replanning=Replanning.FIXED, about="plans after every subgoal"),
     replace(

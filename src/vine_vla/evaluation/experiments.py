@@ -20,8 +20,9 @@ import pandas as pd
 
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.build import RunBuilder
+from vine_vla.evaluation.execution import calibrate_run, calibration_probes
 from vine_vla.evaluation.files import environment, parse_scenes, write_json
-from vine_vla.evaluation.final import check_scenes, record_final
+from vine_vla.evaluation.final import CALIBRATION, check_scenes, record_final
 from vine_vla.evaluation.probes import ProbeConfig, evaluate_probes
 from vine_vla.evaluation.recording import record_corrections, record_demonstrations
 from vine_vla.evaluation.registry import Experiment
@@ -29,6 +30,7 @@ from vine_vla.evaluation.runner import Schedule, evaluate
 from vine_vla.evaluation.stages import Say, StageLog
 from vine_vla.evaluation.verdicts import write_summary
 from vine_vla.evaluation.workers import run_beside, stage_progress
+from vine_vla.system2 import EXECUTED
 
 VARIANTS = ("all", "withhold", "withhold-slips", "withhold-matched")
 """Variants of System 2 that are trained nets of their own; `imitate-all` only uses another prior."""
@@ -77,6 +79,7 @@ def run_experiment(experiment: Experiment, root: Path, results: Path, say: Say =
         _side_by_side(experiment, root, log, {"others": others, "flat": _flat})
     else:
         _last_round(experiment, root, log)
+        _execution(experiment, root, log)
     found = _evaluation(experiment, root, log, results)
     record = {
         "experiment": asdict(experiment),
@@ -183,20 +186,18 @@ def _flat(e: Experiment, root: Path, log: StageLog) -> None:
         with log.stage(f"{name} data", {}, after=[before]) as needed:
             if needed:
                 _export("flat", root / source, root / f"{name}-data", successful_only=successful_only)
-        with log.stage(name, {"steps": e.flat_steps, "seed": e.seed}, after=[f"{name} data"]) as needed:
+        # They begin with the eyes of the newest System 1 that is there while its last round goes on.
+        number = max(0, e.rounds - 1)
+        after = [f"{name} data", f"system1 {number}" if number else "system1"]
+        with log.stage(name, {"steps": e.flat_steps, "seed": e.seed}, after=after) as needed:
             if needed:
-                _train(
-                    e,
-                    root / f"{name}-data",
-                    root / "run" / name,
-                    e.flat_steps,
-                    imitate_all=not successful_only,
-                )
+                more = {"imitate_all": not successful_only, "encoders": _skill(e, root, number)}
+                _train(e, root / f"{name}-data", root / "run" / name, e.flat_steps, **more)
 
 
 def variants(arms: Sequence[str]) -> list[str]:
     """Folders of System 2's variants that the arms need, in the order of training."""
-    wanted = {model for name in arms if (model := find_arm(name).model)}
+    wanted = {model.removesuffix(EXECUTED) for name in arms if (model := find_arm(name).model)}
     return [name for name in VARIANTS if name == "all" or name in wanted]
 
 
@@ -205,8 +206,7 @@ def _system2(e: Experiment, root: Path, log: StageLog) -> None:
     from vine_vla.system2 import Failures, OutcomeConfig, PerceptionConfig, System2Config, train_system2
 
     for name in variants(e.arms):
-        matched = name == Failures.WITHHOLD_MATCHED
-        source = "pool" if matched else "demos"
+        matched, source = name == Failures.WITHHOLD_MATCHED, _source(name)
         config = System2Config(
             outcomes=OutcomeConfig(
                 failures=Failures(name), seed=e.seed, episodes=e.demonstrations if matched else None
@@ -217,6 +217,35 @@ def _system2(e: Experiment, root: Path, log: StageLog) -> None:
             if needed:
                 with _threads(e.threads), stage_progress() as report:
                     train_system2(open_dataset(root / source), root / "run/system2", config, report)
+
+
+def _source(name: str) -> str:
+    """The dataset that a variant of System 2 learns from."""
+    return "pool" if name == "withhold-matched" else "demos"
+
+
+def _execution(e: Experiment, root: Path, log: StageLog) -> None:
+    """Execution calibration, for the arms that use it; on the seen split's calibration scenes."""
+    from vine_vla.demos import open_dataset
+
+    models = {model for name in e.arms if (model := find_arm(name).model) and model.endswith(EXECUTED)}
+    names = [name for name in VARIANTS if name + EXECUTED in models]
+    if not names:
+        return
+    before = [f"system2 {name}" for name in variants(e.arms)]
+    before.append(f"system1 {e.rounds}" if e.rounds else "system1")
+    settings = {"probes": e.calibrating, "variants": names, "seed": e.seed}
+    with log.stage("execution", settings, after=before) as needed:
+        if not needed:
+            return
+        builder = RunBuilder(task=e.task, split="seen", runs=(str(root / "run"),))
+        each = max(1, -(-e.calibrating // len(CALIBRATION)))
+        scenes = tuple(CALIBRATION)[: -(-e.calibrating // each)]
+        drawn = ProbeConfig(scenes=scenes, each=each, seed=e.seed)
+        probes = calibration_probes(builder, root / "run", drawn, workers=e.workers)
+        with _threads(e.threads):
+            for name in names:
+                calibrate_run(root / "run", [name], probes, open_dataset(root / _source(name)).demonstrations)
 
 
 @contextmanager
@@ -238,9 +267,10 @@ def _round_and_others(e: Experiment, root: Path, log: StageLog, results: Path) -
     Probes come after, when both processors are free again.
     """
     _last_round(e, root, log)
+    beside = replace(e, workers=max(1, e.workers // 2), probes=0, repeated=0)
+    _execution(beside, root, log)
     arms = tuple(name for name in e.arms if not find_arm(name).is_flat)
-    beside = replace(e, arms=arms, workers=max(1, e.workers // 2), probes=0, repeated=0)
-    _evaluation(beside, root, log, results)
+    _evaluation(replace(beside, arms=arms), root, log, results)
 
 
 def _evaluation(e: Experiment, root: Path, log: StageLog, results: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ options as well as good ones. A probe is executed once and judged by any number 
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -198,6 +199,23 @@ def run_probes(
     finally:
         log.close()
     return sorted(found, key=lambda probe: (probe.scene, probe.number))
+
+
+def read_probes(file: Path) -> list[ExecutedProbe]:
+    """Probes from a results directory (`probes_x1.jsonl.gz`) or from plain JSON lines.
+
+    Raises:
+        VineError: the file is missing or damaged, or holds none.
+    """
+    try:
+        data = file.read_bytes()
+        text = gzip.decompress(data) if file.suffix == ".gz" else data
+        found = [ExecutedProbe.from_json(json.loads(line)) for line in text.decode().splitlines()]
+    except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+        raise VineError(f"cannot read the probes: {error}", where=str(file)) from error
+    if not found:
+        raise VineError("there are no probes", where=str(file))
+    return found
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class Experiment:
         correction_steps: gradient steps a round.
         flat_steps: of the flat policies; fair: as many as System 1 takes in all its rounds.
         detector_steps: of perception.
+        calibrating: single subgoals executed on calibration scenes for the arms with execution calibration.
         arms: as `vine eval` has them.
         slow_scenes: the first scenes alone for `oracle-value`, which rolls System 1 out in every option and
             takes a third of a minute a scene; 0: all.
@@ -55,6 +56,7 @@ class Experiment:
     correction_steps: int = 0
     flat_steps: int = 0
     detector_steps: int = 900
+    calibrating: int = 0
     arms: tuple[str, ...] = ("imitate", "success-only", "vine")
     slow_scenes: int = 0
     probes: int = 0

@@ -23,6 +23,7 @@ class VineSkillConfig(PreTrainedConfig):
         width, blocks: of trunk and flow head.
         text: condition on the words of `task`; needed when no subgoal is in the environment vector.
         text_width: of the learned embedding of the words.
+        encoders: folder of a saved policy whose encoders training begins with; empty: from scratch.
         layout: JSON of the crop layout (`CropLayout`), read from the dataset; empty: no crops, any images.
         vocabulary: words of the embedding, read from the dataset's tasks.
         action_units: per action dimension the unit of its asinh scaling, 0 for an unscaled one (a gripper
@@ -53,6 +54,7 @@ class VineSkillConfig(PreTrainedConfig):
     blocks: int = 3
     text: bool = False
     text_width: int = 32
+    encoders: str = ""
     layout: str = ""
     vocabulary: list[str] = field(default_factory=list)
     action_units: list[float] | None = None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.demos.sidecars import EPISODES, SEGMENTS
+from vine_vla.demos.sidecars import EPISODE, EPISODES, SEGMENTS
 from vine_vla.demos.tables import read_columns
 from vine_vla.errors import VineError
 from vine_vla.options import Collector, Outcome
@@ -79,7 +79,8 @@ def frame_labels(
                 mend="export the dataset anew; LeRobot's edit tools renumber episodes without the sidecars",
             )
         first, last = starts[episode] + start, starts[episode] + end
-        clips.append(Clip(name, first, last, subgoal, outcome))
+        whole = subgoal is None or subgoal[0] == EPISODE.name
+        clips.append(Clip(name, first, last, subgoal, outcome, whole))
         done[first:last] = RUNNING
         if outcome is Outcome.CENSORED:
             if not goes_on:
@@ -103,7 +104,7 @@ class _Row(NamedTuple):
     name: str
     start: int
     end: int
-    subgoal: object
+    subgoal: tuple[str, tuple[str, ...]] | None
     outcome: Outcome
     goes_on: bool
     rescue: bool

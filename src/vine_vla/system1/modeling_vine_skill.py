@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from lerobot.policies import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vine_vla.demos.colours import mix_channels, recolour
 from vine_vla.demos.crops import LAYOUT, SLOT_FEATURES, CropLayout
 from vine_vla.demos.tables import read_columns, to_matrix
+from vine_vla.errors import VineError
 from vine_vla.system1.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.labels import IGNORED, frame_labels
 from vine_vla.system1.networks import SkillNet
@@ -57,6 +60,8 @@ class VineSkillPolicy(PreTrainedPolicy):
         if actions is not None:
             self.spread.copy_(self._spread(torch.from_numpy(actions)))
         self.net = self._build()
+        if dataset_meta is not None and config.encoders and not config.pretrained_path:
+            self._take_encoders(Path(config.encoders))
         self.ema = deepcopy(self.net).requires_grad_(False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self.reset()
@@ -93,11 +98,14 @@ class VineSkillPolicy(PreTrainedPolicy):
         state = config.robot_state_feature.shape[0] if config.robot_state_feature else 0
         environment = config.env_state_feature.shape[0] if config.env_state_feature else 0
         text = config.text_width if config.text else 0
+        slots = layout.slot_count if layout else 1
+        numbers = len(layout.cameras) * SLOT_FEATURES if layout else 0
         net = SkillNet(
             cameras=len(config.image_features),
-            slots=layout.slot_count if layout else 1,
+            slots=slots,
             crop=config.crop_pixels,
-            vector=state + environment + text,
+            numbers=numbers,
+            vector=state + environment - slots * numbers + text,
             chunk=config.chunk_size * self._action_size,
             width=config.width,
             blocks=config.blocks,
@@ -106,6 +114,20 @@ class VineSkillPolicy(PreTrainedPolicy):
         if config.text:
             net.words = nn.EmbeddingBag(len(config.vocabulary) + 1, text, mode="mean", padding_idx=0)
         return net
+
+    def _take_encoders(self, folder: Path) -> None:
+        """Begin with the averaged encoders of the policy saved in `folder`."""
+        stem = "ema.encoders."
+        saved = load_file(folder / SAFETENSORS_SINGLE_FILE)
+        taken = {name.removeprefix(stem): value for name, value in saved.items() if name.startswith(stem)}
+        try:
+            self.net.encoders.load_state_dict(taken)
+        except RuntimeError as error:
+            raise VineError(
+                "its encoders do not fit this policy's cameras and crops",
+                where=str(folder),
+                mend="name a policy trained on the same cameras",
+            ) from error
 
     def _spread(self, actions: Tensor) -> Tensor:
         """Deviation of the asinh-scaled dimensions, 1 for unscaled and for constant ones."""
@@ -136,8 +158,9 @@ class VineSkillPolicy(PreTrainedPolicy):
     # ---- inputs ------------------------------------------------------------------------------------------
     def _inputs(
         self, batch: dict[str, Any], net: SkillNet, augment: bool
-    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Crops per camera [B, slots, 3, crop, crop], which of them show anything, and the vector [B, D]."""
+    ) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+        """Crops per camera [B, slots, 3, crop, crop], which of them show anything, the numbers of the slots
+        [B, slots, N], and the vector [B, D]."""
         config = self.config
         pictures = [batch[key] for key in config.image_features]
         size = len(pictures[0])
@@ -145,9 +168,11 @@ class VineSkillPolicy(PreTrainedPolicy):
         if self.layout is None:
             crops = [self._plain_crops(picture, augment) for picture in pictures]
             seen = [torch.ones(c.shape[:2], dtype=torch.bool, device=c.device) for c in crops]
+            numbers = pictures[0].new_zeros(size, 1, 0)
         else:
             assert environment is not None
-            crops, seen, environment = self._object_crops(pictures, environment, augment)
+            crops, seen, numbers = self._object_crops(pictures, environment, augment)
+            environment = environment[:, : len(self.layout.verbs)]
         vector = []
         if config.robot_state_feature:
             state = batch[OBS_STATE]
@@ -156,7 +181,7 @@ class VineSkillPolicy(PreTrainedPolicy):
             vector.append(environment)
         if config.text:
             vector.append(net.words(self._tokens(batch.get("task"), size, augment).to(pictures[0].device)))
-        return crops, seen, torch.cat(vector, 1) if vector else pictures[0].new_zeros(size, 0)
+        return crops, seen, numbers, torch.cat(vector, 1) if vector else pictures[0].new_zeros(size, 0)
 
     def _object_crops(
         self, pictures: list[Tensor], environment: Tensor, augment: bool
@@ -191,7 +216,7 @@ class VineSkillPolicy(PreTrainedPolicy):
             visible = visible * kept
         centers = centers + moved * pixel
         shown = torch.cat([boxes, centers], -1) * 4 - 2  # [0, 1] to [-2, 2]: positions matter finely
-        parts = [environment[:, :verbs], (shown * visible).flatten(1), visible.flatten(1)]
+        described = torch.cat([(shown * visible).flatten(2), visible.flatten(2)], 2)
         crops = []
         for c, picture in enumerate(pictures):
             windows = picture.reshape(size, 3, slots, layout.pixels, layout.pixels).transpose(1, 2)
@@ -204,7 +229,7 @@ class VineSkillPolicy(PreTrainedPolicy):
             else:
                 cut = windows[..., room : room + crop, room : room + crop]
             crops.append(cut)
-        return crops, list((visible[..., 0] > 0).unbind(2)), torch.cat(parts, 1)
+        return crops, list((visible[..., 0] > 0).unbind(2)), described
 
     def _plain_crops(self, picture: Tensor, augment: bool) -> Tensor:
         """Any images, shrunk to a little more than the crop: [B, 3, H, W] -> [B, 1, 3, crop, crop]."""
@@ -235,8 +260,7 @@ class VineSkillPolicy(PreTrainedPolicy):
         """Flow loss on frames to imitate, plus done head and waypoints; scalar, or [B] with `none`."""
         net, config = self.net, self.config
         training = self.training
-        crops, seen, vector = self._inputs(batch, net, augment=training)
-        condition, done_input = net.encode(crops, seen, vector)
+        condition, done_input = net.encode(*self._inputs(batch, net, augment=training))
         actions = batch[ACTION]
         size = len(actions)
         padded = batch.get(f"{ACTION}_is_pad")
@@ -308,8 +332,7 @@ class VineSkillPolicy(PreTrainedPolicy):
             batch: preprocessed observation.
             noise: start of the flow, [B, T, A]; drawn from torch's generator if None.
         """
-        crops, seen, vector = self._inputs(batch, self.ema, augment=False)
-        condition, done_input = self.ema.encode(crops, seen, vector)
+        condition, done_input = self.ema.encode(*self._inputs(batch, self.ema, augment=False))
         shape = (len(condition), self.config.chunk_size, self._action_size)
         start = torch.randn(shape, device=condition.device) if noise is None else noise.to(condition.device)
         scaled = self.ema.sample(condition, start.flatten(1), self.config.flow_steps).reshape(shape)

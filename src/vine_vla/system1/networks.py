@@ -128,13 +128,42 @@ class FlowHead(nn.Module):
         return self.leave(x)
 
 
+class SlotChoice(nn.Module):
+    """Which of several objects to act at: attention over slots, so that aiming is learned once for all.
+
+    A policy that is told its target has one slot. One that is not (the `flat` arm) would have to learn to
+    aim anew for each slot.
+
+    Args:
+        slots: how many.
+        size: width of what is known of a slot.
+        vector: width of what is known besides.
+        width: of the hidden layers.
+    """
+
+    def __init__(self, slots: int, size: int, vector: int, width: int = 128) -> None:
+        super().__init__()
+        self.enter = nn.Linear(size, width)
+        self.place = nn.Parameter(torch.randn(slots, width) * 0.02)
+        self.around = nn.Linear(width + vector, width)
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, known: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Slots [B, S, size] and the rest [B, vector] to weights [B, S] and a summary [B, width]."""
+        tokens = F.silu(self.enter(known) + self.place)
+        summary = self.around(torch.cat([tokens.mean(1), vector], 1))
+        weights = self.score(F.silu(tokens + summary[:, None]))[..., 0].softmax(1)
+        return weights, summary
+
+
 class SkillNet(nn.Module):
     """Crops, state and environment vector to a condition, a velocity field and a done signal.
 
     Args:
         cameras: number of pictures a sample; each camera has its own encoder.
-        slots: windows a picture; the slots of a camera share its encoder.
+        slots: windows a picture; the slots of a camera share its encoder, and one of them is chosen.
         crop: side of the windows that the encoder sees, pixels.
+        numbers: how many numbers go with a slot.
         vector: width of everything else that is concatenated to the features.
         chunk: T * A.
         width, blocks: of trunk and head.
@@ -146,6 +175,7 @@ class SkillNet(nn.Module):
         cameras: int,
         slots: int,
         crop: int,
+        numbers: int,
         vector: int,
         chunk: int,
         width: int,
@@ -155,27 +185,37 @@ class SkillNet(nn.Module):
         super().__init__()
         self.half = half
         self.encoders = nn.ModuleList(CropEncoder(crop) for _ in range(cameras))
-        inputs = cameras * slots * CropEncoder.FEATURES + vector
+        slot = cameras * CropEncoder.FEATURES + numbers
+        self.choice = SlotChoice(slots, slot, vector) if slots > 1 else None
+        inputs = slot + vector + (slots + self.choice.around.out_features if self.choice else 0)
         trunk = [GatedBlock(width) for _ in range(blocks)]
         self.trunk = nn.Sequential(nn.Linear(inputs, width), *trunk, nn.LayerNorm(width))
         self.flow = FlowHead(chunk, width, width, blocks)
         self.done = nn.Sequential(nn.Linear(inputs + width, 128), nn.SiLU(), nn.Linear(128, 3))
         self.waypoint = nn.Sequential(nn.Linear(width, 128), nn.SiLU(), nn.Linear(128, len(UNITS)))
 
-    def encode(self, crops: list[Tensor], seen: list[Tensor], vector: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, crops: list[Tensor], seen: list[Tensor], numbers: Tensor, vector: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Condition of the flow [B, width] and input of the done head, cut off from the gradient.
 
         Args:
             crops: per camera, [B, slots, 3, crop, crop] in [0, 1].
             seen: per camera, whether the crop shows anything; else it counts as black. bool [B, slots]
+            numbers: [B, slots, numbers].
             vector: [B, vector].
         """
         features = []
         for encoder, windows, shown in zip(self.encoders, crops, seen):
             with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.half):
                 features.append(_encode_seen(encoder, windows.flatten(0, 1), shown.flatten()))
-            features[-1] = features[-1].reshape(len(windows), -1)
-        inputs = torch.cat([*features, vector], 1)
+            features[-1] = features[-1].reshape(*windows.shape[:2], -1)
+        if self.choice is None:
+            inputs = torch.cat([*(f[:, 0] for f in features), vector, numbers[:, 0]], 1)
+        else:
+            known = torch.cat([*features, numbers], 2)
+            weights, summary = self.choice(known, vector)
+            inputs = torch.cat([(weights[..., None] * known).sum(1), vector, weights, summary], 1)
         condition = self.trunk(inputs)
         return condition, torch.cat([inputs, condition], 1).detach()
 

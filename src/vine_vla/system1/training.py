@@ -56,6 +56,8 @@ class System1Training:
         save_every: steps between checkpoints.
         imitate_all: imitate failed episodes too (`flat-all`).
         start: folder of a trained System 1 to start from, for corrections; None: from scratch.
+        encoders: folder of a trained System 1 whose encoders are taken over, for policies that look at more
+            than one object; None: from scratch.
     """
 
     minutes: float = 5.0
@@ -67,6 +69,7 @@ class System1Training:
     save_every: int = 1000
     imitate_all: bool = False
     start: Path | None = None
+    encoders: Path | None = None
 
     def __post_init__(self) -> None:
         if self.minutes <= 0 and self.steps <= 0:
@@ -113,7 +116,8 @@ def _settings(dataset: Path, config: System1Training) -> dict[str, Any]:
     found["data"] = (
         json.loads(export.read_text(encoding="utf-8")) if export.is_file() else str(dataset.resolve())
     )
-    found["start"] = weights_hash(config.start / POLICY_FOLDER) if config.start else None
+    for name, folder in (("start", config.start), ("encoders", config.encoders)):
+        found[name] = weights_hash(folder / POLICY_FOLDER) if folder else None
     return found
 
 
@@ -123,6 +127,7 @@ def _fresh(dataset: Path, trainer: Path, config: System1Training) -> TrainPipeli
         push_to_hub=False,
         learning_rate=config.learning_rate,
         imitate_all=config.imitate_all,
+        encoders=str(config.encoders / POLICY_FOLDER) if config.encoders else "",
     )
     if config.start is not None:
         policy = VineSkillConfig.from_pretrained(config.start / POLICY_FOLDER)

@@ -1,4 +1,7 @@
-"""Waypoints in hindsight: where the hand last opened or closed in a segment, seen from where it is now.
+"""Waypoints in hindsight: where the hand opens or closes, seen from where it is now.
+
+In a segment it is the last such place, for a hand may have closed in vain before; in a whole episode, which
+has many, the next one.
 
 A chunk of actions is a noisy witness of where a demonstrator was going; the recording says it exactly.
 Predicting the waypoint beside the actions teaches the encoder where things are (an auxiliary loss, as in
@@ -30,6 +33,7 @@ class Clip(NamedTuple):
     Args:
         name: episode and number of the segment, `e1.02`, as `vine export skills` has it.
         subgoal: anything that is equal for equal subgoals.
+        whole: the clip is (part of) a whole episode.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Clip(NamedTuple):
     last: int
     subgoal: object
     outcome: Outcome
+    whole: bool = False
 
 
 class Waypoints(NamedTuple):
@@ -76,17 +81,15 @@ def waypoints(
     """
     position, yaw = states[:, pose[:3]], np.arctan2(states[:, pose[4]], states[:, pose[3]])
     at = np.full(len(states), -1)
-    reached = {c.name: c for c in clips if c.outcome is Outcome.REACHED}
+    reached = {(c.name, c.first): c for c in clips if c.outcome is Outcome.REACHED}
+    reached |= {(c.name, -1): c for c in clips if c.outcome is Outcome.REACHED}
     for clip in clips:
         if clip.outcome is Outcome.REACHED:
-            last = _last_switch(actions[clip.first : clip.last][:, switches]) + clip.first
-            at[clip.first : clip.last] = clip.last - 1
-            at[clip.first : last] = last
+            at[clip.first : clip.last] = _waypoint_frames(clip, actions[:, switches])
         elif clip.outcome is Outcome.CENSORED:
-            after = reached.get(next_name(clip.name))
+            after = reached.get((clip.name, clip.last)) or reached.get((next_name(clip.name), -1))
             if after is not None and after.subgoal == clip.subgoal:
-                last = _last_switch(actions[after.first : after.last][:, switches]) + after.first
-                at[clip.first : clip.last] = last
+                at[clip.first : clip.last] = _waypoint_frames(after, actions[:, switches])[0]
     known = at >= 0
     delta, turn = position[at] - position, yaw[at] - yaw
     cos, sin = np.cos(yaw), np.sin(yaw)
@@ -96,10 +99,14 @@ def waypoints(
     return Waypoints(np.where(known[:, None], ahead, 0).astype(np.float32), known)
 
 
-def _last_switch(grip: NDArray[np.float32]) -> int:
-    """First frame after the last change of sign in `grip` [n, D]; 0 if nothing changes."""
-    change = ((grip[1:] > 0) != (grip[:-1] > 0)).any(1)
-    return int(np.flatnonzero(change)[-1]) + 1 if change.any() else 0
+def _waypoint_frames(clip: Clip, grip: NDArray[np.float32]) -> NDArray[np.int64]:
+    """For each frame of a reached clip the frame whose place is its waypoint; the last one after the last
+    change of sign in `grip` [N, D]."""
+    closed = grip[clip.first : clip.last] > 0
+    changes = np.flatnonzero((closed[1:] != closed[:-1]).any(1)) + 1
+    stops = np.append(changes if clip.whole else changes[-1:], len(closed) - 1)
+    frames = np.arange(len(closed))
+    return clip.first + stops[np.minimum(np.searchsorted(stops, frames, side="right"), len(stops) - 1)]
 
 
 def next_name(name: str) -> str:

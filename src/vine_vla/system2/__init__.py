@@ -1,6 +1,10 @@
 """System 2's compact backend: perception, proposals, outcomes, next graphs and values as small nets."""
 
+EXECUTED = "-executed"
+"""`all-executed`: the variant `all` with execution calibration."""
+
 __all__ = [
+    "EXECUTED",
     "Failures",
     "GraphModel",
     "OutcomeConfig",
@@ -9,6 +13,7 @@ __all__ = [
     "System2",
     "System2Config",
     "calibrate_on_probes",
+    "calibrate_variant",
     "load_system2",
     "train_outcomes",
     "train_system2",
@@ -23,6 +28,7 @@ _LATE = {
     "System2": "backend",
     "System2Config": "training",
     "calibrate_on_probes": "probes",
+    "calibrate_variant": "probes",
     "load_system2": "backend",
     "train_outcomes": "learn",
     "train_system2": "training",

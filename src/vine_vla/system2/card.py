@@ -29,7 +29,7 @@ def model_card(metrics: Mapping[str, Any], model: GraphModel) -> str:
     lines = [
         f"# System 2, variant `{variant}`",
         "",
-        f"Learned from {_SEEN.get(variant, variant)}: {episodes['all']} episodes, "
+        f"Learned from {_SEEN.get(variant.removesuffix('-executed'), variant)}: {episodes['all']} episodes, "
         f"{episodes['segments']} segments; {model.members} ensemble members on bootstrapped episodes.",
         "",
         "## What the probability means",

@@ -1,20 +1,30 @@
-"""Execution calibration: outcomes of single subgoals that System 1 carried out on calibration scenes."""
+"""Execution calibration: outcomes of single subgoals that System 1 carried out on calibration scenes.
+
+Demonstrations say how often operators reach a subgoal; probes say how often these learned hands do. What is
+learned stays, only its scale, the pruning thresholds and `V` follow the probes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from vine_vla.errors import VineError
 from vine_vla.graph import SceneGraph, Schema
 from vine_vla.options import Demonstration, Split, Subgoal
 from vine_vla.packing import pack
-from vine_vla.system2.calibration import fit_calibration
+from vine_vla.system2 import EXECUTED, storage
+from vine_vla.system2.calibration import cross_calibrated, fit_calibration
+from vine_vla.system2.card import model_card
 from vine_vla.system2.config import OutcomeConfig
 from vine_vla.system2.features import Int
+from vine_vla.system2.fit import FitConfig
 from vine_vla.system2.learn import judge_table, revalue, rule_of
+from vine_vla.system2.metrics import outcome_scores, plot_reliability
 from vine_vla.system2.model import GraphModel
 from vine_vla.system2.segments import (
     CENSORED,
@@ -24,6 +34,7 @@ from vine_vla.system2.segments import (
     hold_out,
     segment_table,
 )
+from vine_vla.system2.training import CARD, METRICS, PICTURE, System2Config, variant_key
 
 
 class Probe(NamedTuple):
@@ -72,29 +83,93 @@ def probe_table(probes: Sequence[Probe], schema: Schema) -> SegmentTable:
 
 
 def calibrate_on_probes(
-    model: GraphModel,
-    probes: Sequence[Probe],
-    demonstrations: Sequence[Demonstration],
-    config: OutcomeConfig | None = None,
+    model: GraphModel, table: SegmentTable, usable: Sequence[Demonstration], config: OutcomeConfig
 ) -> GraphModel:
     """Execution calibration: scaling and pruning thresholds from probes, and `V` learned anew with them.
 
     Args:
         model: with its demonstration calibration.
-        probes: executed on calibration scenes that serve nothing else.
-        demonstrations, config: those the model was trained with.
+        table: of probes on calibration scenes that serve nothing else (`probe_table`).
+        usable, config: the episodes that the model was trained with, splits marked, and how.
     """
-    config = config or OutcomeConfig()
-    table = probe_table(probes, model.schema)
     logits, _ = judge_table(model.outcome, model.encoder, table)
     found = fit_calibration(
         logits, table.verbs, table.outcome, table.episode, len(model.schema.verbs), "execution"
     )
     model = replace(model, calibration=found)
     model = replace(model, pruning=rule_of(model, table, config))
+    train = [d for d in usable if d.split is Split.TRAIN]
+    drop_slips = config.failures is Failures.WITHHOLD_SLIPS
+    return revalue(model, segment_table(train, model.schema, drop_slips=drop_slips), config)
+
+
+def calibrate_variant(
+    folder: Path, name: str, probes: Sequence[Probe], demonstrations: Sequence[Demonstration]
+) -> Path:
+    """Write the variant `name` of the System 2 in `folder` once more, with execution calibration.
+
+    Args:
+        demonstrations: what the variant was trained on; `V` is learned from their scenes again.
+
+    Returns:
+        The folder `NAME-executed`, with metrics, reliability plot and model card as training writes them;
+        the scores are of probes, by a calibration that did not see their scene.
+
+    Raises:
+        VineError: no such variant, it was trained on other episodes, or there are too few probes.
+    """
+    info = storage.read_json(folder / storage.INFO)
+    metrics = storage.read_json(folder / name / METRICS)
+    config = _config_of(metrics)
     splits = hold_out(demonstrations)
     marked = [replace(d, split=s) for d, s in zip(demonstrations, splits, strict=True)]
-    chosen = choose_episodes(marked, config.failures, config.episodes)
-    drop_slips = config.failures is Failures.WITHHOLD_SLIPS
-    train = [d for d in chosen if d.split is Split.TRAIN]
-    return revalue(model, segment_table(train, model.schema, drop_slips=drop_slips), config)
+    own = config.outcomes
+    usable = choose_episodes(marked, own.failures, own.episodes)
+    if variant_key(config, usable, info["stages"]) != metrics["stage"]:
+        raise VineError(
+            f"variant {name!r} was trained on other episodes",
+            where=str(folder),
+            mend="give the dataset that `vine train system2` was given",
+        )
+    schema = Schema.from_json(info["schema"], where=str(folder / storage.INFO))
+    table = probe_table(probes, schema)
+    if len(table) < 20:
+        raise VineError(f"{len(table)} probes are too few to calibrate on", mend="execute 100 or more")
+    model = storage.read_model(folder / name, storage.read_shared(folder, info, schema))
+    logits, _ = judge_table(model.outcome, model.encoder, table)
+    model = calibrate_on_probes(model, table, usable, own)
+    names = [v.name for v in schema.verbs]
+    p = cross_calibrated(logits, table.verbs, table.outcome, table.episode, len(names))
+    found, source = folder / f"{name}{EXECUTED}", "probes on calibration scenes, cross-calibrated"
+    storage.write_model(found, model)
+    told: dict[str, Any] = metrics | {
+        "variant": found.name,
+        "stage": f"{metrics['stage']} executed",
+        "judged_on": source,
+        "graphs": "perceived",
+        "outcomes": outcome_scores(p, table.outcome, table.verbs, names),
+        "calibration": {
+            "kind": model.calibration.kind,
+            "source": model.calibration.source,
+            "segments": model.calibration.count,
+        },
+        "pruning": {"tau": dict(model.pruning.tau), "alpha": model.pruning.alpha},
+        "value_mu": {"count": 0},
+    }
+    plot_reliability(found / PICTURE, p, table.outcome, table.verbs, names, f"variant {found.name}: {source}")
+    (found / CARD).write_text(model_card(told, model), encoding="utf-8")
+    storage.write_json(found / METRICS, told)
+    return found
+
+
+def _config_of(metrics: dict[str, Any]) -> System2Config:
+    """What a variant was trained with, from its `metrics.json`; perception's settings are left out."""
+    data = metrics["config"]
+    plain = asdict(OutcomeConfig())
+    own = {
+        key: FitConfig(**value) if isinstance(plain[key], dict) else value
+        for key, value in data["outcomes"].items()
+    }
+    own["failures"] = Failures(own["failures"])
+    seen = {name: data[name] for name in ("calibrate_on_seen", "learn_from_seen")}
+    return System2Config(OutcomeConfig(**own), None, **seen)

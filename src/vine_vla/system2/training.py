@@ -87,14 +87,7 @@ def train_system2(
         eyes = _perception_stage(folder, info, dataset, chosen, config, print_of_data, report)
     usable = choose_episodes(marked, own.failures, own.episodes)
     variant = folder / own.failures.value
-    key = _key(
-        "variant",
-        _plain(own),
-        config.calibrate_on_seen,
-        config.learn_from_seen,
-        fingerprint(usable),
-        info["stages"],
-    )
+    key = variant_key(config, usable, info["stages"])
     finished = variant / METRICS
     if finished.is_file() and storage.read_json(finished).get("stage") == key:
         report(f"variant {own.failures.value} is there", 1.0)
@@ -125,6 +118,12 @@ def train_system2(
     _write_text(variant / CARD, model_card(metrics, model))
     storage.write_json(finished, metrics)  # last: it says that the variant is complete
     return variant
+
+
+def variant_key(config: System2Config, usable: Sequence[Demonstration], stages: dict[str, str]) -> str:
+    """Hash of all that a variant depends on. `usable`: the episodes it may see; `stages`: what it shares."""
+    seen = config.calibrate_on_seen, config.learn_from_seen
+    return _key("variant", _plain(config.outcomes), *seen, fingerprint(usable), stages)
 
 
 def evaluate(

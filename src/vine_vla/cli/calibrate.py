@@ -1,0 +1,76 @@
+"""Calibrate System 2 on what the robot's own hands achieve, instead of what demonstrators achieved.
+
+Single subgoals are executed by System 1 on calibration scenes, which serve nothing else (or were executed
+elsewhere: --probes), and every variant is written once more as VARIANT-executed, with its scale, pruning
+thresholds and feasibilities fitted to them. The arms `vine:execution` and `success-only:execution` use them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of `vine calibrate`."""
+
+    run: tyro.conf.Positional[Path]
+    """Run directory with `system1` and `system2`."""
+    dataset: tyro.conf.Positional[Path]
+    """Dataset that the variants were trained on; feasibilities are learned from its scenes again."""
+    variants: tuple[str, ...] = ("all",)
+    """Variants of System 2 to calibrate: all, withhold, withhold-slips, withhold-matched."""
+    probes: Path | None = None
+    """Executed probes (JSON lines, .gz or not) instead of executing some in simulation."""
+    task: str = "plug"
+    """Name of the simulated task."""
+    split: Literal["seen", "unseen"] = "seen"
+    """Look of the scenes: as in the demonstrations, or new."""
+    scenes: str = "200:400"
+    """Scene numbers of the calibration list, 200 to 399, end exclusive."""
+    each: int = 3
+    """Probes a scene, at least 1."""
+    workers: int = 2
+    """Processes, one thread each; 0: in this one."""
+    seed: int = 0
+    """Of the draws."""
+
+
+def run(config: Config) -> int:
+    """Execute probes if none are given, calibrate, and say how good the probabilities are now."""
+    from vine_vla.demos import open_dataset
+    from vine_vla.errors import VineError
+    from vine_vla.evaluation.build import RunBuilder
+    from vine_vla.evaluation.execution import calibrate_run, calibration_probes
+    from vine_vla.evaluation.files import parse_scenes
+    from vine_vla.evaluation.final import check_scenes
+    from vine_vla.evaluation.probes import ProbeConfig, read_probes
+    from vine_vla.system2.storage import read_json
+
+    if config.each < 1:
+        raise VineError(f"each is {config.each}", where="--each", mend="give 1 or more")
+    demonstrations = open_dataset(config.dataset).demonstrations
+    if config.probes is not None:
+        probes = read_probes(config.probes)
+    else:
+        scenes = parse_scenes(config.scenes)
+        check_scenes(scenes, final=False, calibration=True)
+        builder = RunBuilder(task=config.task, split=config.split, runs=(str(config.run),))
+        builder.check(("vine",))
+        drawn = ProbeConfig(scenes=scenes, each=config.each, seed=config.seed)
+        probes = calibration_probes(builder, config.run, drawn, workers=config.workers)
+    for folder in calibrate_run(config.run, config.variants, probes, demonstrations):
+        scores = read_json(folder / "metrics.json")["outcomes"]["reach"]
+        auroc = "-" if scores["auroc"] is None else f"{scores['auroc']:.3f}"
+        print(
+            f"{scores['count']} probes, reached {scores['rate']:.2f}, Brier {scores['brier']:.3f}, "
+            f"ECE {scores['ece']:.3f}, AUROC {auroc}",
+            file=sys.stderr,
+        )
+        print(folder)
+    return 0
