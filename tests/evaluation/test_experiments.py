@@ -12,14 +12,15 @@ import pandas as pd
 import pytest
 
 from vine_vla.errors import VineError
-from vine_vla.evaluation.experiments import variants
+from vine_vla.evaluation.experiments import executed, variants
 from vine_vla.evaluation.registry import REGISTRY, find_experiment, with_changes
 from vine_vla.evaluation.stages import STAGES, StageLog
 
 TINY = (
     *("--demonstrations", "16", "--system1-steps", "40", "--detector-steps", "20"),
     *("--drills", "4", "--rounds", "1", "--corrections", "4", "--correction-steps", "40"),
-    *("--flat-steps", "20", "--scenes", "0:2", "--arms", "flat", "imitate", "success-only", "vine"),
+    *("--flat-steps", "20", "--scenes", "0:2", "--calibrating", "24"),
+    *("--arms", "flat", "imitate", "success-only", "vine", "vine:execution"),
 )
 
 
@@ -38,6 +39,9 @@ def test_only_plug_full_touches_test_scenes():
 def test_arms_decide_which_variants_are_trained():
     assert variants(("vine", "flat")) == ["all"]
     assert variants(("imitate", "success-only:slips-removed")) == ["all", "withhold-slips"]
+    assert executed(("vine", "success-only")) == []
+    assert variants(("success-only:execution",)) == ["all", "withhold"]
+    assert executed(("success-only:execution", "vine")) == ["withhold"]
 
 
 def test_a_stage_runs_once_and_again_when_something_before_it_changed(tmp_path):
@@ -89,8 +93,8 @@ def test_a_whole_experiment_survives_being_killed(tmp_path):
     assert process.returncode == 0, said
     assert {path: path.stat().st_mtime_ns for path in (work / "demos.staging").iterdir()} == staged
     rows = pd.read_csv(results / "episodes.csv")
-    assert len(rows) == 8 and set(rows["arm"]) == {"flat", "imitate", "success-only", "vine"}
-    assert set(rows["scene"]) == {0, 1} and not rows.duplicated(["scene", "arm"]).any()
+    assert len(rows) == 10 and set(rows["arm"]) == {"flat", "imitate", "success-only", "vine"}
+    assert set(rows["scene"]) == {0, 1} and not rows.duplicated(["scene", "arm", "variant"]).any()
     assert "<html" in (results / "report.html").read_text()[:200].lower()
     before = (results / "episodes.csv").read_bytes()
     again = vine(*command)

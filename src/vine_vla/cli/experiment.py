@@ -38,6 +38,8 @@ class Config:
     """Gradient steps of the flat policies."""
     detector_steps: int | None = None
     """Gradient steps of perception's training."""
+    calibrating: int | None = None
+    """Single subgoals executed on calibration scenes for the arms with execution calibration."""
     arms: tuple[str, ...] | None = None
     """Arms to compare."""
     workers: int = 2
@@ -75,6 +77,7 @@ def run_named(config: Config) -> int:
         correction_steps=config.correction_steps,
         flat_steps=config.flat_steps,
         detector_steps=config.detector_steps,
+        calibrating=config.calibrating,
         arms=config.arms,
         workers=config.workers,
         threads=config.threads,

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from vine_vla.errors import VineError
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.build import RunBuilder
 from vine_vla.evaluation.execution import calibrate_run, calibration_probes
@@ -51,6 +52,8 @@ def run_experiment(experiment: Experiment, root: Path, results: Path, say: Say =
     Returns:
         The summary (arms and comparisons), with the calibration figures if there are probes.
     """
+    if executed(experiment.arms) and experiment.calibrating < 1:
+        raise VineError("arms with execution calibration need probes", mend="give --calibrating 100 or more")
     root.mkdir(parents=True, exist_ok=True)
     results.mkdir(parents=True, exist_ok=True)
     check_scenes(parse_scenes(experiment.scenes), final=experiment.final)
@@ -201,6 +204,12 @@ def variants(arms: Sequence[str]) -> list[str]:
     return [name for name in VARIANTS if name == "all" or name in wanted]
 
 
+def executed(arms: Sequence[str]) -> list[str]:
+    """The variants that the arms need with execution calibration."""
+    models = {find_arm(name).model for name in arms}
+    return [name for name in VARIANTS if name + EXECUTED in models]
+
+
 def _system2(e: Experiment, root: Path, log: StageLog) -> None:
     from vine_vla.demos import open_dataset
     from vine_vla.system2 import Failures, OutcomeConfig, PerceptionConfig, System2Config, train_system2
@@ -228,8 +237,7 @@ def _execution(e: Experiment, root: Path, log: StageLog) -> None:
     """Execution calibration, for the arms that use it; on the seen split's calibration scenes."""
     from vine_vla.demos import open_dataset
 
-    models = {model for name in e.arms if (model := find_arm(name).model) and model.endswith(EXECUTED)}
-    names = [name for name in VARIANTS if name + EXECUTED in models]
+    names = executed(e.arms)
     if not names:
         return
     before = [f"system2 {name}" for name in variants(e.arms)]

@@ -96,6 +96,7 @@ REGISTRY: dict[str, Experiment] = {
             correction_steps=8000,
             flat_steps=16000,  # as many as System 1 takes in all its rounds
             detector_steps=3000,
+            calibrating=600,
             arms=(
                 "flat",
                 "imitate",
@@ -104,6 +105,10 @@ REGISTRY: dict[str, Experiment] = {
                 "success-only:slips-removed",
                 "success-only:matched-count",
                 "vine",
+                "success-only:execution",
+                "success-only:slips-removed-execution",
+                "success-only:matched-count-execution",
+                "vine:execution",
                 "oracle-skill",
                 "oracle-perception",
                 "oracle-value",
