@@ -68,7 +68,9 @@ def run(config: Config) -> int:
         print(json.dumps(record))
     else:
         for name, table in tables.items():
-            print_table(TITLES[name], table.head(config.rows))
+            # What a verb's feasibility rests on most comes first, whichever verb it is.
+            order = table.sort_values("importance", ascending=False) if "importance" in table else table
+            print_table(TITLES[name], order.head(config.rows))
     return 0
 
 
@@ -107,7 +109,8 @@ def print_table(title: str, table: pd.DataFrame) -> None:
 
     shown = Table(title=title, title_justify="left", title_style="bold")
     for name in table.columns:
-        shown.add_column(str(name), justify="left" if table[name].dtype == object else "right")
+        justify = "left" if table[name].dtype == object else "right"
+        shown.add_column(str(name), justify=justify, overflow="fold")
     for row in table.itertuples(index=False):
         shown.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
     Console().print(shown)

@@ -80,7 +80,7 @@ REGISTRY: dict[str, Experiment] = {
             "a quarter of an hour: 150 demonstrations, 200 drills, three arms, 30 dev scenes",
             demonstrations=150,
             drills=200,
-            system1_steps=5000,
+            system1_steps=4000,
             detector_steps=600,
         ),
         Experiment(
