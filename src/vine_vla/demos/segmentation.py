@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -202,3 +203,19 @@ def infer_outcomes(names: Sequence[str], outcome: EpisodeOutcome) -> list[Outcom
         else:
             found.append(Outcome.CENSORED)
     return found
+
+
+def following(
+    segments: tuple[Segment, ...], before: EpisodeOutcome, after: EpisodeOutcome
+) -> tuple[Segment, ...]:
+    """Segments of an episode whose outcome is corrected from `before` to `after`.
+
+    Outcomes that `infer_outcomes` gave are inferred anew. Judged ones stay: those of subgoals with arguments,
+    which no cut makes, those that do not follow from `before`, and gripper phases, which nothing decides.
+    """
+    verbs = [s.subgoal.verb for s in segments]
+    inferred = infer_outcomes(verbs, before) == [s.outcome for s in segments]
+    if not inferred or any(s.subgoal.args for s in segments) or {*verbs} <= {GRASP, APPROACH}:
+        return segments
+    outcomes = infer_outcomes(verbs, after)
+    return tuple(replace(s, outcome=o) for s, o in zip(segments, outcomes, strict=True))
