@@ -34,12 +34,11 @@ from vine_vla.demos.segmentation import (
     cut_by_sarm,
     cut_by_task,
     following,
-    segments_of,
     verb_name,
-    verbs_of,
 )
 from vine_vla.demos.splits import CALIBRATION_SHARE, calibration_split
 from vine_vla.demos.staging import BoxTable
+from vine_vla.demos.subtasks import imported, vocabulary
 from vine_vla.errors import VineError
 from vine_vla.graph import NAME, Box, SceneGraph, SceneObject, Schema, Verb
 from vine_vla.identity import assign_ids, match_identity
@@ -204,10 +203,12 @@ class Annotation:
         cuts = cutters[kind]()
         if not any(cuts.values()):
             raise VineError(f"no {kind} subtasks in the dataset", where=str(self.dataset.root))
-        self._extend(verbs=verbs_of(cuts))
-        for d in list(self.demonstrations):
-            found = segments_of(cuts[d.episode_index], kind, d.outcome, sources.judge)
-            self._replace(d.episode_index, segments=found)
+        outcomes = {d.episode_index: d.outcome for d in self.demonstrations}
+        segments = imported(files, kind, cuts, outcomes, sources.judge)
+        classes, verbs = vocabulary(segments.values(), self.schema)
+        self._extend(classes=classes, verbs=verbs)
+        for index, found in segments.items():
+            self._replace(index, segments=found)
 
     def add_boxes(self, path: Path) -> None:
         """Boxes, and a scene graph a frame from the boxes of all its cameras."""

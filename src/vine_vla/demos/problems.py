@@ -82,5 +82,5 @@ def label_problems(demonstrations: Sequence[Demonstration], where: str) -> Itera
             "warning",
             "no segments: System 2 has no subgoals to learn from",
             where,
-            "cut the episodes with `vine annotate --segments gripper|task|language` or `--labels`",
+            "cut the episodes with `vine annotate --segments gripper|task|language|sarm` or `--labels`",
         )
