@@ -20,7 +20,8 @@ from typing import Any
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
-    *("--host-resolver-rules=MAP * ~NOTFOUND", "--hide-scrollbars", "--remote-debugging-pipe"),
+    *("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--hide-scrollbars"),
+    "--remote-debugging-pipe",
 )
 START = """
 import os, sys
@@ -107,16 +108,11 @@ class Page:
             self.call("Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1], button="left", clickCount=1)
 
     def press(self, key: str) -> None:
-        code = {
-            "Enter": 13,
-            "ArrowDown": 40,
-            "ArrowUp": 38,
-            "ArrowLeft": 37,
-            "ArrowRight": 39,
-            "Tab": 9,
-            "End": 35,
-        }[key]
-        text = {"text": "\r"} if key == "Enter" else {}
+        codes = {"Enter": 13, "Tab": 9, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36}
+        codes |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+        code = codes.get(key) or ord(key.upper())
+        written = "\r" if key == "Enter" else key if len(key) == 1 else ""
+        text = {"text": written} if written else {}
         self.call(
             "Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **text
         )

@@ -1,7 +1,7 @@
 """Add outcomes, segments and boxes to a LeRobot dataset, as sidecar files only.
 
 The dataset's own files are never changed. Annotating again adds to what is there: a new label replaces the
-old one of the same kind.
+old one of the same kind. With --page you look at the episodes in your browser and label them by keys.
 """
 
 import sys
@@ -27,6 +27,10 @@ class Config:
     """Cut the episodes at gripper changes, per-frame task texts, LeRobot 0.6 subtasks or SARM columns."""
     boxes: Path | None = None
     """JSON lines, one a frame: episode_index, frame_index, camera, image_size, objects (label, pixel box)."""
+    page: bool = False
+    """Serve a page to label by hand, on this machine only, until Ctrl-C; every label is written at once."""
+    port: int = 0
+    """Port of the page; 0 for any free one."""
     out: Path | None = None
     """Leave the source alone and make a dataset here that links to its frames; needed if it is read-only."""
     source: Literal["human", "operator", "model", "simulator"] = "human"
@@ -42,13 +46,21 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Annotate and say what there is now."""
-    from vine_vla.demos.annotation import Sources, annotate
+    """Annotate and say what there is now; then label by hand, if that is wanted."""
     from vine_vla.errors import VineError
+
+    files = bool(config.labels or config.outcomes or config.segments or config.boxes)
+    if not files and not config.page:
+        raise VineError("nothing to add", mend="give --labels, --outcomes, --segments, --boxes or --page")
+    if files:
+        _annotate(config)
+    return _label(config) if config.page else 0
+
+
+def _annotate(config: Config) -> None:
+    from vine_vla.demos.annotation import Sources, annotate
     from vine_vla.options import OutcomeSource
 
-    if not (config.labels or config.outcomes or config.segments or config.boxes):
-        raise VineError("nothing to add", mend="give --labels, --outcomes, --segments or --boxes")
     sources = Sources(
         labels=config.labels,
         outcomes=config.outcomes,
@@ -71,4 +83,28 @@ def run(config: Config) -> int:
     print(f"sidecars written to {dataset.root / 'meta'}", file=sys.stderr)
     if config.out is not None:
         print(f"{config.path} is unchanged; {config.out} links to its data and videos", file=sys.stderr)
+
+
+def _label(config: Config) -> int:
+    """Serve the page until Ctrl-C."""
+    from vine_vla.demos.label_server import LabelServer
+    from vine_vla.demos.labelling import Labeller
+    from vine_vla.options import OutcomeSource
+
+    labeller = Labeller(config.path, config.out, OutcomeSource(config.source), config.calibration_share)
+    with LabelServer(labeller, config.port) as server:
+        print(server.url, flush=True)
+        print(
+            f"{labeller.left} of {len(labeller.demonstrations)} episodes have no label; open this address in"
+            " your browser, Ctrl-C ends",
+            file=sys.stderr,
+        )
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            labeller.close()
+    print(
+        f"{len(labeller.labelled)} episodes labelled, {labeller.left} of {len(labeller.demonstrations)} left"
+        f" without a label in {labeller.root}"
+    )
     return 0

@@ -1,4 +1,4 @@
-"""Export skills or episodes as a plain LeRobot dataset, or a trained agent as a LeRobot policy."""
+"""Export skills, episodes or subtasks as a LeRobot dataset, or a trained agent as a LeRobot policy."""
 
 import sys
 from dataclasses import dataclass
@@ -46,6 +46,18 @@ class Flat(_Common):
 
 
 @dataclass(frozen=True)
+class Language:
+    """Options of `vine export language`."""
+
+    path: tyro.conf.Positional[Path]
+    """Dataset with segments; it is not changed."""
+    out: tyro.conf.Positional[Path]
+    """Folder of the copy; replaced if it is an older one."""
+    format: Literal["persistent", "sarm", "task"] = "persistent"
+    """LeRobot 0.6's language_persistent, SARM's dense_subtask columns, or the task text of every frame."""
+
+
+@dataclass(frozen=True)
 class Policy:
     """Options of `vine export policy`."""
 
@@ -80,6 +92,13 @@ Config = (
         ),
     ]
     | Annotated[
+        Language,
+        tyro.conf.subcommand(
+            name="language",
+            description="A copy of the dataset, its segments as subtasks; annotate --segments reads them.",
+        ),
+    ]
+    | Annotated[
         Policy,
         tyro.conf.subcommand(
             name="policy", description="The whole agent as a checkpoint for lerobot-eval --policy.path=DIR."
@@ -98,6 +117,8 @@ def run(config: Config) -> int:
         }
         print(export_policy(config.run, config.out, **settings))
         return 0
+    if isinstance(config, Language):
+        return _language(config)
     from tqdm import tqdm
 
     from vine_vla.demos.dataset import open_dataset
@@ -143,4 +164,16 @@ def run(config: Config) -> int:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.outcomes.items()))
     state = "" if summary.fresh else " (already there)"
     print(f"{summary.out}: {summary.episodes} episodes, {summary.frames} frames; {counts}{state}")
+    return 0
+
+
+def _language(config: Language) -> int:
+    from vine_vla.demos.dataset import open_dataset
+    from vine_vla.demos.export_subtasks import export_subtasks
+
+    dataset = open_dataset(config.path)
+    kind: Literal["language", "sarm", "task"] = "language" if config.format == "persistent" else config.format
+    out = export_subtasks(dataset, config.out, kind)
+    segments = sum(len(d.segments) for d in dataset.demonstrations)
+    print(f"{out}: {len(dataset.demonstrations)} episodes, {segments} segments as {config.format} subtasks")
     return 0

@@ -13,8 +13,6 @@ The source's own files are never touched. Sources of labels:
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ from vine_vla.demos import sidecars
 from vine_vla.demos.dataset import DemoDataset, open_dataset
 from vine_vla.demos.label_files import as_list, csv_rows, json_rows
 from vine_vla.demos.labels import as_outcome
+from vine_vla.demos.linking import annotated_folder
 from vine_vla.demos.segmentation import (
     Cut,
     Kind,
@@ -34,12 +33,12 @@ from vine_vla.demos.segmentation import (
     cut_by_language,
     cut_by_sarm,
     cut_by_task,
-    segments_of,
+    following,
     verb_name,
-    verbs_of,
 )
 from vine_vla.demos.splits import CALIBRATION_SHARE, calibration_split
 from vine_vla.demos.staging import BoxTable
+from vine_vla.demos.subtasks import imported, vocabulary
 from vine_vla.errors import VineError
 from vine_vla.graph import NAME, Box, SceneGraph, SceneObject, Schema, Verb
 from vine_vla.identity import assign_ids, match_identity
@@ -89,7 +88,7 @@ def annotate(path: Path, sources: Sources, out: Path | None = None) -> DemoDatas
     """
     base = out if out is not None and sidecars.has_sidecars(out) else path  # adds to an earlier annotation
     dataset = open_dataset(base)
-    work = _Annotation(dataset)
+    work = Annotation(dataset)
     if not sidecars.has_sidecars(base):
         work.assign_splits(sources.calibration_share)
     if sources.boxes is not None:
@@ -104,40 +103,13 @@ def annotate(path: Path, sources: Sources, out: Path | None = None) -> DemoDatas
         sources.labels is not None
     ):  # judged attempts count more than cuts, and inferred outcomes need the labels
         work.add_attempts(sources)
-    root = _target(path, out)
+    root = annotated_folder(path, out)
     work.write(root)
     return open_dataset(root)
 
 
-def _target(path: Path, out: Path | None) -> Path:
-    if out is None:
-        if not os.access(path / "meta", os.W_OK):
-            raise VineError("source is read-only", where=str(path / "meta"), mend="name a folder by --out")
-        return path
-    if out.exists() and any(out.iterdir()) and not (out / "meta/info.json").is_file():
-        raise VineError("exists and is no dataset", where=str(out), mend="choose another folder for --out")
-    if out.resolve() == path.resolve():
-        return path
-    (out / "meta").mkdir(parents=True, exist_ok=True)
-    for name in ("data", "videos", "images"):
-        link = out / name
-        if (path / name).exists() and not link.is_symlink():
-            if link.exists():
-                raise VineError(
-                    "exists and is no link", where=str(link), mend="choose another folder for --out"
-                )
-            link.symlink_to((path / name).resolve(), target_is_directory=True)
-    for file in (path / "meta").rglob("*"):
-        own = f"{file.relative_to(path)}" in sidecars.FILES and sidecars.has_sidecars(out)
-        if file.is_file() and not own:
-            copy = out / file.relative_to(path)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)  # not its mode: the source may be read-only
-    return out
-
-
-class _Annotation:
-    """The labels of one dataset while they are put together."""
+class Annotation:
+    """The labels of one dataset while they are put together; `write` puts them on disk."""
 
     def __init__(self, dataset: DemoDataset) -> None:
         self.dataset = dataset
@@ -156,7 +128,7 @@ class _Annotation:
             text = (row["episode"] or "").strip()
             ids = {d.episode_id: d.episode_index for d in self.demonstrations}
             index = ids.get(text, int(text) if text.isdigit() else -1)
-            self._set_outcome(
+            self.set_outcome(
                 self._checked(index, text, f"{where}, field episode"), row["outcome"], judge, where
             )
 
@@ -167,7 +139,7 @@ class _Annotation:
             index = self._episode_of(row, where)
             if "success" in row:
                 kind = row.get("failure_kind") or row.get("final_state")
-                self._set_outcome(index, row["success"], judge, where, failure_kind=kind)
+                self.set_outcome(index, row["success"], judge, where, failure_kind=kind)
 
     def add_attempts(self, sources: Sources) -> None:
         """Grasp attempts of the labels as segments; they replace an episode's other segments."""
@@ -231,10 +203,12 @@ class _Annotation:
         cuts = cutters[kind]()
         if not any(cuts.values()):
             raise VineError(f"no {kind} subtasks in the dataset", where=str(self.dataset.root))
-        self._extend(verbs=verbs_of(cuts))
-        for d in list(self.demonstrations):
-            found = segments_of(cuts[d.episode_index], kind, d.outcome, sources.judge)
-            self._replace(d.episode_index, segments=found)
+        outcomes = {d.episode_index: d.outcome for d in self.demonstrations}
+        segments = imported(files, kind, cuts, outcomes, sources.judge)
+        classes, verbs = vocabulary(segments.values(), self.schema)
+        self._extend(classes=classes, verbs=verbs)
+        for index, found in segments.items():
+            self._replace(index, segments=found)
 
     def add_boxes(self, path: Path) -> None:
         """Boxes, and a scene graph a frame from the boxes of all its cameras."""
@@ -341,22 +315,49 @@ class _Annotation:
             raise VineError(f"no episode {shown!r} among {len(self.demonstrations)}", where=where)
         return index
 
-    def _set_outcome(
+    def set_outcome(
         self, index: int, value: Any, judge: OutcomeSource, where: str, failure_kind: Any = None
     ) -> None:
+        """Label one episode; what belongs to a failure goes when it is none, inferred segments follow.
+
+        Raises:
+            VineError: `value` is no outcome.
+        """
         try:
             outcome = as_outcome(value)
         except ValueError as error:
             raise VineError(
                 str(error), where=where, mend=f"use {', '.join(EpisodeOutcome)}, true, false or null"
             ) from error
-        failed = outcome is EpisodeOutcome.FAILURE
+        old, failed = self.demonstrations[index], outcome is EpisodeOutcome.FAILURE
+        kind = verb_name(str(failure_kind)) if failure_kind else old.failure_kind
         self._replace(
             index,
             outcome=outcome,
             outcome_source=None if outcome is EpisodeOutcome.UNKNOWN else judge,
-            failure_kind=verb_name(str(failure_kind)) if failed and failure_kind else None,
+            failure_kind=kind if failed else None,
+            onset_frame=old.onset_frame if failed else None,
+            segments=following(old.segments, old.outcome, outcome),
         )
+
+    def set_onset(self, index: int, frame: int | None, where: str) -> None:
+        """Say at which frame the event began that ended a failed episode's chances; None takes it back.
+
+        Raises:
+            VineError: the episode is no failure, or has no such frame.
+        """
+        d = self.demonstrations[index]
+        if d.outcome is not EpisodeOutcome.FAILURE:
+            raise VineError(
+                f"episode {index} is labelled {d.outcome}, an onset belongs to a failure",
+                where=where,
+                mend="label the failure first",
+            )
+        if frame is not None and not 0 <= frame < d.length:
+            raise VineError(
+                f"frame {frame} of {d.length}", where=where, mend=f"give a frame from 0 to {d.length - 1}"
+            )
+        self._replace(index, onset_frame=frame)
 
     def _replace(self, index: int, **changes: Any) -> None:
         self.demonstrations[index] = replace(self.demonstrations[index], **changes)

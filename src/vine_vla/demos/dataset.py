@@ -16,8 +16,9 @@ from PIL import Image as PillowImage
 
 from vine_vla.demos import sidecars
 from vine_vla.demos.labels import LABEL_COLUMNS, read_outcome
-from vine_vla.demos.segmentation import named_subtasks, segments_of, verbs_of
+from vine_vla.demos.segmentation import named_subtasks
 from vine_vla.demos.staging import BoxTable
+from vine_vla.demos.subtasks import INSTRUCTION, imported, vocabulary
 from vine_vla.demos.tables import (
     FrameTable,
     LeRobotFiles,
@@ -30,7 +31,7 @@ from vine_vla.demos.tables import (
 )
 from vine_vla.demos.video import Image, decode_frames, silence_codec_logs
 from vine_vla.errors import VineError
-from vine_vla.graph import NAME, Box, Schema, Verb
+from vine_vla.graph import NAME, Box, Schema
 from vine_vla.options import Demonstration, EpisodeOutcome, OutcomeSource
 
 ACTION, STATE = "action", "observation.state"
@@ -198,15 +199,14 @@ def open_dataset(path: Path | str, *, check: bool = True) -> DemoDataset:
         return DemoDataset(root, info.schema, files.fps, info.cameras, tuple(found), files)
     cameras = camera_roles(files.camera_keys, root)
     found = foreign_demonstrations(files)
-    verbs: tuple[Verb, ...] = ()
+    schema = Schema((), {}, (), (), tuple(cameras))
     if subtasks := named_subtasks(files):
         kind, cuts = subtasks
-        found = [
-            replace(d, segments=segments_of(cuts[d.episode_index], kind, d.outcome, OutcomeSource.OPERATOR))
-            for d in found
-        ]
-        verbs = verbs_of(cuts)
-    schema = Schema((), {}, (), verbs, tuple(cameras))
+        outcomes = {d.episode_index: d.outcome for d in found}
+        segments = imported(files, kind, cuts, outcomes, OutcomeSource.OPERATOR)
+        found = [replace(d, segments=segments[d.episode_index]) for d in found]
+        classes, verbs = vocabulary(segments.values(), schema)
+        schema = replace(schema, classes=classes, verbs=verbs)
     return DemoDataset(root, schema, files.fps, cameras, tuple(found), files)
 
 
@@ -273,9 +273,10 @@ def default_id(episode_index: int) -> str:
 
 
 def instructions(files: LeRobotFiles) -> dict[int, str]:
-    """episode_index -> task text; of several texts the first frame's."""
-    several = [e for e in files.episodes if len(e.tasks) != 1]
+    """episode_index -> task text; of several texts the first frame's, unless an export kept the whole's."""
+    several = [e for e in files.episodes if len(e.tasks) != 1 and e.extra.get(INSTRUCTION) is None]
     texts = {e.index: e.tasks[0] for e in files.episodes if len(e.tasks) == 1}
+    texts |= {e.index: e.extra[INSTRUCTION] for e in files.episodes if e.extra.get(INSTRUCTION) is not None}
     if several:
         table = FrameTable(files, ["task_index"])
         for episode in several:

@@ -2,8 +2,8 @@
 
 Sources, the first that speaks counts:
 
-- a column of `meta/episodes` called `next.success`, `success`, `is_success` or `is_episode_successful`
-  (bool, 0 or 1, or a word such as `failure`);
+- a column of `meta/episodes` called `vine_outcome` (of VINE's own exports), `next.success`, `success`,
+  `is_success` or `is_episode_successful` (bool, 0 or 1, or a word such as `failure`);
 - per frame `is_episode_successful`, `is_success` or `success`: the last frame's value;
 - per frame `next.success`: true anywhere is a success. False alone is only filling, since every frame must
   carry a value; it is a failure where `next.done` says that the episode really ended on its last frame,
@@ -18,7 +18,8 @@ from typing import Any
 
 from vine_vla.options import EpisodeOutcome
 
-EPISODE_COLUMNS = ("next.success", "success", "is_success", "is_episode_successful")
+EPISODE_OUTCOME = "vine_outcome"
+EPISODE_COLUMNS = (EPISODE_OUTCOME, "next.success", "success", "is_success", "is_episode_successful")
 """Names of label columns in `meta/episodes`."""
 
 FRAME_COLUMNS = ("is_episode_successful", "is_success", "success")

@@ -60,7 +60,7 @@ def label_problems(demonstrations: Sequence[Demonstration], where: str) -> Itera
             "warning",
             f"{unknown} of {len(demonstrations)} episodes have no known outcome and serve perception only",
             where,
-            "add outcomes with `vine annotate --outcomes` or `--labels`",
+            "add outcomes with `vine annotate --page`, `--outcomes` or `--labels`",
         )
     if not outcomes[EpisodeOutcome.FAILURE] and not slips[Outcome.SLIPPED] and not slips[Outcome.DEAD]:
         yield Problem(
@@ -75,12 +75,12 @@ def label_problems(demonstrations: Sequence[Demonstration], where: str) -> Itera
             "warning",
             "no successful episode: VINE cannot learn which subgoals to propose",
             where,
-            "add outcomes with `vine annotate --outcomes` or `--labels`",
+            "add outcomes with `vine annotate --page`, `--outcomes` or `--labels`",
         )
     if not any(d.segments for d in demonstrations):
         yield Problem(
             "warning",
             "no segments: System 2 has no subgoals to learn from",
             where,
-            "cut the episodes with `vine annotate --segments gripper|task|language` or `--labels`",
+            "cut the episodes with `vine annotate --segments gripper|task|language|sarm` or `--labels`",
         )

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,11 +23,12 @@ from numpy.typing import NDArray
 
 from vine_vla.demos.tables import FrameTable, LeRobotFiles
 from vine_vla.errors import VineError
-from vine_vla.graph import Verb
 from vine_vla.options import EpisodeOutcome, Outcome, OutcomeSource, Segment, Subgoal
 
 Kind = Literal["gripper", "task", "language", "sarm"]
 GRASP, APPROACH = "grasp", "approach"
+SEGMENT_RECORD = "vine_segments"
+"""Column of `meta/episodes` in which an export keeps what the subtask formats cannot hold, see `subtasks`."""
 
 
 class Cut(NamedTuple):
@@ -46,7 +48,7 @@ def named_subtasks(files: LeRobotFiles) -> tuple[Kind, dict[int, list[Cut]]] | N
         language = cut_by_language(files)
         if any(language.values()):
             return "language", language
-    if any(len(e.tasks) > 1 for e in files.episodes):
+    if any(len(e.tasks) > 1 or e.extra.get(SEGMENT_RECORD) for e in files.episodes):
         return "task", cut_by_task(files)
     return None
 
@@ -56,7 +58,7 @@ def cut_by_task(files: LeRobotFiles) -> dict[int, list[Cut]]:
     table, found = FrameTable(files, ["task_index"]), {}
     for episode in files.episodes:
         index = table.column(episode.index, "task_index").to_numpy()
-        runs = _runs(index)
+        runs = runs_of(index)
         found[episode.index] = [Cut(a, b, files.tasks.get(int(index[a]), "")) for a, b in runs]
     return found
 
@@ -66,16 +68,24 @@ def cut_by_language(files: LeRobotFiles) -> dict[int, list[Cut]]:
     table, found = FrameTable(files, ["language_persistent"]), {}
     for episode in files.episodes:
         rows = table.column(episode.index, "language_persistent")[0].as_py() or []
-        subtasks = sorted(
-            (r for r in rows if r["style"] == "subtask" and r["content"]), key=lambda r: r["timestamp"]
-        )
-        starts = [math.ceil(r["timestamp"] * files.fps - 1e-3) for r in subtasks] + [episode.length]
-        found[episode.index] = [
-            Cut(a, b, r["content"])
-            for a, b, r in zip(starts[:-1], starts[1:], subtasks, strict=True)
-            if 0 <= a < b
-        ]
+        found[episode.index] = cuts_of_rows(rows, episode.length, files.fps)
     return found
+
+
+def cuts_of_rows(rows: Sequence[Mapping[str, Any]], length: int, fps: float) -> list[Cut]:
+    """Cuts of an episode of `length` frames from its `language_persistent` rows, times in seconds."""
+    subtasks = sorted(
+        (r for r in rows if r["style"] == "subtask" and r["content"]), key=lambda r: r["timestamp"]
+    )
+    starts = []
+    for time in (float(r["timestamp"]) for r in subtasks):
+        grain = float(np.spacing(np.float32(time)))  # what float32 cannot resolve in a long episode
+        starts.append(math.ceil((time - grain) * fps - 1e-3))
+    return [
+        Cut(a, b, r["content"])
+        for a, b, r in zip(starts, [*starts, length][1:], subtasks, strict=True)
+        if 0 <= a < b
+    ]
 
 
 def cut_by_sarm(files: LeRobotFiles) -> dict[int, list[Cut]]:
@@ -133,7 +143,7 @@ def cut_by_gripper(
     for index, value in values.items():
         share = (value - low) / (high - low)
         closed = _with_hysteresis(share if closed_is_high else 1 - share)
-        found[index] = [Cut(a, b, GRASP if closed[a] else APPROACH) for a, b in _runs(closed)]
+        found[index] = [Cut(a, b, GRASP if closed[a] else APPROACH) for a, b in runs_of(closed)]
     return found
 
 
@@ -147,7 +157,8 @@ def _with_hysteresis(share: NDArray[np.float32]) -> NDArray[np.bool_]:
     return state
 
 
-def _runs(values: NDArray[Any]) -> list[tuple[int, int]]:
+def runs_of(values: NDArray[Any]) -> list[tuple[int, int]]:
+    """Start and end (exclusive) of every run of equal values."""
     edges = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]
     return list(zip(edges[:-1], edges[1:], strict=True)) if len(values) else []
 
@@ -165,12 +176,6 @@ def verb_name(text: str) -> str:
     """A subtask's text as a verb: `Pick up the cup!` -> `pick_up_the_cup`."""
     name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
     return name if re.match(r"[a-z]", name) else f"subtask_{name}".rstrip("_")
-
-
-def verbs_of(cuts: Mapping[int, Sequence[Cut]]) -> tuple[Verb, ...]:
-    """One verb a subtask, in alphabetical order."""
-    texts = {verb_name(c.text): c.text for some in cuts.values() for c in some}
-    return tuple(Verb(name, (), texts[name].replace("{", "{{").replace("}", "}}")) for name in sorted(texts))
 
 
 def segments_of(
@@ -202,3 +207,19 @@ def infer_outcomes(names: Sequence[str], outcome: EpisodeOutcome) -> list[Outcom
         else:
             found.append(Outcome.CENSORED)
     return found
+
+
+def following(
+    segments: tuple[Segment, ...], before: EpisodeOutcome, after: EpisodeOutcome
+) -> tuple[Segment, ...]:
+    """Segments of an episode whose outcome is corrected from `before` to `after`.
+
+    Outcomes that `infer_outcomes` gave are inferred anew. Judged ones stay: those of subgoals with arguments,
+    which no cut makes, those that do not follow from `before`, and gripper phases, which nothing decides.
+    """
+    verbs = [s.subgoal.verb for s in segments]
+    inferred = infer_outcomes(verbs, before) == [s.outcome for s in segments]
+    if not inferred or any(s.subgoal.args for s in segments) or {*verbs} <= {GRASP, APPROACH}:
+        return segments
+    outcomes = infer_outcomes(verbs, after)
+    return tuple(replace(s, outcome=o) for s, o in zip(segments, outcomes, strict=True))

@@ -147,17 +147,22 @@ def read_info(root: Path) -> SidecarInfo:
 
 def write_demonstrations(root: Path, demonstrations: Sequence[Demonstration]) -> None:
     """Write episodes, segments and graphs."""
-    write_parquet(root / EPISODES, _rows(_EPISODES, map(_episode_row, demonstrations)))
-    write_parquet(
-        root / SEGMENTS,
-        _rows(_SEGMENTS, (_segment_row(d.episode_id, s) for d in demonstrations for s in d.segments)),
-    )
+    write_labels(root, demonstrations)
     graphs = (
         {"episode_id": d.episode_id, "frame": frame, "graph": format_graph(graph)}
         for d in demonstrations
         for frame, graph in sorted(d.graphs.items())
     )
     write_parquet(root / GRAPHS, _rows(_GRAPHS, graphs))
+
+
+def write_labels(root: Path, demonstrations: Sequence[Demonstration]) -> None:
+    """Write episodes and segments only: what a label changes, and little of the whole."""
+    write_parquet(root / EPISODES, _rows(_EPISODES, map(_episode_row, demonstrations)))
+    write_parquet(
+        root / SEGMENTS,
+        _rows(_SEGMENTS, (_segment_row(d.episode_id, s) for d in demonstrations for s in d.segments)),
+    )
 
 
 def read_demonstrations(
