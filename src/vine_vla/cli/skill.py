@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -95,7 +95,8 @@ def run(config: Config) -> int:
         )
     verdict = "the policy listens to the subgoal" if found.listens else advice(found, policy)
     if config.json:
-        told = asdict(found) | {"listens": found.listens, "verdict": verdict}
+        pairs = [pair._asdict() for pair in found.pairs]
+        told = {"listens": found.listens, "verdict": verdict, "views": found.views, "pairs": pairs}
         print(json.dumps(told, indent=2))
     else:
         print("\n".join(change_lines(found)))
