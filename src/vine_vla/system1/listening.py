@@ -96,7 +96,7 @@ def situations(dataset: DemoDataset, count: int, most: int = 6) -> list[View]:
     for place in sorted(spread):
         episode, frame, graph, chosen = places[place]
         images = {role: dataset.images(episode, [frame], role)[0] for role in dataset.cameras}
-        observation = Observation(images, dataset.proprioception(episode)[frame])
+        observation = Observation(images, dataset.proprioception(episode)[frame].copy())
         texts = tuple((subgoal, describe(subgoal, graph, dataset.schema)) for subgoal in chosen)
         found.append(View(observation, graph, texts))
     return found
