@@ -6,10 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lerobot.configs import FeatureType, PolicyFeature
-from lerobot.policies import make_pre_post_processors
-from lerobot.policies.act.configuration_act import ACTConfig
-from lerobot.policies.act.modeling_act import ACTPolicy
+from system1.policies import save_act
 from system1.toy import SCHEMA, ToyWorld
 
 from vine_vla.demos.crops import LAYOUT, target_layout
@@ -25,38 +22,8 @@ OTHER = Subgoal("leave", ("block_2",))
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     """An ACT with random weights that reads two cameras, state, verb and boxes."""
-    folder = tmp_path_factory.mktemp("act") / "pretrained_model"
     layout = target_layout(SCHEMA, dict.fromkeys(SCHEMA.cameras, (96, 96)))
-    torch.manual_seed(0)
-    config = ACTConfig(
-        input_features={
-            **{
-                f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, 48, 48))
-                for c in SCHEMA.cameras
-            },
-            "observation.state": PolicyFeature(FeatureType.STATE, (6,)),
-            "observation.environment_state": PolicyFeature(FeatureType.ENV, (layout.width,)),
-        },
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (3,))},
-        pretrained_backbone_weights=None,
-        dim_model=32,
-        n_heads=2,
-        dim_feedforward=32,
-        n_encoder_layers=1,
-        n_vae_encoder_layers=1,
-        chunk_size=8,
-        n_action_steps=8,
-        device="cpu",
-        push_to_hub=False,
-    )
-    policy = ACTPolicy(config)
-    policy.save_pretrained(folder)
-    stats = {
-        name: {"mean": torch.zeros(f.shape), "std": torch.ones(f.shape)}
-        for name, f in {**config.input_features, **config.output_features}.items()
-    }
-    for processor in make_pre_post_processors(config, dataset_stats=stats):
-        processor.save_pretrained(folder)
+    folder = save_act(tmp_path_factory.mktemp("act") / "pretrained_model", environment=layout.width)
     (folder / Path(LAYOUT).name).write_text(layout.to_json())
     return folder
 

@@ -33,7 +33,7 @@ __all__ = ["commands", "main"]
 
 # The order of work, for reading only: a command that is not named here is listed after these.
 ORDER = (
-    *("inspect", "annotate", "export", "collect", "train", "calibrate", "plan"),
+    *("inspect", "annotate", "export", "collect", "train", "skill", "calibrate", "plan"),
     *("explain", "eval", "experiment", "report", "serve", "demo", "doctor"),
 )
 

@@ -110,12 +110,14 @@ def run(config: Config) -> int:
     return 0
 
 
-def read_keys(pairs: tuple[str, ...]) -> dict[str, str]:
+def read_keys(
+    pairs: tuple[str, ...], where: str = "--key", example: str = "front=observation/top"
+) -> dict[str, str]:
     """NAME=KEY pairs; raises VineError for anything else."""
     found = {}
     for pair in pairs:
         name, equals, key = pair.partition("=")
         if not equals or not name or not key:
-            raise VineError(f"{pair!r} is not NAME=KEY", where="--key", mend="e.g. front=observation/top")
+            raise VineError(f"{pair!r} is not NAME=KEY", where=where, mend=f"e.g. {example}")
         found[name] = key
     return found

@@ -1,4 +1,4 @@
-"""Train System 1 (skills) or System 2 (perception, outcomes and values) on a dataset."""
+"""Train System 1 (skills), a done head for a foreign policy, or System 2 on a dataset."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from vine_vla.cli._train_done import Done, train_head
 from vine_vla.cli._train_system2 import System2, train_planner
 
 
@@ -61,6 +62,12 @@ Config = (
         ),
     ]
     | Annotated[
+        Done,
+        tyro.conf.subcommand(
+            name="done", description="Train a done head for a policy that has none (ACT, SmolVLA, pi0, ...)."
+        ),
+    ]
+    | Annotated[
         Check,
         tyro.conf.subcommand(name="check", description="Check that System 1's weights are as trained."),
     ]
@@ -73,6 +80,8 @@ def run(config: Config) -> int:
         return check(config)
     if isinstance(config, System2):
         return train_planner(config)
+    if isinstance(config, Done):
+        return train_head(config)
     return train_skills(config)
 
 

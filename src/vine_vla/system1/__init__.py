@@ -4,22 +4,30 @@ from vine_vla.system1.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.weights import check_weights, stored_hash, weights_hash
 
 __all__ = [
+    "DoneHead",
+    "DoneTraining",
     "FlatSkill",
     "FlowSkill",
+    "Stopping",
     "System1Training",
     "VineSkillConfig",
     "VineSkillPolicy",
     "check_weights",
     "stored_hash",
+    "train_done",
     "train_system1",
     "weights_hash",
 ]
 
 _LATE = {
+    "DoneHead": "done_head",
+    "DoneTraining": "done_training",
     "FlatSkill": "skill",
     "FlowSkill": "skill",
+    "Stopping": "done_figures",
     "System1Training": "training",
     "VineSkillPolicy": "modeling_vine_skill",
+    "train_done": "done_training",
     "train_system1": "training",
 }
 

@@ -74,7 +74,7 @@ class LeRobotSkill:
         directory: Path,
         *,
         cameras: Mapping[str, str] | None = None,
-        layout: Path | None = None,
+        layout: Path | CropLayout | None = None,
         done: DoneSignal | None = None,
         device: str = "cpu",
     ) -> Self:
@@ -82,7 +82,8 @@ class LeRobotSkill:
 
         Args:
             cameras: camera role -> image key of the policy; default: keys that end in the role.
-            layout: `vine_crops.json` of the dataset it was trained on; default: the one in the checkpoint.
+            layout: of the dataset it was trained on (`vine_crops.json`); default: the one in the checkpoint.
+            done: tells the end of a subgoal, e.g. a `DoneHead`; None: never.
 
         Raises:
             VineError: no checkpoint there, or it wants inputs that are not known here.
@@ -96,17 +97,16 @@ class LeRobotSkill:
         policy.requires_grad_(False)
         overrides = {"device_processor": {"device": device}}
         processors = make_pre_post_processors(config, str(directory), preprocessor_overrides=overrides)
-        file = layout or directory / Path(LAYOUT).name
-        found = None
-        if file.is_file():
-            found = CropLayout.from_json(file.read_text(encoding="utf-8"), str(file))
+        beside = directory / Path(LAYOUT).name
+        found = layout if isinstance(layout, CropLayout) else read_layout(layout or beside)
         if config.env_state_feature and found is None:
             raise VineError(
                 "the policy reads observation.environment_state",
                 where=str(directory),
                 mend=f"put {LAYOUT} of its dataset beside config.json, or give --layout",
             )
-        keys = camera_keys(list(config.image_features), cameras, found.cameras if found else None)
+        roles = found.cameras if found and found.cameras else None
+        keys = camera_keys(list(config.image_features), cameras, roles)
         return cls(policy, *processors, cameras=keys, layout=found, done=done)
 
     def start(self, subgoal: Subgoal, text: str, seed: int) -> None:
@@ -133,6 +133,11 @@ class LeRobotSkill:
         """Raises VineError if the weights are not those that were loaded."""
         if module_hash(self.policy) != self.weights:
             raise VineError("the weights of System 1 have changed", mend="load the checkpoint again")
+
+
+def read_layout(path: Path) -> CropLayout | None:
+    """The crop layout in a file, None if there is none; raises VineError if it is malformed."""
+    return CropLayout.from_json(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
 
 
 def module_hash(module: torch.nn.Module) -> str:

@@ -84,6 +84,10 @@ class InMemoryDataset(LeRobotDataset):
             self._columns[name] = self._columns[name][torch.from_numpy(inside)]
             self._columns[f"{name}_is_pad"] = torch.from_numpy(outside)
 
+    def column(self, name: str) -> Tensor:
+        """All values of a feature that is no image, [N, ...]."""
+        return self._columns[name]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 

@@ -23,7 +23,6 @@ from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vine_vla.demos.colours import mix_channels, recolour
 from vine_vla.demos.crops import LAYOUT, SLOT_FEATURES, CropLayout
 from vine_vla.demos.tables import read_columns, to_matrix
 from vine_vla.errors import VineError
@@ -31,6 +30,7 @@ from vine_vla.system1.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.labels import IGNORED, frame_labels
 from vine_vla.system1.networks import SkillNet
 from vine_vla.system1.waypoints import UNITS, find_pose, waypoints
+from vine_vla.system1.windows import WindowNoise, cut_windows, object_windows, repainted
 
 _BINARY_SPREAD = 0.3
 """An action of values within +-1 whose deviation exceeds this is a switch (gripper), left unscaled."""
@@ -186,50 +186,13 @@ class VineSkillPolicy(PreTrainedPolicy):
     def _object_crops(
         self, pictures: list[Tensor], environment: Tensor, augment: bool
     ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        layout, config = self.layout, self.config
-        assert layout is not None
-        size, slots, cameras, crop = (
-            len(environment),
-            layout.slot_count,
-            len(layout.cameras),
-            config.crop_pixels,
-        )
-        verbs = len(layout.verbs)
-        numbers = environment[:, verbs:].reshape(size, slots, cameras, SLOT_FEATURES)
-        room = (layout.pixels - crop) // 2
-        moved = torch.zeros(size, slots, cameras, 2, dtype=torch.long, device=environment.device)
-        visible = numbers[..., 4:5]
-        boxes, centers = numbers[..., :4], numbers[..., 5:]
-        pixel = torch.tensor([layout.pixel_size(c) for c in range(cameras)], device=environment.device)
-        if augment:
-            # Size of a window pixel relative to the shorter side; errors of boxes are in these units.
-            short = layout.share / layout.pixels
-            error = config.box_noise / short * torch.randn(size, slots, cameras, 2, device=environment.device)
-            extent = (
-                config.box_noise / short * torch.randn(size, slots, cameras, 2, device=environment.device)
-            )
-            extra = torch.randint(-config.shift, config.shift + 1, error.shape, device=environment.device)
-            moved = (error.round().long() + extra).clamp(-room, room)
-            low, high = (error - extent / 2) * pixel, (error + extent / 2) * pixel
-            boxes = boxes + torch.cat([low, high], -1)
-            kept = torch.rand(size, slots, cameras, 1, device=environment.device) >= config.box_dropout
-            visible = visible * kept
-        centers = centers + moved * pixel
-        shown = torch.cat([boxes, centers], -1) * 4 - 2  # [0, 1] to [-2, 2]: positions matter finely
-        described = torch.cat([(shown * visible).flatten(2), visible.flatten(2)], 2)
-        crops = []
-        for c, picture in enumerate(pictures):
-            windows = picture.reshape(size, 3, slots, layout.pixels, layout.pixels).transpose(1, 2)
-            if augment:
-                cut = _cut(windows.flatten(0, 1), moved[:, :, c].flatten(0, 1) + room, crop)
-                seen = (visible[:, :, c, 0] > 0).flatten()
-                if seen.any():
-                    cut[seen] = self._recolour(cut[seen])  # nobody looks at the others
-                cut = cut.reshape(size, slots, 3, crop, crop)
-            else:
-                cut = windows[..., room : room + crop, room : room + crop]
-            crops.append(cut)
-        return crops, list((visible[..., 0] > 0).unbind(2)), described
+        assert self.layout is not None
+        noise = self._noise() if augment else None
+        return object_windows(pictures, environment, self.layout, self.config.crop_pixels, noise)
+
+    def _noise(self) -> WindowNoise:
+        c = self.config
+        return WindowNoise(c.box_noise, c.box_dropout, c.shift, c.colour, c.tone, c.hue)
 
     def _plain_crops(self, picture: Tensor, augment: bool) -> Tensor:
         """Any images, shrunk to a little more than the crop: [B, 3, H, W] -> [B, 1, 3, crop, crop]."""
@@ -237,14 +200,8 @@ class VineSkillPolicy(PreTrainedPolicy):
         window = F.interpolate(picture, size=(crop + 2 * shift,) * 2, mode="area")
         if augment:
             at = torch.randint(0, 2 * shift + 1, (len(window), 2), device=window.device)
-            return self._recolour(_cut(window, at, crop))[:, None]
+            return repainted(cut_windows(window, at, crop), self._noise())[:, None]
         return window[:, None, :, shift : shift + crop, shift : shift + crop]
-
-    def _recolour(self, crops: Tensor) -> Tensor:
-        """Colour noise for [N, 3, crop, crop], drawn from torch's generator."""
-        rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        crops = recolour(crops, self.config.colour, self.config.tone, rng)
-        return mix_channels(crops, self.config.hue, rng) if self.config.hue > 0 else crops
 
     def _tokens(self, tasks: Any, size: int, augment: bool) -> Tensor:
         """Word numbers [B, L], 0 where there is none; in training a tenth of the words is dropped."""
@@ -360,12 +317,6 @@ def default_units(actions: np.ndarray) -> list[float]:
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return values.sum() / weights.sum().clamp(min=1)
-
-
-def _cut(windows: Tensor, corners: Tensor, crop: int) -> Tensor:
-    """Windows [N, 3, H, W] cut at `corners` (x, y) [N, 2] to [N, 3, crop, crop]."""
-    places = corners.tolist()
-    return torch.stack([w[:, y : y + crop, x : x + crop] for w, (x, y) in zip(windows, places)])
 
 
 def _words(text: str) -> list[str]:

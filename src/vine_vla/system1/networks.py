@@ -208,7 +208,7 @@ class SkillNet(nn.Module):
         features = []
         for encoder, windows, shown in zip(self.encoders, crops, seen):
             with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.half):
-                features.append(_encode_seen(encoder, windows.flatten(0, 1), shown.flatten()))
+                features.append(encode_seen(encoder, windows.flatten(0, 1), shown.flatten()))
             features[-1] = features[-1].reshape(*windows.shape[:2], -1)
         if self.choice is None:
             inputs = torch.cat([*(f[:, 0] for f in features), vector, numbers[:, 0]], 1)
@@ -228,7 +228,7 @@ class SkillNet(nn.Module):
         return x
 
 
-def _encode_seen(encoder: nn.Module, windows: Tensor, seen: Tensor) -> Tensor:
+def encode_seen(encoder: nn.Module, windows: Tensor, seen: Tensor) -> Tensor:
     """`encoder` of windows [N, 3, H, W], black where not `seen` [N]: all black ones at the price of one."""
     if bool(seen.all()):
         return encoder(windows)

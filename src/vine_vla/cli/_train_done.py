@@ -1,0 +1,98 @@
+"""`vine train done`: options and work; `train.py` hands over to it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Done:
+    """Options of `vine train done`."""
+
+    dataset: tyro.conf.Positional[Path]
+    """Skills dataset with crops, as `vine export skills` writes it."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder of the head; a killed run goes on, a finished head is kept and only judged again."""
+    steps: int = 2000
+    """Gradient steps."""
+    batch_size: int = 64
+    """Frames a step."""
+    learning_rate: float = 1e-3
+    """Peak of the cosine."""
+    held_out: float = 0.2
+    """Share of the source episodes, in (0, 1), that the figures are taken on."""
+    done_frames: int = 5
+    """Frames at the end of a reached segment that count as done."""
+    failed_frames: int = 5
+    """Frames at the end of a slipped or dead segment that count as failed."""
+    every: int = 1
+    """Frames between two looks of the agent, as many as the policy executes of a chunk; for the figures."""
+    seed: int = 0
+    """Of weights, held-out episodes, order and noise."""
+    threads: int = 2
+    """Threads of torch; 1 is faster on a machine that does other work."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, ..."""
+    json: bool = False
+    """Print the figures as JSON."""
+
+
+def train_head(config: Done) -> int:
+    """Train, show the figures on the held-out clips, and say where the head is."""
+    import torch
+
+    from vine_vla.agent import AgentConfig
+    from vine_vla.errors import VineError
+    from vine_vla.evaluation.workers import stage_progress
+    from vine_vla.system1 import DoneTraining, Stopping, train_done
+
+    if config.threads < 1:
+        raise VineError(f"{config.threads} threads", mend="give --threads 1 or more")
+    names = ("steps", "batch_size", "learning_rate", "held_out", "done_frames", "failed_frames", "seed")
+    training = DoneTraining(**{name: getattr(config, name) for name in names})
+    agent = AgentConfig()
+    stopping = Stopping(agent.done_threshold, agent.failed_threshold, agent.hysteresis, config.every)
+    torch.set_num_threads(config.threads)
+    with stage_progress() as report:
+        found = train_done(
+            config.dataset, config.out, training, stopping, device=config.device, report=report
+        )
+    if config.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n".join(figure_lines(found["held_out"])), file=sys.stderr)
+        print(config.out)
+    return 0
+
+
+def figure_lines(found: dict[str, Any]) -> list[str]:
+    """The figures of held-out clips, for people."""
+    recalls = ", ".join(f"{name} {_share(value)}" for name, value in found["recall"].items())
+    lines = [
+        f"on {found['clips']} clips of {found['episodes']} held-out episodes, {found['frames']} frames:",
+        f"  accuracy {found['accuracy']:.3f} (always running: {found['always_running']:.3f}); "
+        f"recall {recalls}",
+    ]
+    for end in ("done", "failed"):
+        row = found[end]
+        if not row["clips"]:
+            lines.append(f"  {end:<7} no held-out clip ends so: nothing is known of it")
+            continue
+        error = row["error_frames"]
+        shown = "-" if error["mean"] is None else f"{error['mean']:+.1f} (median {error['median']:+.1f})"
+        rates = ", ".join(f"{n} {_share(row[n])}" for n in ("right", "premature", "confused", "missed"))
+        lines.append(f"  {end:<7} {row['clips']:>4} clips: {rates}; frames from the end {shown}")
+    if found["running"]["clips"]:
+        row, alarm = found["running"], _share(found["running"]["premature"])
+        lines.append(f"  running {row['clips']:>4} clips in which nothing ended: alarm {alarm}")
+    return lines
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

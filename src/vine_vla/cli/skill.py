@@ -1,0 +1,119 @@
+"""Check a policy that is to be System 1: does its action change with the subgoal?
+
+Exit code 0 when it does, for every kind of pair of subgoals, 1 with one line that says what to do when not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from vine_vla.errors import VineError
+
+if TYPE_CHECKING:
+    from vine_vla.system1.listening import Listening
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of `vine skill check`."""
+
+    what: tyro.conf.Positional[Literal["check"]]
+    """Run it on the same frames under different subgoals of the scene, and under other noise."""
+    policy: tyro.conf.Positional[Path]
+    """Checkpoint of any LeRobot policy (pretrained_model), or a run of `vine train system1`."""
+    dataset: tyro.conf.Positional[Path]
+    """Demonstrations with scene graphs, or the skills dataset that the policy was trained on."""
+    frames: int = 16
+    """Frames that are looked at."""
+    subgoals: int = 6
+    """Subgoals that are tried in each frame, at most."""
+    steps: int = 8
+    """Actions of a chunk that are compared."""
+    least: float = 0.05
+    """Change of the actions, in units of their spread, under which a subgoal counts as not heard."""
+    camera: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """ROLE=KEY: which image of the policy a camera is, e.g. --camera front=observation.images.cam_high;
+    default: by the last part of the key."""
+    layout: Path | None = None
+    """vine_crops.json of the dataset that the policy was trained on; default: the one beside its config.json,
+    else the dataset's."""
+    seed: int = 0
+    """Of the noise; the other noise is that of the next seed."""
+    device: str = "cpu"
+    """Where the policy runs: cpu, cuda, ..."""
+    threads: int = 2
+    """Threads of torch; 1 is faster on a machine that does other work."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+def run(config: Config) -> int:
+    """Ask the policy for every subgoal in every frame, print what changed, and judge."""
+    import torch
+    from lerobot.utils.import_utils import register_third_party_plugins
+
+    from vine_vla.cli.serve import read_keys
+    from vine_vla.demos import open_dataset
+    from vine_vla.demos.crops import LAYOUT
+    from vine_vla.evaluation.workers import stage_progress
+    from vine_vla.system1.listening import action_spread, advice, check_listening, situations
+    from vine_vla.system1.opening import open_skill
+
+    for name, least in (("frames", 1), ("subgoals", 2), ("steps", 1), ("threads", 1), ("least", 0)):
+        value = getattr(config, name)
+        if value < least:
+            raise VineError(f"{name} is {value}", where=f"--{name}", mend=f"give {least} or more")
+    torch.set_num_threads(config.threads)
+    register_third_party_plugins()
+    dataset = open_dataset(config.dataset)
+    cameras = read_keys(config.camera, "--camera", "front=observation.images.cam_high")
+    skill, policy = open_skill(
+        config.policy, dataset, cameras=cameras, layout=config.layout, device=config.device
+    )
+    views = situations(dataset, config.frames, config.subgoals)
+    if (dataset.root / LAYOUT).is_file():
+        print(
+            "vine: remark: the crops of an export show the recorded target whatever is asked for; "
+            "with the demonstrations themselves they are cut anew",
+            file=sys.stderr,
+        )
+    with stage_progress() as report:
+        found = check_listening(
+            skill,
+            views,
+            action_spread(dataset),
+            steps=config.steps,
+            least=config.least,
+            seed=config.seed,
+            report=report,
+        )
+    verdict = "the policy listens to the subgoal" if found.listens else advice(found, policy)
+    if config.json:
+        pairs = [pair._asdict() for pair in found.pairs]
+        told = {"listens": found.listens, "verdict": verdict, "views": found.views, "pairs": pairs}
+        print(json.dumps(told, indent=2))
+    else:
+        print("\n".join(change_lines(found)))
+        print(verdict)
+    return 0 if found.listens else 1
+
+
+def change_lines(found: Listening) -> list[str]:
+    """A table: how much each kind of pair changes the actions, and other noise."""
+    width = max(len("subgoals"), *(len(pair.pair) for pair in found.pairs))
+    lines = [
+        f"{found.views} frames; changes in units of the actions' spread",
+        f"{'subgoals':<{width}}  pairs  change  other noise",
+    ]
+    for pair in found.pairs:
+        heard = "" if pair.heard else "  not heard"
+        lines.append(
+            f"{pair.pair:<{width}}  {pair.count:>5}  {pair.change:>6.3f}  {pair.noise:>11.3f}{heard}"
+        )
+    return lines
