@@ -23,10 +23,20 @@ class Config:
     open_frame, outcome)."""
     outcomes: Path | None = None
     """CSV with the columns episode (index or id) and outcome (success, failure, truncated, unknown)."""
+    subgoals: Path | None = None
+    """JSON lines, one a subgoal: episode_index, start, end (exclusive), verb, args (object ids), outcome
+    (reached, slipped, dead, null)."""
     segments: Literal["gripper", "task", "language", "sarm"] | None = None
     """Cut the episodes at gripper changes, per-frame task texts, LeRobot 0.6 subtasks or SARM columns."""
     boxes: Path | None = None
-    """JSON lines, one a frame: episode_index, frame_index, camera, image_size, objects (label, pixel box)."""
+    """JSON lines, one a frame and camera: episode_index, frame_index, camera, image_size, objects (label,
+    pixel box; if known id, attributes, held)."""
+    words: Path | None = None
+    """JSON with your own classes, attributes, verbs (arguments, template), predicates; default: what labels
+    and boxes name."""
+    attempts: Literal["closed", "whole"] = "closed"
+    """Frames of a grasp attempt: those with the gripper closed, or the whole way there from the end of the
+    attempt before, which System 1 needs to learn it."""
     out: Path | None = None
     """Leave the source alone and make a dataset here that links to its frames; needed if it is read-only."""
     source: Literal["human", "operator", "model", "simulator"] = "human"
@@ -44,15 +54,22 @@ class Config:
 def run(config: Config) -> int:
     """Annotate and say what there is now."""
     from vine_vla.demos.annotation import Sources, annotate
+    from vine_vla.demos.problems import label_problems
     from vine_vla.errors import VineError
     from vine_vla.options import OutcomeSource
 
-    if not (config.labels or config.outcomes or config.segments or config.boxes):
-        raise VineError("nothing to add", mend="give --labels, --outcomes, --segments or --boxes")
+    given = (config.labels, config.outcomes, config.subgoals, config.segments, config.boxes, config.words)
+    if not any(given):
+        raise VineError(
+            "nothing to add", mend="give --labels, --outcomes, --subgoals, --segments, --boxes or --words"
+        )
     sources = Sources(
         labels=config.labels,
         outcomes=config.outcomes,
+        subgoals=config.subgoals,
         boxes=config.boxes,
+        words=config.words,
+        attempts=config.attempts,
         segments=config.segments,
         judge=OutcomeSource(config.source),
         grasped=config.grasped,
@@ -69,6 +86,8 @@ def run(config: Config) -> int:
     counted = ", ".join(f"{n} {name}" for name, n in sorted(outcomes.items()))
     print(f"{len(dataset.demonstrations)} episodes: {counted}; {segments} segments, {graphs} scene graphs")
     print(f"sidecars written to {dataset.root / 'meta'}", file=sys.stderr)
+    for problem in label_problems(dataset.demonstrations, str(dataset.root)):
+        print(f"vine: {problem.level}: {problem}", file=sys.stderr)
     if config.out is not None:
         print(f"{config.path} is unchanged; {config.out} links to its data and videos", file=sys.stderr)
     return 0
