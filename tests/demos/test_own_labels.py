@@ -10,11 +10,12 @@ import pytest
 from vine_vla import Outcome, VineError
 from vine_vla.demos import open_dataset
 from vine_vla.demos.annotation import Sources, annotate
+from vine_vla.demos.box_labels import LabelledObject, frame_graph
 from vine_vla.demos.clips import Eyes
 from vine_vla.demos.problems import label_problems
 from vine_vla.demos.skills import export_skills
 from vine_vla.demos.tables import image_size
-from vine_vla.graph import Box
+from vine_vla.graph import Box, Schema
 from vine_vla.options import EpisodeOutcome
 from vine_vla.relations import derive_relations
 
@@ -238,3 +239,22 @@ def test_image_sizes_whichever_axis_is_first(feature):
 def test_outcomes_of_episodes_stay_unknown_without_labels(tmp_path):
     dataset = own(tmp_path)
     assert {d.outcome for d in dataset.demonstrations} == {EpisodeOutcome.UNKNOWN}
+
+
+def test_objects_of_two_cameras_are_one_by_id_or_by_order():
+    schema = Schema(("cup",), {}, ("left_of",), (), ("front", "wrist"))
+
+    def cup(x: float, name: str | None) -> LabelledObject:
+        return LabelledObject("cup", Box(x, 0.4, x + 0.1, 0.5), name, {}, False)
+
+    named = frame_graph(
+        {"front": [cup(0.1, "a"), cup(0.6, "b")], "wrist": [cup(0.2, "b")]}, None, None, schema
+    )
+    assert {o.id: sorted(o.boxes) for o in named.objects} == {"a": ["front"], "b": ["front", "wrist"]}
+    assert named.holds("left_of", "a", "b")
+    ordered = {"front": [cup(0.6, None), cup(0.1, None)], "wrist": [cup(0.8, None), cup(0.2, None)]}
+    found = frame_graph(ordered, None, None, schema)
+    assert [(o.id, round(o.boxes["wrist"].x_min, 1)) for o in found.objects] == [
+        ("cup_1", 0.2),
+        ("cup_2", 0.8),
+    ]

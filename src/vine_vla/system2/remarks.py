@@ -64,7 +64,7 @@ def remarks(
         if verb.name not in model.pruning.tau:
             count = int((reached & (judged.verbs == index)).sum())
             found.append(
-                f"{verb.name} is never cut: {count} reached held-out segments, a threshold for "
+                f"{verb.name} is never cut: {count} of its held-out segments were reached, a threshold for "
                 f"{model.pruning.alpha:g} of the plans needs {needed} that the training data cover"
             )
     return found

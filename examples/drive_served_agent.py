@@ -1,6 +1,6 @@
 """Drive a served VINE agent with openpi's client; an episode of a LeRobot dataset stands in for the robot.
 
-    python examples/openpi_client.py DATASET [--port 8000] [--episode 0] [--requests 5]
+    python examples/drive_served_agent.py DATASET [--port 8000] [--episode 0] [--requests 5]
 
 On a robot, `look` reads its cameras and state, and the loop executes `reply["actions"]`.
 """
@@ -51,7 +51,10 @@ def main() -> None:
     for request in range(options.requests):
         reply = agent.infer({**look(dataset, frame, cameras), "reset": request == 0})
         actions = reply["actions"]
-        print(f"{reply['status']} {reply['subgoal']} {reply['reason']}".strip(), actions[0].round(3).tolist())
+        print(
+            f"{reply['status']} {reply['subgoal']} {reply['reason']}".strip(),
+            [round(float(v), 3) for v in actions[0]],
+        )
         if reply["status"] == "stopped":
             break
         frame += len(actions)  # a robot would execute them now
