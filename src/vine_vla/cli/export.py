@@ -35,8 +35,8 @@ class _Common:
     earlier: Path | None = None
     """An export of the same kind of some of these episodes, as annotated now: what it holds is taken over."""
     eyes: Path | None = None
-    """Run with a trained System 2, whose perception finds boxes in frames where none is annotated: a few
-    annotated frames an episode are then enough."""
+    """Run with a trained System 2, whose perception finds boxes in frames where none is annotated; windows
+    are then as good as that perception."""
 
 
 @dataclass(frozen=True)
