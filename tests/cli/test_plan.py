@@ -1,6 +1,8 @@
 """`vine plan`: what it prints of a plan, and what it says to bad input."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from system2.pictures import PictureSource
 from vine_vla import VineError
 from vine_vla.cli import main
 from vine_vla.cli._plan_text import plan_lines
-from vine_vla.cli.plan import read_images, read_proprioception
+from vine_vla.cli.plan import Config, read_frame, read_images, read_proprioception
+from vine_vla.demos import open_dataset
+from vine_vla.graph import Schema
 from vine_vla.protocols import PlanStatus
 from vine_vla.search import SearchConfig, TabularModel, TreePlanner, load_trace
 from vine_vla.system2 import OutcomeConfig, PerceptionConfig, System2Config, train_system2
@@ -85,6 +89,27 @@ def test_the_robots_state_is_a_flat_list(tmp_path):
         file.write_text(text)
         with pytest.raises(VineError, match="list"):
             read_proprioception(file)
+
+
+def test_a_frame_of_a_dataset_stands_in_for_images():
+    schema = Schema(("cup",), {}, (), (), ("top",))
+    excerpt = Path(__file__).parents[1] / "data/cr5_excerpt"
+    config = Config(excerpt, dataset=excerpt, episode=1, frame=3)
+    seen, instruction = read_frame(config, schema)
+    dataset = open_dataset(excerpt)
+    np.testing.assert_array_equal(seen.images["top"], dataset.images(1, [3], "top")[0])
+    np.testing.assert_array_equal(seen.proprioception, dataset.proprioception(1)[3])
+    assert instruction == "put the USB stick on the book"
+    assert read_frame(replace(config, instruction="wait"), schema)[1] == "wait"
+    for change, message in (
+        ({"episode": 2}, "episode 2 of 2"),
+        ({"frame": 182}, "frame 182 of 182"),
+        ({"image": ("top=a.png",)}, "neither --image nor"),
+    ):
+        with pytest.raises(VineError, match=message):
+            read_frame(replace(config, **change), schema)
+    with pytest.raises(VineError, match="no camera 'front'"):
+        read_frame(config, Schema(("cup",), {}, (), (), ("front",)))
 
 
 @pytest.fixture(scope="module")

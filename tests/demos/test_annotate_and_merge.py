@@ -133,7 +133,8 @@ def test_nothing_to_add_is_an_error():
     done = vine("annotate", EXCERPT)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "vine: error: nothing to add: give --labels, --outcomes, --segments, --boxes or --page"
+        "vine: error: nothing to add: give --labels, --outcomes, --subgoals, --segments, --boxes, --words "
+        "or --page"
     ]
 
 

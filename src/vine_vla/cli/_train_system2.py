@@ -84,6 +84,8 @@ def train_planner(config: System2) -> int:
         print(json.dumps(metrics, indent=1))
     else:
         print("\n".join(_lines(metrics)), file=sys.stderr)
+        for remark in metrics.get("remarks", ()):
+            print(f"vine: remark: {remark}", file=sys.stderr)
         print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
         print(folder)
     return 0
@@ -103,8 +105,9 @@ def _lines(metrics: dict) -> list[str]:
     eyes = metrics.get("perception")
     if eyes:
         px = ", ".join(f"{camera} {value:.1f} px" for camera, value in eyes["box_error_px"].items())
+        boxes = f"off by {px}" if px else "not found"
         lines.append(
-            f"  perception: boxes off by {px}; classes {eyes['class_accuracy']:.3f}, attributes "
+            f"  perception: boxes {boxes}; classes {eyes['class_accuracy']:.3f}, attributes "
             f"{eyes['attribute_accuracy']:.3f}, relation F1 {eyes['relation_f1']:.3f}"
         )
     return lines

@@ -23,10 +23,20 @@ class Config:
     open_frame, outcome)."""
     outcomes: Path | None = None
     """CSV with the columns episode (index or id) and outcome (success, failure, truncated, unknown)."""
+    subgoals: Path | None = None
+    """JSON lines, one a subgoal: episode_index, start, end (exclusive), verb, args (object ids), outcome
+    (reached, slipped, dead, null)."""
     segments: Literal["gripper", "task", "language", "sarm"] | None = None
     """Cut the episodes at gripper changes, per-frame task texts, LeRobot 0.6 subtasks or SARM columns."""
     boxes: Path | None = None
-    """JSON lines, one a frame: episode_index, frame_index, camera, image_size, objects (label, pixel box)."""
+    """JSON lines, one a frame and camera: episode_index, frame_index, camera, image_size, objects (label,
+    pixel box; if known id, attributes, held)."""
+    words: Path | None = None
+    """JSON with your own classes, attributes, verbs (arguments, template), predicates; default: what labels
+    and boxes name."""
+    attempts: Literal["closed", "whole"] = "closed"
+    """Frames of a grasp attempt: those with the gripper closed, or the whole way there from the end of the
+    attempt before, which System 1 needs to learn it."""
     page: bool = False
     """Serve a page to label by hand, on this machine only, until Ctrl-C; every label is written at once."""
     port: int = 0
@@ -49,22 +59,29 @@ def run(config: Config) -> int:
     """Annotate and say what there is now; then label by hand, if that is wanted."""
     from vine_vla.errors import VineError
 
-    files = bool(config.labels or config.outcomes or config.segments or config.boxes)
-    if not files and not config.page:
-        raise VineError("nothing to add", mend="give --labels, --outcomes, --segments, --boxes or --page")
-    if files:
+    given = (config.labels, config.outcomes, config.subgoals, config.segments, config.boxes, config.words)
+    if not any(given) and not config.page:
+        raise VineError(
+            "nothing to add",
+            mend="give --labels, --outcomes, --subgoals, --segments, --boxes, --words or --page",
+        )
+    if any(given):
         _annotate(config)
     return _label(config) if config.page else 0
 
 
 def _annotate(config: Config) -> None:
     from vine_vla.demos.annotation import Sources, annotate
+    from vine_vla.demos.problems import label_problems
     from vine_vla.options import OutcomeSource
 
     sources = Sources(
         labels=config.labels,
         outcomes=config.outcomes,
+        subgoals=config.subgoals,
         boxes=config.boxes,
+        words=config.words,
+        attempts=config.attempts,
         segments=config.segments,
         judge=OutcomeSource(config.source),
         grasped=config.grasped,
@@ -81,6 +98,8 @@ def _annotate(config: Config) -> None:
     counted = ", ".join(f"{n} {name}" for name, n in sorted(outcomes.items()))
     print(f"{len(dataset.demonstrations)} episodes: {counted}; {segments} segments, {graphs} scene graphs")
     print(f"sidecars written to {dataset.root / 'meta'}", file=sys.stderr)
+    for problem in label_problems(dataset.demonstrations, str(dataset.root)):
+        print(f"vine: {problem.level}: {problem}", file=sys.stderr)
     if config.out is not None:
         print(f"{config.path} is unchanged; {config.out} links to its data and videos", file=sys.stderr)
 

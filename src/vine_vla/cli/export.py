@@ -3,12 +3,19 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from vine_vla.errors import VineError
 from vine_vla.options import Split
+
+if TYPE_CHECKING:
+    from vine_vla.demos.dataset import DemoDataset
+    from vine_vla.system2.backend import System2
+
+BLIND = 0.2
+"""Share of frames without a box of the target from which on it is said so; some are out of sight anywhere."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,9 @@ class _Common:
     """Threads that decode and encode."""
     earlier: Path | None = None
     """An export of the same kind of some of these episodes, as annotated now: what it holds is taken over."""
+    eyes: Path | None = None
+    """Run with a trained System 2, whose perception finds boxes in frames where none is annotated; windows
+    are then as good as that perception."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,7 @@ def run(config: Config) -> int:
     if config.threads < 1:
         raise VineError(f"{config.threads} threads", mend="give --threads 1 or more")
     dataset = open_dataset(config.path)
+    eyes = _eyes(config, dataset)
     bar = tqdm(desc="export", unit="clip", disable=not sys.stderr.isatty())
 
     def progress(done: int, total: int) -> None:
@@ -146,6 +157,7 @@ def run(config: Config) -> int:
             whole_pixels=pixels,
             threads=threads,
             earlier=config.earlier,
+            eyes=eyes,
             progress=progress,
         )
     else:
@@ -158,11 +170,19 @@ def run(config: Config) -> int:
             whole_pixels=pixels,
             threads=threads,
             earlier=config.earlier,
+            eyes=eyes,
             progress=progress,
         )
     bar.close()
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.outcomes.items()))
     state = "" if summary.fresh else " (already there)"
+    if eyes is None and summary.blind > BLIND * summary.frames:
+        print(
+            f"vine: remark: {summary.blind} of {summary.frames} frames have no box of the subgoal's target, "
+            "and System 1 sees a black window there: annotate more, or train System 2 first and give "
+            "--eyes RUN",
+            file=sys.stderr,
+        )
     print(f"{summary.out}: {summary.episodes} episodes, {summary.frames} frames; {counts}{state}")
     return 0
 
@@ -177,3 +197,23 @@ def _language(config: Language) -> int:
     segments = sum(len(d.segments) for d in dataset.demonstrations)
     print(f"{out}: {len(dataset.demonstrations)} episodes, {segments} segments as {config.format} subtasks")
     return 0
+
+
+def _eyes(config: Skills | Flat, dataset: "DemoDataset") -> "System2 | None":
+    """The System 2 whose perception fills in boxes; VineError if it has none, or of another vocabulary."""
+    if config.eyes is None or config.images != "crops":
+        return None
+    from vine_vla.system2 import load_system2
+
+    model = load_system2(config.eyes)
+    if model.eyes is None:
+        raise VineError(
+            "System 2 has no perception", where=f"--eyes {config.eyes}", mend="train it with boxes"
+        )
+    if model.schema.classes != dataset.schema.classes or model.schema.cameras != dataset.schema.cameras:
+        raise VineError(
+            f"perception knows {model.schema.classes} in cameras {model.schema.cameras}",
+            where=f"--eyes {config.eyes}",
+            mend=f"train one on this dataset, with {dataset.schema.classes} in {dataset.schema.cameras}",
+        )
+    return model

@@ -1,4 +1,4 @@
-"""Plan from images: scene graph, ranked subgoals with feasibility, and what was cut and why.
+"""Plan from images or a dataset's frame: scene graph, subgoals with feasibility, and what was cut and why.
 
 Exit code 0 with a plan, 1 when the answer is "no" (`infeasible`, `unsupported`), 2 for bad input. The whole
 search tree goes to a JSON file, which `vine report` can draw.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vine_vla.graph import Schema
+    from vine_vla.protocols import Observation
     from vine_vla.system2.backend import System2
 
 
@@ -30,8 +31,14 @@ class Config:
 
     run: tyro.conf.Positional[Path]
     """Folder of a run with a trained System 2, or of that System 2."""
-    instruction: str
-    """The task text."""
+    instruction: str | None = None
+    """The task text; default: the dataset's, with --dataset."""
+    dataset: Path | None = None
+    """Take images, state and task from a frame of this dataset instead of --image and --proprioception."""
+    episode: int = 0
+    """Episode of --dataset, by index."""
+    frame: int = 0
+    """Frame of --episode, from 0."""
     image: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """CAMERA=FILE, once for each camera role, e.g. --image front=a.png --image wrist=b.png."""
     proprioception: Path | None = None
@@ -56,7 +63,7 @@ class Config:
 def run(config: Config) -> int:
     """Perceive, plan, print, and write the tree."""
     from vine_vla.cli._plan_text import plan_lines
-    from vine_vla.protocols import Observation, PlanStatus
+    from vine_vla.protocols import PlanStatus
     from vine_vla.search import SearchConfig, make_planner, save_trace
     from vine_vla.system2 import load_system2
 
@@ -64,19 +71,17 @@ def run(config: Config) -> int:
     if config.budget is not None and config.budget < 0:
         raise VineError(f"budget is {config.budget}", where="--budget", mend="use 0 or more")
     model = load_system2(config.run, config.variant)
-    images = read_images(config.image, model.schema)
-    if config.proprioception is not None:
-        state = read_proprioception(config.proprioception)
-    else:
-        state = mean_state(model)
-        print(
-            "vine: remark: no --proprioception, so the mean state of the training data stands in; "
-            "what the gripper holds may be told wrongly",
-            file=sys.stderr,
+    if config.dataset is not None:
+        observation, instruction = read_frame(config, model.schema)
+    elif config.instruction is None:
+        raise VineError(
+            "no task", where="--instruction", mend='say what to do, e.g. "put the cup on the tray"'
         )
-    graph = model.perceive(Observation(images, state), config.instruction)
+    else:
+        observation, instruction = _given(config, model), config.instruction
+    graph = model.perceive(observation, instruction)
     budget = model.budget if config.budget is None else config.budget
-    plan = make_planner(config.planner, model, settings).plan(graph, config.instruction, budget, seed=0)
+    plan = make_planner(config.planner, model, settings).plan(graph, instruction, budget, seed=0)
     save_trace(config.out, plan.tree)
     if config.json:
         print(json.dumps(plan.tree))
@@ -84,6 +89,48 @@ def run(config: Config) -> int:
         print("\n".join(plan_lines(graph, plan)))
     print(f"tree: {config.out}", file=sys.stderr)
     return 0 if plan.status is PlanStatus.PLANNED else 1
+
+
+def read_frame(config: Config, schema: Schema) -> tuple[Observation, str]:
+    """Images and state of a dataset's frame, and the task: the one given, else the dataset's.
+
+    Raises:
+        VineError: --image or --proprioception too, a camera that the dataset lacks, or no such frame.
+    """
+    from vine_vla.demos import open_dataset
+    from vine_vla.protocols import Observation
+
+    assert config.dataset is not None
+    if config.image or config.proprioception is not None:
+        raise VineError("--dataset goes with neither --image nor --proprioception", mend="leave one out")
+    dataset = open_dataset(config.dataset)
+    if not 0 <= config.episode < len(dataset.demonstrations):
+        raise VineError(f"episode {config.episode} of {len(dataset.demonstrations)}", where="--episode")
+    demonstration = dataset.demonstrations[config.episode]
+    if not 0 <= config.frame < demonstration.length:
+        raise VineError(f"frame {config.frame} of {demonstration.length}", where="--frame")
+    images = {
+        role: dataset.images(config.episode, [config.frame], role)[0]
+        for role in schema.cameras
+        if role in dataset.cameras or role == schema.cameras[0]
+    }
+    state = dataset.proprioception(config.episode)[config.frame]
+    return Observation(images, state), config.instruction or demonstration.instruction
+
+
+def _given(config: Config, model: System2) -> Observation:
+    """What --image and --proprioception say."""
+    from vine_vla.protocols import Observation
+
+    images = read_images(config.image, model.schema)
+    if config.proprioception is not None:
+        return Observation(images, read_proprioception(config.proprioception))
+    print(
+        "vine: remark: no --proprioception, so the mean state of the training data stands in; "
+        "what the gripper holds may be told wrongly",
+        file=sys.stderr,
+    )
+    return Observation(images, mean_state(model))
 
 
 def read_images(pairs: tuple[str, ...], schema: Schema) -> dict[str, NDArray[np.uint8]]:

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -36,6 +36,9 @@ class System1:
     """Steps between checkpoints, from which a killed run is resumed."""
     imitate_all: bool = False
     """Imitate failed episodes too (the arm `flat-all`)."""
+    actions: Literal["auto", "motions", "positions"] = "auto"
+    """What actions are: motions (steps or velocities, 0 stands still), positions (of joints or hand), or
+    auto: positions if most of them follow the state."""
     start: Path | None = None
     """Run of a trained System 1 to start from, for a round of corrections."""
     json: bool = False
@@ -110,6 +113,7 @@ def train_skills(config: System1) -> int:
             save_every=config.save_every,
             imitate_all=config.imitate_all,
             start=config.start,
+            actions=config.actions,
         ),
     )
     if config.json:
@@ -117,7 +121,8 @@ def train_skills(config: System1) -> int:
     else:
         pace = 1000 * result["seconds"] / max(1, result["steps"])
         print(
-            f"{result['steps']} steps in {result['seconds'] / 60:.1f} min ({pace:.0f} ms a step)",
+            f"{result['steps']} steps in {result['seconds'] / 60:.1f} min ({pace:.0f} ms a step); "
+            f"actions are taken for {result.get('actions', 'motions')}",
             file=sys.stderr,
         )
         print(config.out / "policy")

@@ -2,19 +2,20 @@
 
 The source's own files are never touched. Sources of labels:
 
+- words (JSON): classes, attributes, predicates, verbs as in `meta/vine.json`, each of them optional;
 - labels (`labels.jsonl`): one JSON object an episode: `episode_index`, `success` (true, false, null),
   optionally `length` (checked), `failure_kind` or `final_state`, and `grasp_attempts` with `close_frame`,
   `open_frame` and `outcome` (`success`, or `missed`, `regrasp_in_place` for an attempt that failed);
 - outcomes (CSV): columns `episode` (index or id) and `outcome`;
+- subgoals (JSONL): any verb with arguments, see `subgoal_labels`;
 - segments: cut by `segmentation`;
-- boxes (JSONL): one object a frame: `episode_index`, `frame_index`, `camera` (feature key or role),
-  `image_size`, `objects` with `label`, `box` in pixels and optionally `held`.
+- boxes (JSONL): see `box_labels`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ from typing import Any
 import numpy as np
 
 from vine_vla.demos import sidecars
+from vine_vla.demos.box_labels import LabelledFrame, attribute_words, frame_graph, read_boxes
 from vine_vla.demos.dataset import DemoDataset, open_dataset
-from vine_vla.demos.label_files import as_list, csv_rows, json_rows
+from vine_vla.demos.label_files import csv_rows, json_rows
 from vine_vla.demos.labels import as_outcome
 from vine_vla.demos.linking import annotated_folder
 from vine_vla.demos.segmentation import (
+    GRASP,
     Cut,
     Kind,
     cut_by_gripper,
@@ -38,12 +41,13 @@ from vine_vla.demos.segmentation import (
 )
 from vine_vla.demos.splits import CALIBRATION_SHARE, calibration_split
 from vine_vla.demos.staging import BoxTable
+from vine_vla.demos.subgoal_labels import Attempts, attempt_segments, subgoal_segments, with_text
 from vine_vla.demos.subtasks import imported, vocabulary
+from vine_vla.demos.words import read_words
 from vine_vla.errors import VineError
-from vine_vla.graph import NAME, Box, SceneGraph, SceneObject, Schema, Verb
-from vine_vla.identity import assign_ids, match_identity
-from vine_vla.options import EpisodeOutcome, Outcome, OutcomeSource, Segment, Subgoal
-from vine_vla.relations import GRIP, GRIPPER, HOLDING, PREDICATES, with_relations
+from vine_vla.graph import Box, SceneGraph, Schema, Verb
+from vine_vla.options import EpisodeOutcome, OutcomeSource
+from vine_vla.relations import GRIP, GRIPPER, PREDICATES
 
 GRIPS = ("open", "holding", "empty")
 
@@ -53,7 +57,8 @@ class Sources:
     """Where labels come from; None leaves that kind as it is.
 
     Args:
-        labels, outcomes, boxes: files. segments: how to cut.
+        labels, outcomes, subgoals, boxes, words: files. segments: how to cut.
+        attempts: which frames a grasp attempt of the labels has, see `subgoal_labels.attempt_segments`.
         judge: who made the labels.
         grasped: class that grasp attempts take hold of; default the one that boxes mark as held.
         gripper_dimension, gripper_closed_is_high: see `segmentation.cut_by_gripper`.
@@ -62,8 +67,11 @@ class Sources:
 
     labels: Path | None = None
     outcomes: Path | None = None
+    subgoals: Path | None = None
     boxes: Path | None = None
+    words: Path | None = None
     segments: Kind | None = None
+    attempts: Attempts = "closed"
     judge: OutcomeSource = OutcomeSource.HUMAN
     grasped: str | None = None
     gripper_dimension: int | None = None
@@ -91,18 +99,21 @@ def annotate(path: Path, sources: Sources, out: Path | None = None) -> DemoDatas
     work = Annotation(dataset)
     if not sidecars.has_sidecars(base):
         work.assign_splits(sources.calibration_share)
+    if sources.words is not None:
+        work.add_words(sources.words)
     if sources.boxes is not None:
-        work.add_boxes(sources.boxes)
+        work.add_boxes(sources)
     if sources.outcomes is not None:
         work.add_outcomes(sources.outcomes, sources.judge)
     if sources.labels is not None:
         work.add_labels(sources.labels, sources.judge)
     if sources.segments is not None:
         work.add_segments(sources)
-    if (
-        sources.labels is not None
-    ):  # judged attempts count more than cuts, and inferred outcomes need the labels
+    # Judged attempts and subgoals count more than cuts, and inferred outcomes need the labels.
+    if sources.labels is not None:
         work.add_attempts(sources)
+    if sources.subgoals is not None:
+        work.add_subgoals(sources)
     root = annotated_folder(path, out)
     work.write(root)
     return open_dataset(root)
@@ -117,6 +128,7 @@ class Annotation:
         self.demonstrations = list(dataset.demonstrations)
         self.boxes = {d.episode_id: dataset.box_table(d.episode_index) for d in self.demonstrations}
         self.held_classes: set[str] = set()
+        self.given: set[str] = set()
 
     def assign_splits(self, share: float) -> None:
         for d in list(self.demonstrations):
@@ -141,53 +153,51 @@ class Annotation:
                 kind = row.get("failure_kind") or row.get("final_state")
                 self.set_outcome(index, row["success"], judge, where, failure_kind=kind)
 
+    def add_words(self, path: Path) -> None:
+        """The user's own vocabulary, added to what is there; its verbs and attributes replace others."""
+        old, new = self.schema, read_words(path, self.schema)
+        self.schema = Schema(
+            (*old.classes, *(c for c in new.classes if c not in old.classes)),
+            {**old.attributes, **new.attributes},
+            new.predicates or old.predicates,
+            (*(v for v in old.verbs if v.name not in {n.name for n in new.verbs}), *new.verbs),
+            old.cameras,
+            new.describing or old.describing,
+        )
+        self.given |= {v.name for v in new.verbs}
+
     def add_attempts(self, sources: Sources) -> None:
         """Grasp attempts of the labels as segments; they replace an episode's other segments."""
         assert sources.labels is not None
-        found: dict[int, list[Segment]] = {}
         grasped = self._grasped_class(sources)
-        for line, row in json_rows(sources.labels):
-            where = f"{sources.labels}, line {line}"
-            if "grasp_attempts" not in row:
-                continue
-            index = self._episode_of(row, where)
-            found[index] = [
-                self._attempt(a, index, grasped, sources.judge, f"{where}, field grasp_attempts")
-                for a in as_list(row["grasp_attempts"], f"{where}, field grasp_attempts")
-            ]
-        if not found:
-            return
-        verb = Verb("grasp", (grasped,), "grasp {0}")
-        classes = (*self.schema.classes, *(() if grasped in self.schema.classes else (grasped,)))
-        self._extend(classes=classes, verbs=(verb,))
+        found = attempt_segments(
+            sources.labels, self._episode_of, self.demonstrations, grasped, sources.judge, sources.attempts
+        )
+        if found:
+            own = [v for v in self.schema.verbs if v.name == "grasp" and v.arguments == (grasped,)]
+            self._extend(
+                classes=_union(self.schema.classes, [grasped]),
+                verbs=tuple(own) or (Verb("grasp", (grasped,), "grasp {0}"),),
+            )
         for index, segments in found.items():
-            self._replace(index, segments=tuple(sorted(segments, key=lambda s: s.start)))
+            self._replace(index, segments=segments)
+
+    def add_subgoals(self, sources: Sources) -> None:
+        """Subgoals of a file as segments; they replace an episode's other segments."""
+        assert sources.subgoals is not None
+        found, verbs = subgoal_segments(
+            sources.subgoals, self._episode_of, self.demonstrations, self.schema.verbs, sources.judge
+        )
+        taken = {cls for verb in verbs for cls in verb.arguments}
+        self._extend(classes=_union(self.schema.classes, taken), verbs=verbs)
+        for index, segments in found.items():
+            d = self.demonstrations[index]
+            self._replace(index, segments=tuple(with_text(s, d, self.schema) for s in segments))
 
     def _grasped_class(self, sources: Sources) -> str:
         if sources.grasped is not None:
             return sources.grasped
         return next(iter(self.held_classes)) if len(self.held_classes) == 1 else "object"
-
-    def _attempt(self, data: Any, index: int, grasped: str, judge: OutcomeSource, where: str) -> Segment:
-        length = self.demonstrations[index].length
-        try:
-            start, end, word = data["close_frame"], data["open_frame"], data["outcome"]
-        except (KeyError, TypeError) as error:
-            raise VineError(f"an attempt lacks {error}", where=where) from error
-        end = length if end is None else end
-        if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start < end <= length:
-            raise VineError(f"frames {start} to {end} of an episode of {length}", where=where)
-        outcome = {"success": Outcome.REACHED, "reached": Outcome.REACHED, "dead": Outcome.DEAD}.get(word)
-        if word is None or word in ("unknown", "undecided"):
-            outcome = Outcome.CENSORED
-        return Segment(
-            start,
-            end,
-            Subgoal("grasp", (grasped,)),
-            f"grasp the {grasped.replace('_', ' ')}",
-            outcome or Outcome.SLIPPED,
-            judge,
-        )
 
     def add_segments(self, sources: Sources) -> None:
         files, kind = self.dataset.files, sources.segments
@@ -210,73 +220,72 @@ class Annotation:
         for index, found in segments.items():
             self._replace(index, segments=found)
 
-    def add_boxes(self, path: Path) -> None:
+    def add_boxes(self, sources: Sources) -> None:
         """Boxes, and a scene graph a frame from the boxes of all its cameras."""
-        frames: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
-        for line, row in json_rows(path):
-            where = f"{path}, line {line}"
-            index = self._episode_of(row, where)
-            frame, role = row.get("frame_index"), self._role(row.get("camera"), where)
+        assert sources.boxes is not None
+        labelled = read_boxes(sources.boxes)
+        frames: dict[tuple[int, int], dict[str, LabelledFrame]] = defaultdict(dict)
+        for row in labelled:
+            index, frame = self._episode_of(row.row, row.where), row.frame
             if not isinstance(frame, int) or not 0 <= frame < self.demonstrations[index].length:
                 raise VineError(
-                    f"frame {frame!r} of {self.demonstrations[index].length}", where=f"{where}, frame_index"
+                    f"frame {frame!r} of {self.demonstrations[index].length}",
+                    where=f"{row.where}, frame_index",
                 )
-            frames[index, frame][role] = [
-                self._object(o, role, row, where) for o in as_list(row.get("objects"), where)
-            ]
-        labels = {o["label"] for found in frames.values() for some in found.values() for o in some}
-        classes = (*self.schema.classes, *sorted(labels - set(self.schema.classes)))
-        grip = {GRIP: GRIPS} if GRIPPER in classes and GRIP not in self.schema.attributes else {}
-        self._extend(classes=classes, attributes=grip, predicates=PREDICATES)
+            frames[index, frame][self._role(row.camera, row.where)] = row
+        found = [o for row in labelled for o in row.objects]
+        self.held_classes = {o.label for o in found if o.held}
+        classes = _union(self.schema.classes, {o.label for o in found})
+        self._extend(
+            classes=classes,
+            attributes=self._attributes(labelled, GRIPPER in classes),
+            predicates=() if self.schema.predicates else PREDICATES,
+        )
+        closed = self._closed(sources) if self.held_classes and GRIPPER in classes else {}
         earlier: dict[int, SceneGraph] = {}
         tables: dict[int, list[tuple[int, str, str, Box]]] = defaultdict(list)
         for (index, frame), cameras in sorted(frames.items()):
-            graph = self._graph(cameras, earlier.get(index))
+            empty = ("empty" if closed.get((index, frame)) else "open") if self.held_classes else None
+            objects = {role: row.objects for role, row in cameras.items()}
+            graph = frame_graph(objects, earlier.get(index), empty, self.schema)
             earlier[index] = earlier.get(index, graph)
             self._replace(index, graphs={**self.demonstrations[index].graphs, frame: graph})
             tables[index] += [(frame, r, o.id, box) for o in graph.objects for r, box in o.boxes.items()]
         for index, rows in tables.items():
             self.boxes[self.demonstrations[index].episode_id] = self._table(rows)
 
-    def _object(self, data: Any, role: str, row: Mapping[str, Any], where: str) -> dict[str, Any]:
-        try:
-            label, (width, height) = str(data["label"]), row["image_size"]
-            x_min, y_min, x_max, y_max = (float(v) for v in data["box"])
-            box = Box.from_pixels(x_min, y_min, x_max, y_max, (int(width), int(height)))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise VineError(f"malformed object: {error!r}", where=f"{where}, field objects") from error
-        except VineError as error:
-            raise VineError(error.what, where=f"{where}, field box") from error
-        if not NAME.fullmatch(label):
-            raise VineError(
-                f"malformed label {label!r}", where=f"{where}, field label", mend="use a-z, 0-9 and _"
-            )
-        if data.get("held"):
-            self.held_classes.add(label)
-        return {"label": label, "box": box, "role": role, "held": bool(data.get("held"))}
+    def _attributes(self, labelled: Sequence[LabelledFrame], gripper: bool) -> dict[str, tuple[str, ...]]:
+        """Attributes to add to the schema: categories that are new come after the known ones."""
+        found = attribute_words(labelled)
+        if gripper and GRIP not in self.schema.attributes:
+            found[GRIP] = tuple(_union(GRIPS, found.get(GRIP, ())))
+        for name, words in found.items():
+            old = self.schema.attributes.get(name)
+            if old is not None and bool(old) is not bool(words):
+                kind = "words" if old else "a number"
+                raise VineError(
+                    f"attribute {name} of the boxes does not fit the vocabulary, which has {kind}",
+                    where=labelled[0].where if labelled else "",
+                )
+            found[name] = _union(old or (), words)
+        return found
 
-    def _graph(self, cameras: Mapping[str, list[dict[str, Any]]], earlier: SceneGraph | None) -> SceneGraph:
-        """One graph of a frame: objects of a class are matched over the cameras, left to right."""
-        items: dict[tuple[str, int], dict[str, Box]] = defaultdict(dict)
-        for role, labelled in cameras.items():
-            seen: dict[str, int] = defaultdict(int)
-            for o in sorted(labelled, key=lambda o: o["box"].center[0]):
-                items[o["label"], seen[o["label"]]][role] = o["box"]
-                seen[o["label"]] += 1
-        holding = any(o["held"] for labelled in cameras.values() for o in labelled)
-        objects = [
-            SceneObject(f"{cls}_{number}", cls, boxes, {GRIP: HOLDING} if cls == GRIPPER and holding else {})
-            for (cls, number), boxes in items.items()
-        ]
-        camera = self.schema.cameras[0]
-        if earlier is None:
-            named = assign_ids(objects, camera)
-        else:
-            # Ids are kept; what is not seen in this frame is not part of its annotation.
-            matched = match_identity(objects, earlier)
-            present = [o.boxes for o in objects]
-            named = tuple(o for o in matched if any(o.boxes == boxes for boxes in present))
-        return with_relations(SceneGraph(named), camera, self.schema.predicates)
+    def _closed(self, sources: Sources) -> dict[tuple[int, int], bool]:
+        """(episode, frame) -> whether the gripper is commanded to be closed; empty if none can be told."""
+        try:
+            cuts = cut_by_gripper(
+                self.dataset.files, sources.gripper_dimension, sources.gripper_closed_is_high
+            )
+        except VineError:
+            if sources.gripper_dimension is not None:
+                raise
+            return {}
+        return {
+            (index, frame): cut.text == GRASP
+            for index, some in cuts.items()
+            for cut in some
+            for frame in range(cut.start, cut.end)
+        }
 
     def _table(self, rows: list[tuple[int, str, str, Box]]) -> BoxTable:
         names = tuple(dict.fromkeys(r[2] for r in rows))
@@ -390,7 +399,7 @@ class Annotation:
         used = {s.subgoal.verb for d in self.demonstrations for s in d.segments}
         kept = sidecars.read_info(root) if sidecars.has_sidecars(root) else None
         known = {v.name for v in kept.schema.verbs} if kept else set()
-        verbs = tuple(v for v in self.schema.verbs if v.name in used | known)
+        verbs = tuple(v for v in self.schema.verbs if v.name in used | known | self.given)
         schema = replace(self.schema, verbs=verbs)
         info = sidecars.SidecarInfo(schema, self.dataset.cameras, kept.assembled if kept else False)
         if kept:
@@ -399,3 +408,8 @@ class Annotation:
         sidecars.write_boxes(root, self.boxes.items(), schema.cameras)
         if not kept:
             sidecars.write_info(root, info)
+
+
+def _union(known: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:
+    """`known`, then what it lacks in alphabetical order."""
+    return (*known, *sorted(set(more) - set(known)))

@@ -10,19 +10,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vine_vla.demos.crops import CropLayout, skill_inputs, slot_ids
+from vine_vla.demos.crops import Boxes, CropLayout, graph_boxes, skill_inputs, slot_ids
 from vine_vla.demos.dataset import DemoDataset, open_dataset
 from vine_vla.demos.tables import to_matrix
 from vine_vla.errors import VineError
 from vine_vla.graph import SceneGraph
 from vine_vla.options import Demonstration, Outcome, OutcomeSource, Subgoal
+from vine_vla.protocols import Observation, Perceiver
 
 STATS_EVERY = 8
 """Every 8th frame enters the image statistics."""
@@ -73,6 +74,13 @@ def read_clips(
             yield from zip(group, done, strict=True)
 
 
+class Eyes(Perceiver, Protocol):
+    """Perception that finds boxes where nobody annotated any; `weights` tells one training from another."""
+
+    @property
+    def weights(self) -> str: ...
+
+
 class ClipReader:
     """Columns of clips: encoded images, vectors and the statistics' sample of frames."""
 
@@ -82,8 +90,10 @@ class ClipReader:
         layout: CropLayout | None,
         whole_pixels: int,
         earlier: EarlierExport | None = None,
+        eyes: Eyes | None = None,
     ) -> None:
         self.dataset, self.layout, self.whole_pixels, self.earlier = dataset, layout, whole_pixels, earlier
+        self.eyes = eyes
         dataset.actions(0)  # fills the caches before threads ask for them
         if layout is not None and not any(
             len(dataset.box_table(d.episode_index).frame) for d in dataset.demonstrations
@@ -117,12 +127,42 @@ class ClipReader:
         boxes = self.dataset.boxes(episode) if self.layout is not None else {}
         states, actions = self.dataset.proprioception(episode), self.dataset.actions(episode)
         return [
-            self._columns(c, {r: f[c.start - first : c.end - first] for r, f in frames.items()}, boxes)
+            self._columns(
+                c,
+                {r: f[c.start - first : c.end - first] for r, f in frames.items()},
+                states[c.start : c.end],
+                boxes,
+            )
             | {"observation.state": states[c.start : c.end], "action": actions[c.start : c.end]}
             for c in clips
         ]
 
-    def _columns(self, clip: Clip, frames: dict[str, NDArray[np.uint8]], boxes: Any) -> dict[str, Any]:
+    def _found(
+        self,
+        eyes: Eyes,
+        clip: Clip,
+        frames: Mapping[str, NDArray[np.uint8]],
+        states: NDArray[np.float32],
+        annotated: Mapping[int, Boxes],
+    ) -> dict[int, Boxes]:
+        """Boxes of every frame of the clip: annotated ones, and what `eyes` find, followed as at run time."""
+        graph, found = clip.graph, {}
+        for i in range(clip.end - clip.start):
+            seen = Observation({role: f[i] for role, f in frames.items()}, states[i])
+            graph = eyes.perceive(seen, clip.demonstration.instruction, graph)
+            perceived, known = graph_boxes(graph), annotated.get(clip.start + i, {})
+            found[clip.start + i] = {
+                role: {**perceived.get(role, {}), **known.get(role, {})} for role in frames
+            }
+        return found
+
+    def _columns(
+        self,
+        clip: Clip,
+        frames: dict[str, NDArray[np.uint8]],
+        states: NDArray[np.float32],
+        boxes: Mapping[int, Boxes],
+    ) -> dict[str, Any]:
         pictures: dict[str, list[NDArray[np.uint8]]] = {role: [] for role in frames}
         environment = []
         layout = self.layout
@@ -130,6 +170,8 @@ class ClipReader:
             graph = clip.graph
             classes = {o.id: o.cls for o in graph.objects} if graph is not None else {}
             ids = slot_ids(layout, clip.subgoal, classes)
+            if self.eyes is not None:
+                boxes = self._found(self.eyes, clip, frames, states, boxes)
             for i in range(clip.end - clip.start):
                 now = {role: f[i] for role, f in frames.items()}
                 inputs = skill_inputs(now, boxes.get(clip.start + i, {}), layout, clip.subgoal, ids)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vine_vla.demos.clips import Clip
 from vine_vla.demos.dataset import DemoDataset
+from vine_vla.demos.segmentation import flat_names
 from vine_vla.demos.sidecars import EPISODE, SidecarInfo, write_demonstrations, write_info
 from vine_vla.options import Collector, Demonstration, EpisodeOutcome, Outcome, Segment, Subgoal
 
@@ -47,8 +48,10 @@ class ExportWriter:
         }
         for name in ("observation.state", "observation.environment_state", "action"):
             size = first[name].shape[1]
-            names = dataset.files.features.get(name, {}).get("names") or [f"{name}_{i}" for i in range(size)]
-            features[name] = {"dtype": "float32", "shape": (size,), "names": list(names)}
+            names = flat_names(dataset.files.features.get(name, {}).get("names"))
+            if len(names) != size:  # none, or one name for all of them ({"motors": [...]} is nested)
+                names = [f"{name}_{i}" for i in range(size)]
+            features[name] = {"dtype": "float32", "shape": (size,), "names": names}
         self.meta = LeRobotDatasetMetadata.create(
             f"vine/{root.name}",
             int(dataset.fps),

@@ -20,6 +20,7 @@ from vine_vla.demos.tables import (
     LeRobotFiles,
     check_counts,
     check_types,
+    image_size,
     off_grid,
     off_grid_error,
     read_files,
@@ -139,11 +140,7 @@ def _cameras(info: Mapping[str, Any], roles: Mapping[str, str] | None = None) ->
     names = {key: role for role, key in (roles or {}).items()}
     found = {}
     for key in keys:
-        shape = list(features[key]["shape"])
-        order = list(features[key].get("names") or [])
-        height, width = (
-            (shape[1], shape[2]) if order[:1] in (["channel"], ["channels"]) else (shape[0], shape[1])
-        )
+        height, width = image_size(features[key])
         codec = (features[key].get("info") or {}).get("video.codec")
         found[names.get(key, key)] = {"key": key, "height": height, "width": width, "codec": codec}
     return found

@@ -84,3 +84,14 @@ def label_problems(demonstrations: Sequence[Demonstration], where: str) -> Itera
             where,
             "cut the episodes with `vine annotate --segments gripper|task|language|sarm` or `--labels`",
         )
+    without = [(d, s) for d in demonstrations for s in d.segments if s.start not in d.graphs]
+    if without:
+        first, segment = without[0]
+        count = sum(len(d.segments) for d in demonstrations)
+        yield Problem(
+            "warning",
+            f"{len(without)} of {count} segments have no scene graph at their first frame, for one episode "
+            f"{first.episode_index}, frame {segment.start}: System 2 does not learn from those",
+            where,
+            "add boxes of these frames with `vine annotate --boxes`",
+        )

@@ -11,15 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from vine_vla.demos.clips import Clip, ClipReader, EarlierExport, read_clips
+from vine_vla.demos.clips import Clip, ClipReader, EarlierExport, Eyes, read_clips
 from vine_vla.demos.crops import LAYOUT, CropLayout, scene_layout, target_layout
 from vine_vla.demos.dataset import DemoDataset
 from vine_vla.demos.export_writer import ExportWriter, camera_features
 from vine_vla.demos.files import folder_in_the_making, write_json
+from vine_vla.demos.tables import image_size
 from vine_vla.errors import VineError
 from vine_vla.options import (
     Collector,
@@ -48,6 +49,7 @@ class ExportSummary:
         episodes, frames: how much of it.
         outcomes: outcome -> episodes.
         fresh: False when `out` already held this very export.
+        blind: frames in which nobody annotated a box of the subgoal's target; 0 without crops at it.
     """
 
     out: Path
@@ -55,6 +57,7 @@ class ExportSummary:
     frames: int
     outcomes: dict[str, int]
     fresh: bool
+    blind: int = 0
 
 
 Progress = Callable[[int, int], None]
@@ -70,6 +73,7 @@ def export_skills(
     whole_pixels: int = 96,
     threads: int = 2,
     earlier: Path | None = None,
+    eyes: Eyes | None = None,
     progress: Progress | None = None,
 ) -> ExportSummary:
     """One episode per segment, crops at the subgoal's target.
@@ -82,6 +86,7 @@ def export_skills(
         threads: decode and encode in this many threads.
         earlier: an export of the same kind of some of these episodes, as annotated now: its clips are taken
             over, which is several times faster than decoding them again.
+        eyes: finds boxes in frames where none is annotated, from the graph at the segment's start on.
         progress: called with (clips done, clips).
 
     Raises:
@@ -96,7 +101,25 @@ def export_skills(
     ]
     layout = target_layout(dataset.schema, _image_sizes(dataset)) if images == "crops" else None
     settings = {"kind": "skills", "splits": sorted(splits), "outcomes": sorted(outcomes)}
-    return _export(dataset, out, clips, layout, settings, images, whole_pixels, threads, earlier, progress)
+    blind = _blind_frames(dataset, clips) if images == "crops" else 0
+    done = _export(
+        dataset, out, clips, layout, settings, images, whole_pixels, threads, earlier, eyes, progress
+    )
+    return replace(done, blind=blind)
+
+
+def _blind_frames(dataset: DemoDataset, clips: Sequence[Clip]) -> int:
+    """Frames of the clips in which no camera has an annotated box of the subgoal's target."""
+    count = 0
+    for clip in clips:
+        target = clip.subgoal.args[-1:] if clip.subgoal is not None else ()
+        table = dataset.box_table(clip.demonstration.episode_index)
+        seen: set[int] = set()
+        if target and target[0] in table.objects:
+            rows = table.object == table.objects.index(target[0])
+            seen = {f for f in table.frame[rows].tolist() if clip.start <= f < clip.end}
+        count += clip.end - clip.start - len(seen) if target else 0
+    return count
 
 
 def _taken_over(demonstration: Demonstration, segment: Segment) -> bool:
@@ -113,6 +136,7 @@ def export_flat(
     whole_pixels: int = 96,
     threads: int = 2,
     earlier: Path | None = None,
+    eyes: Eyes | None = None,
     progress: Progress | None = None,
 ) -> ExportSummary:
     """Whole episodes under their instruction, crops at all objects that a subgoal can name.
@@ -145,12 +169,14 @@ def export_flat(
         graphs = (g for d in dataset.demonstrations for g in d.graphs.values())
         layout = scene_layout(dataset.schema, _image_sizes(dataset), graphs)
     settings = {"kind": "flat", "splits": sorted(splits), "successful_only": successful_only}
-    return _export(dataset, out, clips, layout, settings, images, whole_pixels, threads, earlier, progress)
+    return _export(
+        dataset, out, clips, layout, settings, images, whole_pixels, threads, earlier, eyes, progress
+    )
 
 
 def _image_sizes(dataset: DemoDataset) -> dict[str, tuple[int, int]]:
-    shapes = {role: dataset.files.features[key]["shape"] for role, key in dataset.cameras.items()}
-    return {role: (int(shape[0]), int(shape[1])) for role, shape in shapes.items()}
+    """Camera role -> (height, width), whichever way round the features' axes are."""
+    return {role: image_size(dataset.files.features[key]) for role, key in dataset.cameras.items()}
 
 
 def _export(
@@ -163,6 +189,7 @@ def _export(
     whole_pixels: int,
     threads: int,
     earlier: Path | None,
+    eyes: Eyes | None,
     progress: Progress | None,
 ) -> ExportSummary:
     if not clips:
@@ -173,6 +200,8 @@ def _export(
         )
     settings |= {"images": images, "layout": layout.to_json() if layout else whole_pixels}
     settings["source"] = _fingerprint(dataset.root)
+    if eyes is not None:
+        settings["eyes"] = eyes.weights
     summary = ExportSummary(
         out, len(clips), sum(c.end - c.start for c in clips), _count(c.outcome for c in clips), True
     )
@@ -183,7 +212,7 @@ def _export(
             return ExportSummary(out, summary.episodes, summary.frames, summary.outcomes, False)
     with folder_in_the_making(out) as root:
         known = None if earlier is None else _earlier(earlier, settings, dataset)
-        reader = ClipReader(dataset, layout, whole_pixels, known)
+        reader = ClipReader(dataset, layout, whole_pixels, known, eyes)
         writer: ExportWriter | None = None
         for number, (clip, columns) in enumerate(read_clips(reader, clips, threads)):
             if writer is None:

@@ -316,3 +316,11 @@ def to_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
             raise ValueError("vectors differ in length")
         return np.asarray(values, np.float32).reshape(len(array), -1)
     return np.asarray(array.to_numpy(zero_copy_only=False), np.float32).reshape(-1, 1)
+
+
+def image_size(feature: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of an image feature in pixels; LeRobot datasets have channels first or last."""
+    shape, order = list(feature["shape"]), list(feature.get("names") or [])
+    first = order[0] in ("channel", "channels", "c") if order else shape[0] == 3 and shape[-1] != 3
+    height, width = shape[1:3] if first else shape[:2]
+    return int(height), int(width)

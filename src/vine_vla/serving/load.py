@@ -56,6 +56,14 @@ def load_agent(
         raise VineError("System 2 has no perception", where=str(run), mend="train it on data with boxes")
     skill = FlowSkill.load(run / "system1", model.schema)
     low, high = action_range(skill)
+    trained = skill.policy.config
+    if not trained.delta_actions and hold != "still" and not any(p >= 0 for p in trained.action_places or ()):
+        raise VineError(
+            "System 1 commands positions, and none of them is found in the state: before the first plan the "
+            "robot could not be held where it is",
+            where=str(run / "system1"),
+            mend="record what is commanded in observation.state, or give --hold still if actions are steps",
+        )
     pool = ThreadPoolExecutor(4, thread_name_prefix="vine-plan")
     shared = make_planner(planner, model, SearchConfig(expansions=expansions, evidence=0))
     config = AgentConfig(
@@ -78,7 +86,9 @@ def load_agent(
         action_high=high,
         horizon=skill.policy.config.n_action_steps,
         fps=fps,
-        hold=hold or ("still" if skill.policy.config.delta_actions else "repeat"),
+        hold=hold or ("still" if trained.delta_actions else "repeat"),
+        switches=tuple(d for d, unit in enumerate(trained.action_units or ()) if unit == 0) or (-1,),
+        places=tuple(trained.action_places or ()),
     )
 
 

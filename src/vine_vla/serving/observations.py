@@ -2,10 +2,10 @@
 
 Clients of openpi name their keys by robot. All of these are understood, and `keys` may name more:
 
-    images     `images` {ROLE: image}, `observation/ROLE`, `observation/images/ROLE`, and openpi's own names
-               of LIBERO, DROID and ALOHA
-    state      `observation/state` or `state`; or DROID's joints and gripper, put together
-    task       `prompt` or `instruction`
+    images     `images` {ROLE: image}, `observation/ROLE`, `observation/images/ROLE`, LeRobot's
+               `observation.images.ROLE`, and openpi's own names of LIBERO, DROID and ALOHA
+    state      `observation/state`, `observation.state` or `state`; or DROID's joints and gripper together
+    task       `prompt`, `instruction` or `task`
 """
 
 from __future__ import annotations
@@ -47,8 +47,18 @@ class ObservationKeys:
         """Keys under which an image of `role` may stand, the first found counts."""
         found = [self.keys[role]] if role in self.keys else []
         found += [f"images/{role}", f"observation/{role}", f"observation/images/{role}"]
+        found += [f"observation.images.{role}"]
         place = self.cameras.index(role)
         return found + list((FIXED, MOVING)[place] if place < 2 else ())
+
+    def state_names(self) -> list[str]:
+        """Keys under which the state may stand, the first found counts."""
+        own = [self.keys["state"]] if "state" in self.keys else []
+        return [*own, "observation/state", "observation.state", "state"]
+
+    def prompt_names(self) -> list[str]:
+        """Keys under which the task may stand, the first found counts."""
+        return [*([self.keys["prompt"]] if "prompt" in self.keys else []), "prompt", "instruction", "task"]
 
     def read(self, message: Mapping[str, Any]) -> Observation:
         """The observation in a client's message.
@@ -76,9 +86,7 @@ class ObservationKeys:
 
     def prompt(self, message: Mapping[str, Any]) -> str | None:
         """The task text in a client's message, None where there is none."""
-        name = _first(
-            message, [*([self.keys["prompt"]] if "prompt" in self.keys else []), "prompt", "instruction"]
-        )
+        name = _first(message, self.prompt_names())
         if name is None:
             return None
         if not isinstance(message[name], str) or not message[name].strip():
@@ -86,8 +94,7 @@ class ObservationKeys:
         return message[name].strip()
 
     def _state(self, flat: Mapping[str, Any]) -> NDArray[np.float32]:
-        own = [self.keys["state"]] if "state" in self.keys else []
-        name = _first(flat, [*own, "observation/state", "state"])
+        name = _first(flat, self.state_names())
         if name is None and all(key in flat for key in JOINTS):
             name = " and ".join(JOINTS)
             parts = [_numbers(flat[key], key) for key in JOINTS]

@@ -40,6 +40,10 @@ class ServedAgent:
         fps: actions a second.
         hold: what is sent when there is nothing to do: `still` is zero motion with the last gripper command
             (for actions that are steps), `repeat` the last action (for actions that are positions).
+        switches: action dimensions that are no motion and keep their value when the robot is held still;
+            default the last one, a gripper.
+        places: per action dimension the place of the state that follows it, -1 for none: where a robot that
+            is moved by positions stays before it has been given any.
     """
 
     name: str
@@ -55,6 +59,8 @@ class ServedAgent:
     horizon: int
     fps: float
     hold: Hold = "still"
+    switches: tuple[int, ...] = (-1,)
+    places: tuple[int, ...] = ()
 
     @property
     def budget(self) -> int:
@@ -72,9 +78,14 @@ class ServedAgent:
             "serves": self.name,
             "action_horizon": self.horizon,
             "action_size": len(self.action_low),
+            "action_low": [float(v) for v in self.action_low],
+            "action_high": [float(v) for v in self.action_high],
+            "hold": self.hold,
             "state_size": self.keys.state_size,
             "fps": self.fps,
             "cameras": cameras,
+            "state": self.keys.state_names(),
+            "prompt": self.keys.prompt_names(),
             "verbs": [verb.name for verb in self.schema.verbs],
             "replanning": str(self.config.replanning),
             "feasibility": "P(reach the goal before failing)",
@@ -167,7 +178,7 @@ class Session:
         self._agent = agent
         moves = actions is not None and len(actions) > 0
         self._handed_out = len(actions) if actions is not None else 0
-        chunk = self._padded(actions if moves else None)
+        chunk = self._padded(actions if moves else None, observation)
         if self.recorder is not None:
             self.recorder.add(agent, observation, chunk[0])
             if actions is None:
@@ -175,24 +186,36 @@ class Session:
         self._last = chunk[-1]
         return {"actions": chunk, **self._thoughts(agent, moves, actions is None)}
 
-    def _padded(self, actions: Float | None) -> Float:
+    def _padded(self, actions: Float | None, observation: Observation) -> Float:
         """`actions` within the dataset's range and H long; held where there is nothing to do. [H, A]"""
         served = self.served
-        hold = np.zeros(len(served.action_low), np.float32)
-        if self._last is not None:
-            hold = self._last.copy()
-            if served.hold == "still":
-                hold[:-1] = 0
+        hold = self._stopped(self._last) if self._last is not None else self._resting(observation)
         found = np.empty((0, len(hold)), np.float32) if actions is None else actions[: served.horizon]
         # NaN never leaves: what is no number is replaced by holding still.
         found = np.where(np.isfinite(found), found, hold)
         rest = hold
         if len(found):
-            rest = found[-1].copy()
-            if served.hold == "still":
-                rest[:-1] = 0
+            rest = self._stopped(found[-1])
         chunk = np.concatenate([found, np.tile(rest, (served.horizon - len(found), 1))])
         return np.clip(chunk, served.action_low, served.action_high).astype(np.float32)
+
+    def _stopped(self, action: Float) -> Float:
+        """What holds the robot after `action`: no further motion, or the same position. [A]"""
+        rest = action.copy()
+        if self.served.hold == "still":
+            rest[:] = 0
+            switches = list(self.served.switches)
+            rest[switches] = action[switches]
+        return rest
+
+    def _resting(self, observation: Observation) -> Float:
+        """What holds a robot that has not been given any action: no motion, or where it is now. [A]"""
+        rest = np.zeros(len(self.served.action_low), np.float32)
+        if self.served.hold == "repeat":
+            for d, place in enumerate(self.served.places):
+                if place >= 0:
+                    rest[d] = observation.proprioception[place]
+        return rest
 
     def _thoughts(self, agent: Agent, moves: bool, stopped: bool) -> dict[str, Any]:
         """What the agent thinks, as text, numbers and lists: clients index every array by step."""

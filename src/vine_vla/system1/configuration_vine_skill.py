@@ -28,7 +28,10 @@ class VineSkillConfig(PreTrainedConfig):
         vocabulary: words of the embedding, read from the dataset's tasks.
         action_units: per action dimension the unit of its asinh scaling, 0 for an unscaled one (a gripper
             of +-1); None: derived from the data.
-        delta_actions: actions are motions: past the segment's end they are 0. Otherwise the last one is held.
+        delta_actions: actions are motions: past the segment's end they are 0. Otherwise they are positions,
+            and the last one is held. None: positions if most of them follow the state.
+        action_places: per action dimension the place of the state that follows it, -1 for none (a motion, or
+            a gripper that the state leaves out); None: derived from the data.
         imitate_all: imitate failed segments too (the arm `flat-all`); the done head's labels stay.
         box_noise: standard deviation of the box centres in training, share of the image's shorter side.
         box_dropout: probability that a box is not seen, per slot, camera and sample.
@@ -58,7 +61,8 @@ class VineSkillConfig(PreTrainedConfig):
     layout: str = ""
     vocabulary: list[str] = field(default_factory=list)
     action_units: list[float] | None = None
-    delta_actions: bool = True
+    delta_actions: bool | None = None
+    action_places: list[int] | None = None
     imitate_all: bool = False
     box_noise: float = 1.5 / 96
     box_dropout: float = 0.05

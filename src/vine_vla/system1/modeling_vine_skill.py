@@ -32,8 +32,12 @@ from vine_vla.system1.networks import SkillNet
 from vine_vla.system1.waypoints import UNITS, find_pose, waypoints
 from vine_vla.system1.windows import WindowNoise, cut_windows, object_windows, repainted
 
-_BINARY_SPREAD = 0.3
-"""An action of values within +-1 whose deviation exceeds this is a switch (gripper), left unscaled."""
+_ENDS, _AT_ENDS = 0.05, 0.9
+"""An action of values within +-1 is a switch (gripper), left unscaled, if most of them (the second figure)
+lie at its two ends (the first, as a share of its range); normalised joints fill the range between."""
+
+_FOLLOWS = 0.25
+"""The state follows an action that is, on average, this share of the state's deviation away from it."""
 
 
 class VineSkillPolicy(PreTrainedPolicy):
@@ -57,6 +61,8 @@ class VineSkillPolicy(PreTrainedPolicy):
         units = torch.tensor(config.action_units or [1.0] * self._action_size, dtype=torch.float32)
         self.register_buffer("units", units)
         self.register_buffer("spread", torch.ones(self._action_size))
+        if config.delta_actions is None:
+            config.delta_actions = True
         if actions is not None:
             self.spread.copy_(self._spread(torch.from_numpy(actions)))
         self.net = self._build()
@@ -84,9 +90,16 @@ class VineSkillPolicy(PreTrainedPolicy):
         actions = np.concatenate([to_matrix(read_columns(path, [ACTION])[ACTION]) for path in paths])
         if config.action_units is None:
             config.action_units = default_units(actions)
-        pose = find_pose(meta.features[OBS_STATE].get("names")) if config.robot_state_feature else []
-        if pose and config.waypoint_weight > 0:
+        states = None
+        if config.robot_state_feature:
             states = np.concatenate([to_matrix(read_columns(path, [OBS_STATE])[OBS_STATE]) for path in paths])
+        if config.action_places is None:
+            config.action_places = state_places(states, actions, config.action_units)
+        if config.delta_actions is None:
+            moving = [p for p, unit in zip(config.action_places, config.action_units) if unit > 0]
+            config.delta_actions = not moving or 2 * sum(p >= 0 for p in moving) < len(moving)
+        pose = find_pose(meta.features[OBS_STATE].get("names")) if config.robot_state_feature else []
+        if pose and states is not None and config.waypoint_weight > 0:
             switches = [d for d, unit in enumerate(config.action_units) if unit == 0]
             found = waypoints(states, actions, labels.clips, pose, switches)
             self.register_buffer("ahead", torch.from_numpy(found.ahead), persistent=False)
@@ -307,12 +320,36 @@ class VineSkillPolicy(PreTrainedPolicy):
 
 
 def default_units(actions: np.ndarray) -> list[float]:
-    """asinh units from actions [N, A]: 0 for a switch of +-1, else 0.4 deviations (at least 1e-6)."""
-    units = []
-    for column in actions.T:
-        switch = np.abs(column).max(initial=0.0) <= 1.0 + 1e-6 and column.std() > _BINARY_SPREAD
-        units.append(0.0 if switch else max(0.4 * float(column.std()), 1e-6))
-    return units
+    """asinh units from actions [N, A]: 0 for a switch within +-1, else 0.4 deviations (at least 1e-6)."""
+    return [0.0 if _is_switch(column) else max(0.4 * float(column.std()), 1e-6) for column in actions.T]
+
+
+def _is_switch(values: np.ndarray) -> bool:
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    if not high > low or max(-low, high) > 1.0 + 1e-6:
+        return False
+    rim = _ENDS * (high - low)
+    return bool(((values <= low + rim) | (values >= high - rim)).mean() >= _AT_ENDS)
+
+
+def state_places(states: np.ndarray | None, actions: np.ndarray, units: list[float]) -> list[int]:
+    """Per action dimension the place of the state that follows it, -1 for none.
+
+    A command of a position is where the state is or soon will be; a motion is not.
+
+    Args:
+        states: [N, P], None without any. actions: [N, A]. units: of the actions, 0 for switches.
+    """
+    found = [-1] * actions.shape[1]
+    for d, column in enumerate(actions.T):
+        if states is None or not units[d] or column.std() < 1e-6:
+            continue
+        spread = states.std(0)
+        gap = np.abs(states - column[:, None]).mean(0) / np.maximum(spread, 1e-9)
+        gap[spread < 1e-6] = np.inf
+        place = int(gap.argmin())
+        found[d] = place if gap[place] <= _FOLLOWS else -1
+    return found
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

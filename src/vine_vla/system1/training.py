@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import datasets
@@ -58,6 +58,8 @@ class System1Training:
         start: folder of a trained System 1 to start from, for corrections; None: from scratch.
         encoders: folder of a trained System 1 whose encoders are taken over, for policies that look at more
             than one object; None: from scratch.
+        actions: `motions` (steps, velocities: 0 is to stand still), `positions`, or `auto`: positions if most
+            of them follow the state.
     """
 
     minutes: float = 5.0
@@ -70,6 +72,7 @@ class System1Training:
     imitate_all: bool = False
     start: Path | None = None
     encoders: Path | None = None
+    actions: Literal["auto", "motions", "positions"] = "auto"
 
     def __post_init__(self) -> None:
         if self.minutes <= 0 and self.steps <= 0:
@@ -112,6 +115,8 @@ def train_system1(dataset: Path, out: Path, config: System1Training) -> dict[str
 def _settings(dataset: Path, config: System1Training) -> dict[str, Any]:
     """What makes two runs the same run; the thread count does not."""
     found = {k: v for k, v in asdict(config).items() if k not in ("threads", "save_every")}
+    if config.actions == "auto":
+        del found["actions"]  # as runs of before this setting have it
     export = dataset / "meta/vine_export.json"
     found["data"] = (
         json.loads(export.read_text(encoding="utf-8")) if export.is_file() else str(dataset.resolve())
@@ -128,6 +133,7 @@ def _fresh(dataset: Path, trainer: Path, config: System1Training) -> TrainPipeli
         learning_rate=config.learning_rate,
         imitate_all=config.imitate_all,
         encoders=str(config.encoders / POLICY_FOLDER) if config.encoders else "",
+        delta_actions=None if config.actions == "auto" else config.actions == "motions",
     )
     if config.start is not None:
         policy = VineSkillConfig.from_pretrained(config.start / POLICY_FOLDER)
@@ -249,11 +255,13 @@ def _finish(out: Path, trainer: Path, settings: dict[str, Any], run: _Run) -> di
     _remove_old_checkpoints(trainer, keep=1)
     state = json.loads((checkpoint / "training_state/scheduler_state.json").read_text(encoding="utf-8"))
     metrics = run.metrics or {}
+    saved = json.loads((out / POLICY_FOLDER / "config.json").read_text(encoding="utf-8"))
     result = {
         "weights_sha256": weights_hash(out / POLICY_FOLDER),
         "settings": settings,
         "steps": state["last_epoch"],
         "seconds": state["used"],
+        "actions": "motions" if saved["delta_actions"] else "positions",
         "metrics": {k: v for k, v in metrics.items() if math.isfinite(v)},
         "revision": _revision(),
         "versions": {name: metadata.version(name) for name in ("lerobot", "torch", "numpy")},

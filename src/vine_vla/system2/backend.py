@@ -44,6 +44,11 @@ class System2:
         return self.model.pruning
 
     @property
+    def weights(self) -> str:
+        """Hash of perception's weights, empty without any: tells what came of these eyes."""
+        return str(self._info.get("hashes", {}).get("perception", ""))
+
+    @property
     def budget(self) -> int:
         """Subgoals that an episode may spend."""
         return self.model.budget

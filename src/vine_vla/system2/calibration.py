@@ -17,6 +17,8 @@ from torch import Tensor
 from vine_vla.system2.features import Float, Int
 
 FOLDS = 5
+LEAST_SEGMENTS = 20
+"""Held-out segments under which nothing is fitted."""
 LEAST_PER_VERB = 40
 RIDGE = 0.02
 KINDS = ("none", "temperature", "vector", "verb")
@@ -66,7 +68,7 @@ def fit_calibration(
         logits: of the members. [M, N, 4]. verbs, outcome, episode: [N]. verb_count: V.
         source: what the segments are, for the record.
     """
-    if len(outcome) < 20:
+    if len(outcome) < LEAST_SEGMENTS:
         return Calibration.identity(verb_count)
     folds = _folds(episode)
     losses = {}

@@ -76,7 +76,7 @@ def model_card(metrics: Mapping[str, Any], model: GraphModel) -> str:
     ]
     eyes = metrics.get("perception")
     if eyes:
-        px = ", ".join(f"{camera} {value:.1f}" for camera, value in eyes["box_error_px"].items())
+        px = ", ".join(f"{camera} {value:.1f}" for camera, value in eyes["box_error_px"].items()) or "no"
         lines += [
             "## Perception",
             "",
@@ -89,6 +89,7 @@ def model_card(metrics: Mapping[str, Any], model: GraphModel) -> str:
     lines += [
         "## Limits",
         "",
+        *[f"- {remark[0].upper()}{remark[1:]}." for remark in metrics.get("remarks", ())],
         "- Without failures in the data the probabilities are too high: nothing teaches what fails.",
         "- A graph holds what its schema names; what is not in it cannot lower a probability.",
         "- Scores on calibration episodes share operators and scenes with training.",

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from vine_vla.errors import VineError
 from vine_vla.graph import Schema
 from vine_vla.options import Demonstration, Split
 from vine_vla.packing import PackedGraphs, concatenate
@@ -79,6 +80,7 @@ def train_shared(
     chosen = choose_episodes(demonstrations, Failures.KEEP, config.episodes)
     train = [d for d in chosen if d.split is Split.TRAIN]
     table = segment_table(train, schema)
+    check_taught(train, table)
     vocabulary = Vocabulary.of((d.instruction for d in train), least=min(2, len(train)))
     encoder = Encoder(schema, vocabulary, number_scales(table.graphs, schema))
     made = {}
@@ -98,6 +100,35 @@ def train_shared(
     return Shared(
         encoder, made["proposals"], made["proposals of all"], subgoal_budget(train), subgoals_to_goal(train)
     )
+
+
+def check_taught(train: Sequence[Demonstration], table: SegmentTable) -> None:
+    """Raises VineError if the training episodes teach no proposals or no outcomes.
+
+    Args:
+        train: training episodes. table: their segments that start at a scene graph.
+    """
+    segments = sum(len(d.segments) for d in train)
+    if not len(table):
+        raise VineError(
+            f"none of the {segments} segments of {len(train)} training episodes has a scene graph at its "
+            "first frame",
+            where="meta/vine_graphs.parquet",
+            mend="annotate boxes of these frames with `vine annotate --boxes`; `vine inspect` names one",
+        )
+    if not (table.success[table.episode] == 1).any():
+        raise VineError(
+            f"no successful episode among {len(train)} training episodes with scene graphs, and only those "
+            "teach which subgoals to propose",
+            where="meta/vine_episodes.parquet",
+            mend="label outcomes with `vine annotate --outcomes` or `--labels`, or record successes",
+        )
+    if not len(table.decided()):
+        raise VineError(
+            f"none of the {len(table)} segments with a scene graph has a known outcome",
+            where="meta/vine_segments.parquet",
+            mend="say how they ended, with `vine annotate --subgoals` or `--labels`",
+        )
 
 
 def train_variant(
@@ -124,6 +155,7 @@ def train_variant(
     held = [replaced.get(d.episode_id, d) for d in chosen if d.split is Split.CALIBRATION]
     train = [d for d in chosen if d.split is Split.TRAIN]
     everything = segment_table(train, schema, drop_slips=drop_slips)
+    check_taught(train, everything)
     table = everything.decided()
     again = {d.episode_id: d for d in extra}
     twice = [*train, *(again[d.episode_id] for d in train if d.episode_id in again)]

@@ -30,6 +30,7 @@ from vine_vla.system2.learn import Report, judge_table, silent, train_shared, tr
 from vine_vla.system2.metrics import binary_scores, outcome_scores, plot_reliability
 from vine_vla.system2.model import GraphModel, Shared
 from vine_vla.system2.perception import Perception
+from vine_vla.system2.remarks import remarks
 from vine_vla.system2.see import PerceptionConfig, train_perception
 from vine_vla.system2.seen import as_seen
 from vine_vla.system2.segments import Failures, choose_episodes, hold_out, segment_table, subgoal_budget
@@ -112,6 +113,7 @@ def train_system2(
         "seconds": time.monotonic() - started,
         "episodes": _counts(usable),
         **evaluate(model, usable, own, variant / PICTURE, seen=seen_calibration),
+        "remarks": remarks(model, usable, own.failures, seen_calibration),
         "perception": info.get("perception_metrics"),
         "config": json.loads(json.dumps(asdict(config), default=str)),
     }

@@ -1,0 +1,70 @@
+"""Remarks: what a System 2 cannot promise because its data are few, in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from vine_vla.options import Demonstration, Split
+from vine_vla.protocols import DEAD, GOAL, REACHED, SLIPPED
+from vine_vla.system2.calibration import LEAST_SEGMENTS
+from vine_vla.system2.model import GraphModel
+from vine_vla.system2.segments import Failures, segment_table
+
+FEW = 10
+"""Failed segments under which the probabilities rest on single cases."""
+
+
+def remarks(
+    model: GraphModel,
+    usable: Sequence[Demonstration],
+    failures: Failures,
+    seen: Sequence[Demonstration] | None = None,
+) -> list[str]:
+    """One sentence for each thing that the data do not suffice for; empty where they do.
+
+    Args:
+        model: as trained. usable: the episodes its variant may see.
+        failures: its variant. seen: its calibration episodes with the graphs they were judged on.
+    """
+    schema, drop = model.schema, failures is Failures.WITHHOLD_SLIPS
+    train = [d for d in usable if d.split is Split.TRAIN]
+    by_id = {d.episode_id: d for d in seen or ()}
+    held = [by_id.get(d.episode_id, d) for d in usable if d.split is Split.CALIBRATION]
+    taught = segment_table(train, schema, drop_slips=drop).decided()
+    judged = segment_table(held, schema, drop_slips=drop).decided()
+    found = []
+    without = sum(s.start not in d.graphs for d in train for s in d.segments)
+    if without:
+        everything = sum(len(d.segments) for d in train)
+        found.append(
+            f"{without} of {everything} training segments have no scene graph at their first frame and "
+            "taught nothing here"
+        )
+    failed = int(((taught.outcome == SLIPPED) | (taught.outcome == DEAD)).sum())
+    if not failed:
+        found.append(
+            f"no failed segment among {len(taught)}: nothing teaches what fails, every covered subgoal "
+            "counts as feasible, and plans follow what successful demonstrators did most often"
+        )
+    elif failed < FEW:
+        found.append(
+            f"only {failed} failed segments among {len(taught)}: feasibility rests on single cases, so read "
+            "it as a hint"
+        )
+    if len(judged) < LEAST_SEGMENTS:
+        found.append(
+            f"not calibrated: {len(judged)} held-out segments, {LEAST_SEGMENTS} are needed; probabilities "
+            "are the nets' own"
+        )
+    alpha = model.pruning.alpha / max(model.shared.subgoals_a_plan, 1.0)
+    needed = math.ceil(1 / alpha - 1e-9) - 1
+    reached = (judged.outcome == GOAL) | (judged.outcome == REACHED)
+    for index, verb in enumerate(schema.verbs):
+        if verb.name not in model.pruning.tau:
+            count = int((reached & (judged.verbs == index)).sum())
+            found.append(
+                f"{verb.name} is never cut: {count} of its held-out segments were reached, a threshold for "
+                f"{model.pruning.alpha:g} of the plans needs {needed} that the training data cover"
+            )
+    return found

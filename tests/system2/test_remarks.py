@@ -1,0 +1,56 @@
+"""What System 2 says of data that do not suffice: errors before training, remarks after it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from system2.pictures import PictureSource
+from system2.test_training import CONFIG
+
+from vine_vla import Outcome, VineError
+from vine_vla.options import EpisodeOutcome
+from vine_vla.system2 import train_system2
+
+GRAPHS = replace(CONFIG, perception=None)
+
+
+def changed(change):
+    """The drawn world with other labels."""
+    source = PictureSource(24)
+    source.demonstrations = tuple(change(d) for d in source.demonstrations)
+    return source
+
+
+def succeed(d, outcome=Outcome.REACHED):
+    segments = tuple(replace(s, outcome=outcome) for s in d.segments)
+    return replace(d, outcome=EpisodeOutcome.SUCCESS, segments=segments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda d: replace(d, graphs={f + 1: g for f, g in d.graphs.items()}),
+            "none of the .* segments .* has a scene graph at its first frame.*--boxes",
+        ),
+        (
+            lambda d: replace(d, outcome=EpisodeOutcome.UNKNOWN, outcome_source=None),
+            "no successful episode among .*--outcomes",
+        ),
+        (lambda d: succeed(d, Outcome.CENSORED), "has a known outcome.*--subgoals"),
+    ],
+)
+def test_data_that_teach_nothing_are_told_before_training(change, message, tmp_path):
+    with pytest.raises(VineError, match=message):
+        train_system2(changed(change), tmp_path / "system2", GRAPHS)
+
+
+def test_without_failures_it_is_said_what_it_falls_back_to(tmp_path):
+    folder = train_system2(changed(succeed), tmp_path / "system2", GRAPHS)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    said = " ".join(metrics["remarks"])
+    assert "no failed segment among" in said and "counts as feasible" in said
+    assert "not calibrated: " in said and "20 are needed" in said
+    assert "put is never cut: " in said
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert all(remark[1:] in card for remark in metrics["remarks"])
