@@ -41,6 +41,8 @@ class System1:
     auto: positions if most of them follow the state."""
     start: Path | None = None
     """Run of a trained System 1 to start from, for a round of corrections."""
+    encoders: Path | None = None
+    """Run of a trained System 1 whose encoders are taken over, for a flat policy of the same cameras."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -113,6 +115,7 @@ def train_skills(config: System1) -> int:
             save_every=config.save_every,
             imitate_all=config.imitate_all,
             start=config.start,
+            encoders=config.encoders,
             actions=config.actions,
         ),
     )

@@ -113,7 +113,7 @@ REGISTRY: dict[str, Experiment] = {
                 "oracle-perception",
                 "oracle-value",
             ),
-            slow_scenes=20,
+            slow_scenes=60,
             probes=1000,
             repeated=100,
         ),
