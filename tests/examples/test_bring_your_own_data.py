@@ -92,7 +92,9 @@ def test_every_command_of_the_page_on_the_real_data(page, real_data, repository,
     for name, command in (("vine", [sys.executable, "-c", MAIN]), ("python", [sys.executable])):
         (tools / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
         (tools / name).chmod(0o755)
-    script = "set -e\n" + "".join(blocks(page, "sh")).replace("8000", str(free_port()))
+    # A server that is left behind by a failed step would keep the output open for ever.
+    start = "set -e; unset -f vine python; trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
+    script = start + "".join(blocks(page, "sh")).replace("8000", str(free_port()))
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=tmp_path,
