@@ -126,6 +126,44 @@ def test_proposals_leave_out_what_nobody_does(sides):
     assert all(s.verb != "turn" for row in answer.subgoals for s in row)
 
 
+def test_imitating_all_episodes_is_not_imitating_the_successful_ones():
+    """Whoever begins with one verb fails here: the prior of all episodes has it, the other has not."""
+    demonstrations = sides_demonstrations(120)
+    marked = [replace(d, split=Split.TRAIN) for d in demonstrations]
+    bad = {s.subgoal.verb for d in marked for s in d.segments[:1]}
+    assert len(bad) > 1
+    worst = max(sorted(bad), key=lambda verb: _failed(marked, verb))
+    told = [
+        replace(d, outcome=EpisodeOutcome.FAILURE) if d.segments[0].subgoal.verb == worst else d
+        for d in marked
+    ]
+    fast = FitConfig(epochs=1, least_steps=5)
+    model = train_outcomes(
+        told, SIDES, replace(QUICK, outcome=fast, dynamics=fast, value=fast, value_mu=fast)
+    )
+    _, graphs = fresh(40, seed=3)
+    share = []
+    for imitate_all in (False, True):
+        answer = model.with_prior(imitate_all=imitate_all).expand(graphs, [TEXT] * 40, 6)
+        verbs = [[s.verb == worst for s in row] for row in answer.subgoals]
+        share.append(
+            np.mean(
+                [
+                    sum(q[k] for k, is_worst in enumerate(v) if is_worst)
+                    for q, v in zip(answer.prior, verbs, strict=True)
+                ]
+            )
+        )
+    assert share[1] > share[0] + 0.1
+
+
+def _failed(demonstrations, verb):
+    """Episodes that began with `verb` and did not succeed."""
+    return sum(
+        d.segments[0].subgoal.verb == verb and d.outcome is not EpisodeOutcome.SUCCESS for d in demonstrations
+    )
+
+
 def test_nearest_episodes_are_evidence(sides):
     demonstrations, model = sides
     graph, good = sides_scene(np.random.default_rng(5))

@@ -67,13 +67,12 @@ def train_proposal(
     seed: int,
     report: Callable[[float], None] | None = None,
 ) -> SubgoalNet:
-    """Fit on segments of successful episodes: cross-entropy of the chosen subgoal among all candidates.
+    """Fit on segments: cross-entropy of the chosen subgoal among all candidates.
 
     Args:
-        table: segments of training episodes; those of episodes that did not succeed are left out here.
+        table: segments of the training episodes whose choices are to be imitated.
         Other arguments as in `train_outcome`.
     """
-    table = table.where((table.success[table.episode] == 1) if len(table) else np.zeros(0, bool))
     rng = np.random.default_rng(seed)
     net = proposal_net(encoder, width, torch.Generator().manual_seed(seed))
     candidates = encoder.candidates(table.graphs, {})
