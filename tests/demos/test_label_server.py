@@ -277,7 +277,9 @@ def test_a_port_in_use_and_a_missing_dataset_are_one_line(server, tmp_path):
 
 def test_ctrl_c_ends_the_command_with_one_line(tmp_path):
     """As a user runs it: --out for a source that is to stay as it is, a label, Ctrl-C."""
-    command = [sys.executable, "-c", MAIN, "annotate", str(EXCERPT), "--page", "--out", str(tmp_path / "out")]
+    # A shell's background jobs ignore Ctrl-C, and so would what they start.
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {MAIN}"
+    command = [sys.executable, "-c", code, "annotate", str(EXCERPT), "--page", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert select.select([process.stdout], [], [], 120)[0]
