@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 from vine_vla.demos import sidecars
@@ -101,14 +102,13 @@ class Labeller:
         )
 
     def _write(self, index: int) -> Demonstration:
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._read)  # what counts as labelled must be on disk
             if sidecars.has_sidecars(self.root):
                 sidecars.write_labels(self.root, self._work.demonstrations)
             else:
                 self._work.write(self.root)
-        except Exception:
-            self._read()  # what counts as labelled must be on disk
-            raise
+            undo.pop_all()
         self._stamp = self._stamped()
         found = self._work.demonstrations[index]
         self.labelled.add(found.episode_id)

@@ -12,7 +12,7 @@ def usable_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise VineError(
             f"no device {name!r}: {str(error).splitlines()[0]}", where="--device", mend="give --device cpu"
         ) from error

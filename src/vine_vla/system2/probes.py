@@ -26,6 +26,7 @@ from vine_vla.system2.fit import FitConfig
 from vine_vla.system2.learn import judge_table, revalue, rule_of
 from vine_vla.system2.metrics import outcome_scores, plot_reliability
 from vine_vla.system2.model import GraphModel
+from vine_vla.system2.remarks import remarks
 from vine_vla.system2.segments import (
     CENSORED,
     Failures,
@@ -138,6 +139,7 @@ def calibrate_variant(
     model = storage.read_model(folder / name, storage.read_shared(folder, info, schema))
     logits, _ = judge_table(model.outcome, model.encoder, table)
     model = calibrate_on_probes(model, table, usable, own)
+    train = [d for d in usable if d.split is Split.TRAIN]
     names = [v.name for v in schema.verbs]
     p = cross_calibrated(logits, table.verbs, table.outcome, table.episode, len(names))
     found, source = folder / f"{name}{EXECUTED}", "probes on calibration scenes, cross-calibrated"
@@ -148,6 +150,7 @@ def calibrate_variant(
         "judged_on": source,
         "graphs": "perceived",
         "outcomes": outcome_scores(p, table.outcome, table.verbs, names),
+        "remarks": remarks(model, train, table, own.failures),
         "calibration": {
             "kind": model.calibration.kind,
             "source": model.calibration.source,

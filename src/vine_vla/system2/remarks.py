@@ -5,34 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from vine_vla.options import Demonstration, Split
+from vine_vla.options import Demonstration
 from vine_vla.protocols import DEAD, GOAL, REACHED, SLIPPED
 from vine_vla.system2.calibration import LEAST_SEGMENTS
 from vine_vla.system2.model import GraphModel
-from vine_vla.system2.segments import Failures, segment_table
+from vine_vla.system2.segments import Failures, SegmentTable, segment_table
 
 FEW = 10
 """Failed segments under which the probabilities rest on single cases."""
 
 
 def remarks(
-    model: GraphModel,
-    usable: Sequence[Demonstration],
-    failures: Failures,
-    seen: Sequence[Demonstration] | None = None,
+    model: GraphModel, train: Sequence[Demonstration], judged: SegmentTable, failures: Failures
 ) -> list[str]:
     """One sentence for each thing that the data do not suffice for; empty where they do.
 
     Args:
-        model: as trained. usable: the episodes its variant may see.
-        failures: its variant. seen: its calibration episodes with the graphs they were judged on.
+        model: as trained and calibrated.
+        train: the episodes that its variant learned from.
+        judged: the decided segments it was calibrated on: of held-out episodes, or executed.
+        failures: its variant.
     """
-    schema, drop = model.schema, failures is Failures.WITHHOLD_SLIPS
-    train = [d for d in usable if d.split is Split.TRAIN]
-    by_id = {d.episode_id: d for d in seen or ()}
-    held = [by_id.get(d.episode_id, d) for d in usable if d.split is Split.CALIBRATION]
-    taught = segment_table(train, schema, drop_slips=drop).decided()
-    judged = segment_table(held, schema, drop_slips=drop).decided()
+    schema = model.schema
+    taught = segment_table(train, schema, drop_slips=failures is Failures.WITHHOLD_SLIPS).decided()
     found = []
     without = sum(s.start not in d.graphs for d in train for s in d.segments)
     if without:

@@ -94,26 +94,28 @@ def train_system2(
         report(f"variant {own.failures.value} is there", 1.0)
         return variant
     started = time.monotonic()
+    train = [d for d in usable if d.split is Split.TRAIN]
+    held = [d for d in usable if d.split is Split.CALIBRATION]
     seen_calibration = None
     if eyes is not None and config.calibrate_on_seen:
-        held = [d for d in usable if d.split is Split.CALIBRATION]
         seen_calibration = as_seen(
             dataset, held, eyes, lambda x: report("perceiving calibration episodes", x)
         )
     extra: list[Demonstration] = []
     if eyes is not None and config.learn_from_seen:
-        train = [d for d in usable if d.split is Split.TRAIN]
         extra = as_seen(dataset, train, eyes, lambda x: report("perceiving training episodes", x))
     model = train_variant(marked, shared, own, calibration=seen_calibration, extra=extra, report=report)
     variant.mkdir(parents=True, exist_ok=True)
     storage.write_model(variant, model)
+    drop_slips = own.failures is Failures.WITHHOLD_SLIPS
+    judged = segment_table(seen_calibration or held, model.schema, drop_slips=drop_slips).decided()
     metrics = {
         "variant": own.failures.value,
         "stage": key,
         "seconds": time.monotonic() - started,
         "episodes": _counts(usable),
         **evaluate(model, usable, own, variant / PICTURE, seen=seen_calibration),
-        "remarks": remarks(model, usable, own.failures, seen_calibration),
+        "remarks": remarks(model, train, judged, own.failures),
         "perception": info.get("perception_metrics"),
         "config": json.loads(json.dumps(asdict(config), default=str)),
     }
