@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +15,7 @@ from system2.pictures import PictureSource
 from vine_vla import VineError
 from vine_vla.cli import main
 from vine_vla.cli._plan_text import plan_lines
-from vine_vla.cli.plan import Config, read_frame, read_images, read_proprioception
+from vine_vla.cli.plan import Config, read_frames, read_images, read_proprioception
 from vine_vla.demos import open_dataset
 from vine_vla.graph import Schema
 from vine_vla.protocols import PlanStatus
@@ -95,21 +96,30 @@ def test_a_frame_of_a_dataset_stands_in_for_images():
     schema = Schema(("cup",), {}, (), (), ("top",))
     excerpt = Path(__file__).parents[1] / "data/cr5_excerpt"
     config = Config(excerpt, dataset=excerpt, episode=1, frame=3)
-    seen, instruction = read_frame(config, schema)
+    ((seen, instruction),) = read_frames(config, schema)
     dataset = open_dataset(excerpt)
     np.testing.assert_array_equal(seen.images["top"], dataset.images(1, [3], "top")[0])
     np.testing.assert_array_equal(seen.proprioception, dataset.proprioception(1)[3])
     assert instruction == "put the USB stick on the book"
-    assert read_frame(replace(config, instruction="wait"), schema)[1] == "wait"
+    assert read_frames(replace(config, instruction="wait"), schema)[0][1] == "wait"
     for change, message in (
         ({"episode": 2}, "episode 2 of 2"),
         ({"frame": 182}, "frame 182 of 182"),
         ({"image": ("top=a.png",)}, "neither --image nor"),
     ):
         with pytest.raises(VineError, match=message):
-            read_frame(replace(config, **change), schema)
+            read_frames(replace(config, **change), schema)
     with pytest.raises(VineError, match="no camera 'front'"):
-        read_frame(config, Schema(("cup",), {}, (), (), ("front",)))
+        read_frames(config, Schema(("cup",), {}, (), (), ("front",)))
+
+
+def test_frames_of_several_episodes():
+    excerpt = Path(__file__).parents[1] / "data/cr5_excerpt"
+    schema = Schema(("cup",), {}, (), (), ("top",))
+    both = read_frames(Config(excerpt, dataset=excerpt), schema, 2)
+    assert not np.array_equal(both[0][0].images["top"], both[1][0].images["top"])
+    with pytest.raises(VineError, match="episode 2 of 2"):
+        read_frames(Config(excerpt, dataset=excerpt), schema, 3)
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +178,20 @@ def test_vine_plan_without_budget_is_infeasible(trained, tmp_path, capsys):
     assert "infeasible: the subgoal budget is used up" in capsys.readouterr().out
 
 
+def test_vine_plan_sweeps_the_time(trained, tmp_path, capsys):
+    out = tmp_path / "sweep.csv"
+    assert main(arguments(trained, out, "--sweep", "1", "--budget", "2")) == 0
+    rows = pd.read_csv(out)
+    assert rows["limit"].tolist() == [0.005, 0.02, 0.05, 0.2, 1.0]
+    assert (rows["expansions"].diff().dropna() >= 0).all()
+    assert "regret" in capsys.readouterr().out
+    assert not (tmp_path / "tree.json").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (("--sweep", "2"), "sweep is 2 (--sweep): with --image it is 1"),
         (("--variant", "withhold"), "no variant 'withhold'"),
         (("--budget", "-1"), "budget is -1"),
         (("--expansions", "-3"), "expansions is -3"),

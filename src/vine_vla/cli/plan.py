@@ -2,13 +2,15 @@
 
 Exit code 0 with a plan, 1 when the answer is "no" (`infeasible`, `unsupported`), 2 for bad input. The whole
 search tree goes to a JSON file, which `vine report` can draw.
+
+With --sweep: what 5, 20, 50, 200 and 1000 ms a plan buy, as a table and a CSV file.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from vine_vla.graph import Schema
     from vine_vla.protocols import Observation
+    from vine_vla.search import SearchConfig
     from vine_vla.system2.backend import System2
 
 
@@ -54,8 +57,11 @@ class Config:
     """Nodes that the tree search expands."""
     seconds: float | None = None
     """Time for the search, in seconds; default: no limit."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = field(default=Path("tree.json"))
-    """Where the search tree goes, as JSON."""
+    sweep: int = 0
+    """Plan with more and more time instead, from --frame of so many episodes, --episode the first; 1 with
+    --image. 0: no."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Where the search tree goes, as JSON, or the rows of --sweep, as CSV; default: tree.json, sweep.csv."""
     json: bool = False
     """Print the tree instead of the text."""
 
@@ -70,29 +76,60 @@ def run(config: Config) -> int:
     settings = SearchConfig(expansions=config.expansions, seconds=config.seconds, evidence=1000)
     if config.budget is not None and config.budget < 0:
         raise VineError(f"budget is {config.budget}", where="--budget", mend="use 0 or more")
+    if config.sweep < 0 or (config.sweep > 1 and config.dataset is None):
+        raise VineError(f"sweep is {config.sweep}", where="--sweep", mend="with --image it is 1")
     model = load_system2(config.run, config.variant)
-    if config.dataset is not None:
-        observation, instruction = read_frame(config, model.schema)
-    elif config.instruction is None:
-        raise VineError(
-            "no task", where="--instruction", mend='say what to do, e.g. "put the cup on the tray"'
-        )
-    else:
-        observation, instruction = _given(config, model), config.instruction
-    graph = model.perceive(observation, instruction)
     budget = model.budget if config.budget is None else config.budget
+    if config.sweep:
+        return _sweep(config, model, settings, budget)
+    observation, instruction = _observe(config, model)[0]
+    graph = model.perceive(observation, instruction)
     plan = make_planner(config.planner, model, settings).plan(graph, instruction, budget, seed=0)
-    save_trace(config.out, plan.tree)
+    out = config.out or Path("tree.json")
+    save_trace(out, plan.tree)
     if config.json:
         print(json.dumps(plan.tree))
     else:
         print("\n".join(plan_lines(graph, plan)))
-    print(f"tree: {config.out}", file=sys.stderr)
+    print(f"tree: {out}", file=sys.stderr)
     return 0 if plan.status is PlanStatus.PLANNED else 1
 
 
-def read_frame(config: Config, schema: Schema) -> tuple[Observation, str]:
+def _sweep(config: Config, model: System2, settings: SearchConfig, budget: int) -> int:
+    """Print and write what more and more time a plan buys."""
+    import pandas as pd
+
+    from vine_vla.evaluation.files import write_table
+    from vine_vla.search.sweep import SweepRow, sweep_time
+
+    scenes = [
+        (model.perceive(observation, instruction), instruction)
+        for observation, instruction in _observe(config, model)
+    ]
+    rows = pd.DataFrame(sweep_time(model, scenes, budget, settings), columns=list(SweepRow._fields))
+    out = config.out or Path("sweep.csv")
+    write_table(out, rows.round(5))
+    print(rows.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+    print(f"{len(scenes)} scenes; rows: {out}", file=sys.stderr)
+    return 0
+
+
+def _observe(config: Config, model: System2) -> list[tuple[Observation, str]]:
+    """What is planned from, and the task: one scene, or the --sweep's."""
+    if config.dataset is not None:
+        return read_frames(config, model.schema, max(1, config.sweep))
+    if config.instruction is None:
+        raise VineError(
+            "no task", where="--instruction", mend='say what to do, e.g. "put the cup on the tray"'
+        )
+    return [(_given(config, model), config.instruction)]
+
+
+def read_frames(config: Config, schema: Schema, count: int = 1) -> list[tuple[Observation, str]]:
     """Images and state of a dataset's frame, and the task: the one given, else the dataset's.
+
+    Args:
+        count: of episodes, from `config.episode` on; the same frame of each.
 
     Raises:
         VineError: --image or --proprioception too, a camera that the dataset lacks, or no such frame.
@@ -104,18 +141,23 @@ def read_frame(config: Config, schema: Schema) -> tuple[Observation, str]:
     if config.image or config.proprioception is not None:
         raise VineError("--dataset goes with neither --image nor --proprioception", mend="leave one out")
     dataset = open_dataset(config.dataset)
-    if not 0 <= config.episode < len(dataset.demonstrations):
-        raise VineError(f"episode {config.episode} of {len(dataset.demonstrations)}", where="--episode")
-    demonstration = dataset.demonstrations[config.episode]
-    if not 0 <= config.frame < demonstration.length:
-        raise VineError(f"frame {config.frame} of {demonstration.length}", where="--frame")
-    images = {
-        role: dataset.images(config.episode, [config.frame], role)[0]
-        for role in schema.cameras
-        if role in dataset.cameras or role == schema.cameras[0]
-    }
-    state = dataset.proprioception(config.episode)[config.frame]
-    return Observation(images, state), config.instruction or demonstration.instruction
+    found = []
+    for episode in range(config.episode, config.episode + count):
+        if not 0 <= episode < len(dataset.demonstrations):
+            raise VineError(f"episode {episode} of {len(dataset.demonstrations)}", where="--episode")
+        demonstration = dataset.demonstrations[episode]
+        if not 0 <= config.frame < demonstration.length:
+            raise VineError(
+                f"frame {config.frame} of {demonstration.length} in episode {episode}", where="--frame"
+            )
+        images = {
+            role: dataset.images(episode, [config.frame], role)[0]
+            for role in schema.cameras
+            if role in dataset.cameras or role == schema.cameras[0]
+        }
+        state = dataset.proprioception(episode)[config.frame]
+        found.append((Observation(images, state), config.instruction or demonstration.instruction))
+    return found
 
 
 def _given(config: Config, model: System2) -> Observation:
