@@ -77,11 +77,10 @@ REGISTRY: dict[str, Experiment] = {
     for e in (
         Experiment(
             "plug-quick",
-            "a quarter of an hour: 150 demonstrations, 200 drills, three arms, 24 dev scenes",
+            "a quarter of an hour: 150 demonstrations, 200 drills, three arms, 30 dev scenes",
             demonstrations=150,
             drills=200,
-            scenes="0:24",
-            system1_steps=3700,
+            system1_steps=3600,
             detector_steps=600,
         ),
         Experiment(

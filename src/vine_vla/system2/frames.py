@@ -146,20 +146,21 @@ def load_frames(
             mend="record boxes, or add them with `vine annotate --boxes`",
         )
     by_index = {d.episode_index: d for d in chosen}
-    images, states, rows = [], [], []
+    # Filled in place: what is read piece by piece and then joined is there twice.
+    count = sum(map(len, plan.values()))
+    images = np.empty((count, len(schema.cameras), SIZE, SIZE, 3), np.uint8)
+    states, rows = [], []
     ids: list[tuple[str, ...]] = []
     episodes: list[str] = []
     numbers: list[int] = []
     size = (SIZE, SIZE)
     for done, (index, frames) in enumerate(sorted(plan.items())):
         demonstration = by_index[index]
-        views = []
         for c, role in enumerate(schema.cameras):
             found = source.images(index, frames, role)
             if c == 0:
                 size = (found.shape[2], found.shape[1])
-            views.append(shrink(found))
-        images.append(np.stack(views, 1))
+            images[len(rows) : len(rows) + len(frames), c] = shrink(found)
         states.append(source.proprioception(index)[frames])
         boxes = source.boxes(index)
         fixed = _fixed(demonstration, constant)
@@ -170,7 +171,7 @@ def load_frames(
             numbers.append(frame)
         if report:
             report((done + 1) / len(plan))
-    return _arrays(np.concatenate(images), np.concatenate(states), rows, ids, episodes, numbers, size, schema)
+    return _arrays(images, np.concatenate(states), rows, ids, episodes, numbers, size, schema)
 
 
 @dataclass
