@@ -2,13 +2,14 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from vine_vla.cli import main
 from vine_vla.errors import VineError
 from vine_vla.evaluation.arms import ARMS, find_arm
-from vine_vla.evaluation.build import RunBuilder
+from vine_vla.evaluation.build import Reworded, RunBuilder
 from vine_vla.evaluation.gates import GraphBuilder
 from vine_vla.evaluation.graph_demos import Dials, as_demonstration, demonstrate, graph_demonstrations
 from vine_vla.evaluation.oracles import RightPlanner
@@ -16,8 +17,20 @@ from vine_vla.evaluation.runner import Schedule, evaluate
 from vine_vla.evaluation.verdicts import best_of, summary
 from vine_vla.evaluation.world import WHOLE_TASK, open_task, true_outcome
 from vine_vla.options import EpisodeOutcome, Outcome, Subgoal
+from vine_vla.search import SearchConfig, TabularModel, TreePlanner, random_problem
 from vine_vla.system2 import EXECUTED, Failures
 from vine_vla.tasks.plug_insertion import PlugInsertion
+from vine_vla.tasks.scenes import INSTRUCTIONS
+
+
+def test_a_reworded_planner_is_told_other_words():
+    model = TabularModel([random_problem(np.random.default_rng(0), actions=3)])
+    planner = TreePlanner(model, SearchConfig(k=3))
+    graph = model.graph(0)
+    plan = Reworded(planner, "in other words").plan(graph, "as the scene says", 3, seed=0)
+    assert plan.tree["instruction"] == "in other words"
+    assert plan.options == planner.plan(graph, "in other words", 3).options
+    assert find_arm("vine:trained-words").words in INSTRUCTIONS["seen"]
 
 
 def test_every_arm_of_the_design_is_there():

@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.datasets import LeRobotDataset
 from system1.policies import save_act
 from system1.toy import SCHEMA, ToyWorld
 
-from vine_vla.demos.crops import LAYOUT, target_layout
+from vine_vla.demos import open_dataset
+from vine_vla.demos.crops import LAYOUT, CropLayout, target_layout
+from vine_vla.demos.skills import export_joint
 from vine_vla.errors import VineError
-from vine_vla.options import Subgoal
-from vine_vla.protocols import DONE
-from vine_vla.system1.adapters import LeRobotSkill, OpenpiSkill, camera_keys, read_actions
+from vine_vla.options import EpisodeOutcome, Outcome, Split, Subgoal
+from vine_vla.protocols import DONE, Observation
+from vine_vla.system1.adapters import LeRobotSkill, OpenpiSkill, camera_keys, policy_inputs, read_actions
 
 REACH = Subgoal("reach", ("block_1",))
 OTHER = Subgoal("leave", ("block_2",))
@@ -52,6 +56,34 @@ def test_a_switch_drops_the_queue_and_changes_the_action(checkpoint):
     fresh = LeRobotSkill.load(checkpoint)
     fresh.start(OTHER, "leave", 0)
     np.testing.assert_array_equal(fresh.act(world.observe(), world.graph()).actions, new)
+
+
+def test_a_joint_export_shows_what_the_policy_is_shown_at_run_time(toy, tmp_path):
+    """The same numbers and pixels in the dataset and at run time, for subgoals and for the whole task."""
+    summary = export_joint(toy, tmp_path / "joint", whole_pixels=48, threads=1)
+    clips = open_dataset(summary.out).demonstrations
+    layout = CropLayout.from_json((summary.out / LAYOUT).read_text())
+    config = PreTrainedConfig.from_pretrained(save_act(tmp_path / "act", environment=layout.width))
+    cameras = {f"observation.images.{c}": c for c in SCHEMA.cameras}
+    train = {d.episode_id: d for d in toy.demonstrations if d.split is Split.TRAIN}
+    whole = [d.episode_id for d in train.values() if d.outcome is EpisodeOutcome.SUCCESS]
+    segments = [s for d in train.values() for s in d.segments if s.outcome is Outcome.REACHED]
+    assert len(clips) == len(whole) + len(segments) and set(whole) < {c.episode_id for c in clips}
+    reader = LeRobotDataset("vine/joint", root=summary.out)
+    for clip in clips:
+        name, _, number = clip.episode_id.partition(".")
+        source, subgoal, start = train[name], Subgoal("do_task", ()), 0
+        if number:
+            subgoal, start = source.segments[int(number)].subgoal, source.segments[int(number)].start
+        images = {c: toy.images(source.episode_index, [start], c)[0] for c in toy.cameras}
+        seen = Observation(images, toy.proprioception(source.episode_index)[start])
+        shown = policy_inputs(config, cameras, layout, seen, source.graphs[start], subgoal)
+        row = reader[int(reader.meta.episodes["dataset_from_index"][clip.episode_index])]
+        assert row["task"] == (clip.instruction if number else source.instruction)
+        for key, value in shown.items():
+            np.testing.assert_allclose(value, row[key], atol=1.01 / 255, err_msg=key)
+        verb = row["observation.environment_state"][: len(layout.verbs)]
+        assert verb.sum() == (1 if number else 0)
 
 
 def test_changed_weights_are_noticed(checkpoint):

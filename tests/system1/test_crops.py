@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from system1.toy import SCHEMA
 
 from vine_vla.demos.crops import (
+    TARGET,
     CropLayout,
     cut_window,
     graph_boxes,
+    joint_layout,
     scene_layout,
     skill_inputs,
     slot_ids,
@@ -89,6 +91,16 @@ def test_scene_slots_are_ordered_by_class_and_number_and_padded() -> None:
     assert layout.width == 3 * 2 * 7
     classes = {"block_10": "block", "block_2": "block", "gripper": "gripper"}
     assert slot_ids(layout, None, classes) == ("block_2", "block_10", None)
+    assert CropLayout.from_json(layout.to_json()) == layout
+
+
+def test_joint_layout_has_the_target_and_then_the_scene() -> None:
+    blocks = SceneGraph((SceneObject("block_1", "block"), SceneObject("block_2", "block")))
+    layout = joint_layout(SCHEMA, SIZES, [blocks])
+    assert layout.slots == (TARGET, "block", "block")
+    classes = {o.id: o.cls for o in blocks.objects}
+    assert slot_ids(layout, Subgoal("leave", ("block_2",)), classes) == ("block_2", "block_1", "block_2")
+    assert slot_ids(layout, None, classes) == (None, "block_1", "block_2")
     assert CropLayout.from_json(layout.to_json()) == layout
 
 

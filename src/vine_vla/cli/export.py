@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -56,6 +56,26 @@ class Flat(_Common):
 
 
 @dataclass(frozen=True)
+class Joint:
+    """Options of `vine export joint`."""
+
+    path: tyro.conf.Positional[Path]
+    """Dataset with segments and boxes."""
+    out: tyro.conf.Positional[Path]
+    """Folder of the export; replaced if it is an older one."""
+    splits: tuple[Literal["train", "calibration", "test"], ...] = ("train",)
+    """Episodes to take, by split."""
+    pixels: int = 96
+    """Shorter side of the images."""
+    threads: int = 2
+    """Threads that decode and encode."""
+    earlier: Path | None = None
+    """An export of the same kind of some of these episodes, as annotated now: what it holds is taken over."""
+    eyes: Path | None = None
+    """Run with a trained System 2, whose perception finds boxes in frames where none is annotated."""
+
+
+@dataclass(frozen=True)
 class Language:
     """Options of `vine export language`."""
 
@@ -89,6 +109,14 @@ class Policy:
 
 Config = (
     Annotated[
+        Joint,
+        tyro.conf.subcommand(
+            name="joint",
+            description="Reached segments and successful episodes, whole images, verb and boxes: for ACT, "
+            "Diffusion and others that are run alone and under VINE.",
+        ),
+    ]
+    | Annotated[
         Skills,
         tyro.conf.subcommand(
             name="skills", description="One episode per segment with a known outcome, its task the subgoal."
@@ -132,7 +160,7 @@ def run(config: Config) -> int:
     from tqdm import tqdm
 
     from vine_vla.demos.dataset import open_dataset
-    from vine_vla.demos.skills import KNOWN, export_flat, export_skills
+    from vine_vla.demos.skills import KNOWN, export_flat, export_joint, export_skills
     from vine_vla.options import Outcome
 
     if config.threads < 1:
@@ -146,33 +174,17 @@ def run(config: Config) -> int:
         bar.update(done - bar.n)
 
     splits = tuple(Split(s) for s in config.splits)
-    images, pixels, threads = config.images, config.whole_pixels, config.threads
-    if isinstance(config, Skills):
-        summary = export_skills(
-            dataset,
-            config.out,
-            splits=splits,
-            outcomes=(Outcome.REACHED,) if config.reached_only else KNOWN,
-            images=images,
-            whole_pixels=pixels,
-            threads=threads,
-            earlier=config.earlier,
-            eyes=eyes,
-            progress=progress,
-        )
+    shared: dict[str, Any] = {"splits": splits, "threads": config.threads, "earlier": config.earlier}
+    shared |= {"eyes": eyes, "progress": progress}
+    if isinstance(config, Joint):
+        summary = export_joint(dataset, config.out, whole_pixels=config.pixels, **shared)
     else:
-        summary = export_flat(
-            dataset,
-            config.out,
-            splits=splits,
-            successful_only=not config.all,
-            images=images,
-            whole_pixels=pixels,
-            threads=threads,
-            earlier=config.earlier,
-            eyes=eyes,
-            progress=progress,
-        )
+        shared |= {"images": config.images, "whole_pixels": config.whole_pixels}
+        if isinstance(config, Skills):
+            outcomes = (Outcome.REACHED,) if config.reached_only else KNOWN
+            summary = export_skills(dataset, config.out, outcomes=outcomes, **shared)
+        else:
+            summary = export_flat(dataset, config.out, successful_only=not config.all, **shared)
     bar.close()
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.outcomes.items()))
     state = "" if summary.fresh else " (already there)"
@@ -199,9 +211,9 @@ def _language(config: Language) -> int:
     return 0
 
 
-def _eyes(config: Skills | Flat, dataset: "DemoDataset") -> "System2 | None":
+def _eyes(config: Skills | Flat | Joint, dataset: "DemoDataset") -> "System2 | None":
     """The System 2 whose perception fills in boxes; VineError if it has none, or of another vocabulary."""
-    if config.eyes is None or config.images != "crops":
+    if config.eyes is None or (not isinstance(config, Joint) and config.images != "crops"):
         return None
     from vine_vla.system2 import load_system2
 

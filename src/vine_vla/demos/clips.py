@@ -82,13 +82,18 @@ class Eyes(Perceiver, Protocol):
 
 
 class ClipReader:
-    """Columns of clips: encoded images, vectors and the statistics' sample of frames."""
+    """Columns of clips: encoded images, vectors and the statistics' sample of frames.
+
+    Args:
+        layout: of verb and boxes in the environment vector; None: the verb alone.
+        whole_pixels: shorter side of whole frames; None: the layout's windows in their place.
+    """
 
     def __init__(
         self,
         dataset: DemoDataset,
         layout: CropLayout | None,
-        whole_pixels: int,
+        whole_pixels: int | None,
         earlier: EarlierExport | None = None,
         eyes: Eyes | None = None,
     ) -> None:
@@ -176,14 +181,16 @@ class ClipReader:
                 now = {role: f[i] for role, f in frames.items()}
                 inputs = skill_inputs(now, boxes.get(clip.start + i, {}), layout, clip.subgoal, ids)
                 environment.append(inputs.environment_state)
-                for role, picture in inputs.crops.items():
-                    pictures[role].append(picture)
+                if self.whole_pixels is None:
+                    for role, picture in inputs.crops.items():
+                        pictures[role].append(picture)
         else:
             verbs = [v.name for v in self.dataset.schema.verbs]
             verb = np.zeros(max(len(verbs), 1), np.float32)
             if clip.subgoal is not None:
                 verb[verbs.index(clip.subgoal.verb)] = 1.0
             environment = [verb] * (clip.end - clip.start)
+        if self.whole_pixels is not None:
             for role, images in frames.items():
                 pictures[role] = [_shrink(image, self.whole_pixels) for image in images]
         return {

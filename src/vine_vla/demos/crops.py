@@ -7,7 +7,9 @@ from what it was trained on. A layout has one or more *slots*, each an object se
   `grasp_long(plug)`, the socket of `insert(plug, socket_2)`);
 - scene layout: a slot for every object that a subgoal can name, ordered by class and id and padded, for
   policies that are conditioned on the instruction alone (the `flat` arm). What nothing can be done with is
-  seen beside them: every slot costs such a policy steps.
+  seen beside them: every slot costs such a policy steps;
+- joint layout: the target's slot (`TARGET`) and then the scene's, for policies that are run both ways.
+  Under the instruction alone, verb and target are zero.
 
 The slots of a camera are stacked downwards in one picture of `slots * pixels` rows.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +37,9 @@ Boxes = Mapping[str, Mapping[str, Box]]
 LAYOUT = "meta/vine_crops.json"
 """Where an exported dataset keeps its crop layout."""
 
+TARGET = "*"
+"""Stands for a class in `CropLayout.slots`: the slot of the subgoal's target."""
+
 SLOT_FEATURES = 7
 """Numbers per slot and camera: box (4), visible (1), centre of the window (2)."""
 
@@ -51,8 +56,8 @@ class CropLayout:
 
     Args:
         cameras: camera roles, in order.
-        verbs: verbs of the one-hot at the start of the vector.
-        slots: class of each slot; empty for the target layout.
+        verbs: verbs of the one-hot at the start of the vector; none in the scene layout.
+        slots: class of each slot, or `TARGET`; empty for the target layout.
         pixels: side of a window in the stored picture.
         share: side of a window relative to the shorter side of the image.
         aspects: per camera, width and height of the image relative to its shorter side.
@@ -141,6 +146,14 @@ def scene_layout(
     return CropLayout(schema.cameras, (), slots, pixels, aspects=_aspects(schema, image_sizes))
 
 
+def joint_layout(
+    schema: Schema, image_sizes: Mapping[str, tuple[int, int]], graphs: Iterable[SceneGraph]
+) -> CropLayout:
+    """The target layout's slot and verbs, and the scene layout's slots."""
+    target, scene = target_layout(schema, image_sizes), scene_layout(schema, image_sizes, graphs)
+    return replace(target, slots=(TARGET, *scene.slots))
+
+
 def _aspects(schema: Schema, image_sizes: Mapping[str, tuple[int, int]]) -> tuple[tuple[float, float], ...]:
     sizes = [image_sizes[camera] for camera in schema.cameras]
     return tuple((width / min(height, width), height / min(height, width)) for height, width in sizes)
@@ -161,13 +174,14 @@ def slot_ids(
     """Which object each slot shows; None where the scene has no such object.
 
     Args:
-        layout: target or scene layout.
-        subgoal: whose last argument the target layout shows.
-        classes: object id -> class of the scene's objects, for the scene layout.
+        layout: of any kind.
+        subgoal: whose last argument the target's slot shows.
+        classes: object id -> class of the scene's objects, for the scene's slots.
     """
+    target = subgoal.args[-1] if subgoal is not None and subgoal.args else None
     if not layout.slots:
-        return (subgoal.args[-1] if subgoal is not None and subgoal.args else None,)
-    waiting: dict[str, list[str]] = {}
+        return (target,)
+    waiting: dict[str, list[str]] = {} if target is None else {TARGET: [target]}
     for name in sorted(classes, key=_id_order, reverse=True):
         waiting.setdefault(classes[name], []).append(name)
     return tuple(waiting[cls].pop() if waiting.get(cls) else None for cls in layout.slots)

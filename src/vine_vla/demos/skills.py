@@ -1,9 +1,10 @@
 """Export: a plain LeRobot v3 dataset of skills, on which any LeRobot policy trains.
 
 `export_skills` makes one episode per segment with a known outcome, its task the subgoal's sentence;
-`export_flat` keeps whole episodes under their instruction. Images are crops at objects (`crops`) or whole
-frames. The sidecars are the only truth about outcomes; a trainer that does not read them should be given
-`outcomes=(REACHED,)`, for which every episode is worth imitating.
+`export_flat` keeps whole episodes under their instruction; `export_joint` gives both, for a policy that is
+run both ways. Images are crops at objects (`crops`) or whole frames. The sidecars are the only truth about
+outcomes; a trainer that does not read them should be given `outcomes=(REACHED,)`, for which every episode
+is worth imitating.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vine_vla.demos.clips import Clip, ClipReader, EarlierExport, Eyes, read_clips
-from vine_vla.demos.crops import LAYOUT, CropLayout, scene_layout, target_layout
+from vine_vla.demos.crops import LAYOUT, CropLayout, joint_layout, scene_layout, target_layout
 from vine_vla.demos.dataset import DemoDataset
 from vine_vla.demos.export_writer import ExportWriter, camera_features
 from vine_vla.demos.files import folder_in_the_making, write_json
 from vine_vla.demos.tables import image_size
 from vine_vla.errors import VineError
+from vine_vla.graph import SceneGraph
 from vine_vla.options import (
     Collector,
     Demonstration,
@@ -92,20 +94,23 @@ def export_skills(
     Raises:
         VineError: nothing to export, no boxes for crops, or `out` holds something else.
     """
-    clips = [
+    clips = _segments(dataset, splits, outcomes)
+    layout = target_layout(dataset.schema, _image_sizes(dataset)) if images == "crops" else None
+    settings = {"kind": "skills", "splits": sorted(splits), "outcomes": sorted(outcomes)}
+    blind = _blind_frames(dataset, clips) if images == "crops" else 0
+    pixels = None if images == "crops" else whole_pixels
+    done = _export(dataset, out, clips, layout, settings, pixels, threads, earlier, eyes, progress)
+    return replace(done, blind=blind)
+
+
+def _segments(dataset: DemoDataset, splits: Sequence[Split], outcomes: Sequence[Outcome]) -> list[Clip]:
+    return [
         Clip(d, f"{d.episode_id}.{n:02d}", s.start, s.end, s.subgoal, s.text, s.outcome, s.outcome_source)
         for d in dataset.demonstrations
         if d.split in splits
         for n, s in enumerate(d.segments)
         if s.outcome in outcomes or (outcomes == KNOWN and _taken_over(d, s))
     ]
-    layout = target_layout(dataset.schema, _image_sizes(dataset)) if images == "crops" else None
-    settings = {"kind": "skills", "splits": sorted(splits), "outcomes": sorted(outcomes)}
-    blind = _blind_frames(dataset, clips) if images == "crops" else 0
-    done = _export(
-        dataset, out, clips, layout, settings, images, whole_pixels, threads, earlier, eyes, progress
-    )
-    return replace(done, blind=blind)
 
 
 def _blind_frames(dataset: DemoDataset, clips: Sequence[Clip]) -> int:
@@ -144,13 +149,43 @@ def export_flat(
     Arguments as `export_skills`.
     Successful episodes count as `reached`, failed ones as `dead`, all others as `censored`.
     """
+    clips = _episodes(dataset, splits, successful_only)
+    layout = None
+    if images == "crops":
+        layout = scene_layout(dataset.schema, _image_sizes(dataset), _graphs(dataset))
+    settings = {"kind": "flat", "splits": sorted(splits), "successful_only": successful_only}
+    pixels = None if images == "crops" else whole_pixels
+    return _export(dataset, out, clips, layout, settings, pixels, threads, earlier, eyes, progress)
+
+
+def export_joint(
+    dataset: DemoDataset,
+    out: Path,
+    *,
+    splits: Sequence[Split] = (Split.TRAIN,),
+    whole_pixels: int = 96,
+    threads: int = 2,
+    earlier: Path | None = None,
+    eyes: Eyes | None = None,
+    progress: Progress | None = None,
+) -> ExportSummary:
+    """Reached segments under their subgoal and successful episodes under their instruction, whole images.
+
+    One checkpoint that is trained on it can be run alone (`flat`) and under VINE. Verb, the target's box
+    and the boxes of all that subgoals name are in `observation.environment_state` (`joint_layout`); in whole
+    episodes verb and target are zero. Arguments as `export_skills`.
+    """
+    clips = _segments(dataset, splits, (Outcome.REACHED,))
+    clips += _episodes(dataset, splits, successful_only=True)
+    clips.sort(key=lambda clip: clip.demonstration.episode_index)  # an episode is decoded once
+    layout = joint_layout(dataset.schema, _image_sizes(dataset), _graphs(dataset))
+    settings = {"kind": "joint", "splits": sorted(splits)}
+    return _export(dataset, out, clips, layout, settings, whole_pixels, threads, earlier, eyes, progress)
+
+
+def _episodes(dataset: DemoDataset, splits: Sequence[Split], successful_only: bool) -> list[Clip]:
     outcome = {EpisodeOutcome.SUCCESS: Outcome.REACHED, EpisodeOutcome.FAILURE: Outcome.DEAD}
-    chosen = [
-        d
-        for d in dataset.demonstrations
-        if d.split in splits and (d.outcome is EpisodeOutcome.SUCCESS or not successful_only)
-    ]
-    clips = [
+    return [
         Clip(
             d,
             d.episode_id,
@@ -161,17 +196,14 @@ def export_flat(
             outcome.get(d.outcome, Outcome.CENSORED),
             d.outcome_source or OutcomeSource.OPERATOR,
         )
-        for d in chosen
+        for d in dataset.demonstrations
+        if d.split in splits and (d.outcome is EpisodeOutcome.SUCCESS or not successful_only)
     ]
-    layout = None
-    if images == "crops":
-        # Slots are counted over all episodes, so that no split and no filter changes the layout.
-        graphs = (g for d in dataset.demonstrations for g in d.graphs.values())
-        layout = scene_layout(dataset.schema, _image_sizes(dataset), graphs)
-    settings = {"kind": "flat", "splits": sorted(splits), "successful_only": successful_only}
-    return _export(
-        dataset, out, clips, layout, settings, images, whole_pixels, threads, earlier, eyes, progress
-    )
+
+
+def _graphs(dataset: DemoDataset) -> Iterable[SceneGraph]:
+    """Of all episodes, so that no split and no filter changes how many slots there are."""
+    return (g for d in dataset.demonstrations for g in d.graphs.values())
 
 
 def _image_sizes(dataset: DemoDataset) -> dict[str, tuple[int, int]]:
@@ -185,8 +217,7 @@ def _export(
     clips: Sequence[Clip],
     layout: CropLayout | None,
     settings: dict[str, Any],
-    images: Images,
-    whole_pixels: int,
+    whole_pixels: int | None,
     threads: int,
     earlier: Path | None,
     eyes: Eyes | None,
@@ -194,11 +225,14 @@ def _export(
 ) -> ExportSummary:
     if not clips:
         raise VineError(
-            "no segment to export" if settings["kind"] == "skills" else "no episode to export",
+            "no episode to export" if settings["kind"] == "flat" else "no segment to export",
             where=str(dataset.root),
             mend="collect more episodes, or choose other splits and outcomes; `vine inspect` counts them",
         )
-    settings |= {"images": images, "layout": layout.to_json() if layout else whole_pixels}
+    settings |= {"images": "crops" if whole_pixels is None else "whole"}
+    settings |= {"layout": layout.to_json() if layout else whole_pixels}
+    if layout is not None and whole_pixels is not None:
+        settings["pixels"] = whole_pixels
     settings["source"] = _fingerprint(dataset.root)
     if eyes is not None:
         settings["eyes"] = eyes.weights
@@ -233,8 +267,8 @@ def _earlier(root: Path, settings: dict[str, Any], dataset: DemoDataset) -> Earl
     if not (root / EXPORT).is_file():
         raise VineError("no export of VINE", where=str(root), mend="leave --earlier out")
     theirs = json.loads((root / EXPORT).read_text(encoding="utf-8"))
-    for name in ("kind", "images", "layout"):
-        if theirs.get(name) != settings[name]:
+    for name in ("kind", "images", "layout", "pixels"):
+        if theirs.get(name) != settings.get(name):
             raise VineError(
                 f"an export with other {name}", where=str(root), mend="leave --earlier out, or export it anew"
             )

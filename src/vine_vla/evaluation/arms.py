@@ -30,6 +30,7 @@ class Arm:
         skill: who moves: the shared System 1, the scripted expert, or a flat policy of its own.
         plans: best-of-K tries this many plans from the same start.
         replanning: as the agent has it.
+        words: what the planner is told instead of the scene's instruction; empty: the instruction.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Arm:
     skill: Skills = "learned"
     plans: int = 1
     replanning: Replanning = Replanning.ON_FAILURE
+    words: str = ""
 
     @property
     def label(self) -> str:
@@ -98,6 +100,12 @@ _ARMS = (
         variant="uncertainty",
         replanning=Replanning.UNCERTAINTY,
         about="plans when a subgoal failed, or when the rest of the plan has become doubtful",
+    ),
+    replace(
+        VINE,
+        variant="trained-words",
+        words="insert the plug into a matching socket",
+        about="told the task in words of the demonstrations, where `vine` is told it in others",
     ),
     replace(VINE, variant="exhaustive", planner="exhaustive", about="VINE with exhaustive search"),
     replace(VINE, name="best-of-K", plans=3, about="success if any of the top 3 plans succeeds"),

@@ -22,7 +22,7 @@ from vine_vla.evaluation.world import SimulatedTask, TruePerceiver, open_task, t
 from vine_vla.graph import SceneGraph
 from vine_vla.graph_text import describe
 from vine_vla.options import Subgoal
-from vine_vla.protocols import Perceiver, Planner, Skill
+from vine_vla.protocols import Perceiver, Plan, Planner, Skill
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import make_planner
 
@@ -131,7 +131,21 @@ def planned_parts(
         )
     else:
         planner = make_planner(arm.planner, model, search)
+    if arm.words:
+        planner = Reworded(planner, arm.words)
     return Parts(perceiver, planner, skill, config, wording, plans=arm.plans)
+
+
+@dataclass(frozen=True)
+class Reworded:
+    """A planner that is told the task in other words."""
+
+    planner: Planner
+    words: str
+
+    def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int) -> Plan:
+        """Plan from `graph` for `words`, whatever the instruction."""
+        return self.planner.plan(graph, self.words, budget, seed)
 
 
 def _needed(arm: Arm) -> list[str]:

@@ -204,7 +204,9 @@ def policy_inputs(
             )
         sample[OBS_STATE] = torch.from_numpy(observation.proprioception)
     if config.env_state_feature and layout is not None:
-        target = None if layout.slots else subgoal
+        # The whole task (`flat`) is no verb of the layout and about nothing: the sentence alone says it.
+        whole = subgoal.verb not in layout.verbs and not subgoal.args
+        target = None if whole else subgoal
         ids = slot_ids(layout, target, {o.id: o.cls for o in graph.objects})
         vector = skill_inputs(observation.images, graph_boxes(graph), layout, target, ids).environment_state
         sample[OBS_ENV_STATE] = torch.from_numpy(vector)
