@@ -16,7 +16,7 @@ from system1.toy import SCHEMA, ToyWorld
 from vine_vla.errors import VineError
 from vine_vla.options import Subgoal
 from vine_vla.system1 import FlatSkill, FlowSkill, VineSkillConfig, VineSkillPolicy
-from vine_vla.system1.modeling_vine_skill import default_units
+from vine_vla.system1.action_kinds import default_units
 from vine_vla.system1.networks import SlotChoice
 
 

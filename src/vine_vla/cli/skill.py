@@ -1,6 +1,7 @@
-"""Check a policy that is to be System 1: does its action change with the subgoal?
+"""A policy of others as System 1: check that it listens to the subgoal, and adopt it into a run.
 
-Exit code 0 when it does, for every kind of pair of subgoals, 1 with one line that says what to do when not.
+`check` exits with 0 when its action changes with the subgoal, for every kind of pair of subgoals, and with 1
+and one line that says what to do when not.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config:
+class Check:
     """Options of `vine skill check`."""
 
-    what: tyro.conf.Positional[Literal["check"]]
-    """Run it on the same frames under different subgoals of the scene, and under other noise."""
     policy: tyro.conf.Positional[Path]
     """Checkpoint of any LeRobot policy (pretrained_model), or a run of `vine train system1`."""
     dataset: tyro.conf.Positional[Path]
@@ -53,7 +52,74 @@ class Config:
     """Print the result as JSON."""
 
 
+@dataclass(frozen=True)
+class Adopt:
+    """Options of `vine skill adopt`."""
+
+    policy: tyro.conf.Positional[Path]
+    """Checkpoint of any LeRobot policy (pretrained_model)."""
+    dataset: tyro.conf.Positional[Path]
+    """Demonstrations that it is to act in."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """RUN/system1; or RUN/flat, to be run alone on the instruction."""
+    done: Path | None = None
+    """Done head that was trained beside it (`vine train done`); without one a subgoal ends by its time-out
+    and by the graph alone."""
+    camera: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """ROLE=KEY: which image of the policy a camera is; default: by the last part of the key."""
+    layout: Path | None = None
+    """vine_crops.json of the dataset that it was trained on; default: the one beside its config.json."""
+
+
+Config = (
+    Annotated[
+        Check,
+        tyro.conf.subcommand(
+            name="check",
+            description="Run it on the same frames under different subgoals, and under other noise.",
+        ),
+    ]
+    | Annotated[
+        Adopt,
+        tyro.conf.subcommand(
+            name="adopt", description="Make it the System 1 of a run, frozen, for vine eval and vine serve."
+        ),
+    ]
+)
+
+
 def run(config: Config) -> int:
+    """Check or adopt."""
+    return _adopt(config) if isinstance(config, Adopt) else _check(config)
+
+
+def _adopt(config: Adopt) -> int:
+    from lerobot.utils.import_utils import register_third_party_plugins
+
+    from vine_vla.cli.serve import read_keys
+    from vine_vla.demos import open_dataset
+    from vine_vla.system1.adopting import adopt_policy
+
+    register_third_party_plugins()
+    cameras = read_keys(config.camera, "--camera", "front=observation.images.cam_high")
+    out = adopt_policy(
+        config.policy,
+        open_dataset(config.dataset),
+        config.out,
+        cameras=cameras,
+        layout=config.layout,
+        done=config.done,
+    )
+    if config.done is None:
+        print(
+            "vine: remark: no done head, so a subgoal ends by its time-out and by the graph alone",
+            file=sys.stderr,
+        )
+    print(out)
+    return 0
+
+
+def _check(config: Check) -> int:
     """Ask the policy for every subgoal in every frame, print what changed, and judge."""
     import torch
     from lerobot.utils.import_utils import register_third_party_plugins

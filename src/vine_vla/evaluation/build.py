@@ -172,12 +172,9 @@ def _system2(run: str) -> Any:
 
 @lru_cache(maxsize=8)
 def _loaded_skill(folder: str, task_name: type, schema: Any) -> Skill:
-    from vine_vla.system1.skill import FlatSkill, FlowSkill
-    from vine_vla.system1.weights import check_weights
+    from vine_vla.system1.adopting import load_run_skill
 
-    check_weights(Path(folder))
-    kind = FlatSkill if Path(folder).name.startswith("flat") else FlowSkill
-    return kind.load(Path(folder), schema)
+    return load_run_skill(Path(folder), schema, whole_task=Path(folder).name.startswith("flat"))
 
 
 def _skill(folder: str, task: SimulatedTask) -> Skill:

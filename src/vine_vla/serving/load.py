@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vine_vla.agent import AgentConfig, Replanning
 from vine_vla.errors import VineError
@@ -48,16 +47,15 @@ def load_agent(
     Raises:
         VineError: a part is missing or damaged.
     """
-    from vine_vla.system1.skill import FlowSkill
+    from vine_vla.system1.adopting import load_run_skill, skill_actions
     from vine_vla.system2 import load_system2
 
     model = load_system2(run / "system2" if (run / "system2").is_dir() else run, variant)
     if model.eyes is None:
         raise VineError("System 2 has no perception", where=str(run), mend="train it on data with boxes")
-    skill = FlowSkill.load(run / "system1", model.schema)
-    low, high = action_range(skill)
-    trained = skill.policy.config
-    if not trained.delta_actions and hold != "still" and not any(p >= 0 for p in trained.action_places or ()):
+    skill: Any = load_run_skill(run / "system1", model.schema)
+    actions = skill_actions(run / "system1", skill)
+    if not actions.motions and hold != "still" and not any(p >= 0 for p in actions.places):
         raise VineError(
             "System 1 commands positions, and none of them is found in the state: before the first plan the "
             "robot could not be held where it is",
@@ -82,20 +80,11 @@ def load_agent(
         new_planner=new_planner,
         config=config,
         keys=ObservationKeys(model.schema.cameras, len(model.eyes.setup.state_mean), dict(keys or {})),
-        action_low=low,
-        action_high=high,
-        horizon=skill.policy.config.n_action_steps,
+        action_low=np.array(actions.low, np.float32),
+        action_high=np.array(actions.high, np.float32),
+        horizon=skill.horizon,
         fps=fps,
-        hold=hold or ("still" if trained.delta_actions else "repeat"),
-        switches=tuple(d for d, unit in enumerate(trained.action_units or ()) if unit == 0) or (-1,),
-        places=tuple(trained.action_places or ()),
+        hold=hold or ("still" if actions.motions else "repeat"),
+        switches=actions.switches,
+        places=tuple(actions.places),
     )
-
-
-def action_range(skill: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Least and greatest action of the data that System 1 was trained on, from its own statistics."""
-    for step in skill._post.steps:
-        stats = (getattr(step, "stats", None) or {}).get("action", {})
-        if "min" in stats and "max" in stats:
-            return np.array(stats["min"], np.float32).ravel(), np.array(stats["max"], np.float32).ravel()
-    raise VineError("the policy has no statistics of its actions", mend="train System 1 anew")

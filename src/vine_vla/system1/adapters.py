@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, redirect_stdout
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -40,6 +41,10 @@ class DoneSignal(Protocol):
         """Probabilities of running, done, failed; sums to 1. float32 [3]"""
         ...
 
+    def another(self) -> DoneSignal:
+        """The same for another episode that runs at the same time."""
+        ...
+
 
 class LeRobotSkill:
     """A LeRobot policy as System 1: ACT, Diffusion, SmolVLA, pi0, any plugin.
@@ -49,7 +54,7 @@ class LeRobotSkill:
         cameras: image key of the policy -> camera role.
         layout: how verb and boxes are put into `observation.environment_state`, if the policy reads that.
         done: tells the end of a subgoal; None: never.
-        weights: hash of the policy's weights, which must not change.
+        weights: hash of the policy's weights, which must not change; default: of what they are now.
     """
 
     def __init__(
@@ -61,12 +66,16 @@ class LeRobotSkill:
         cameras: Mapping[str, str],
         layout: CropLayout | None = None,
         done: DoneSignal | None = None,
+        weights: str | None = None,
     ) -> None:
         self.policy, self._pre, self._post = policy.eval(), preprocessor, postprocessor
         self.cameras, self.layout, self._done = dict(cameras), layout, done
-        self.weights = module_hash(policy)
+        self.weights = weights or module_hash(policy)
         self._subgoal: Subgoal | None = None
         self._text = ""
+
+    horizon = 1
+    """Actions that are executed before it looks again."""
 
     @classmethod
     def load(
@@ -108,6 +117,14 @@ class LeRobotSkill:
         roles = found.cameras if found and found.cameras else None
         keys = camera_keys(list(config.image_features), cameras, roles)
         return cls(policy, *processors, cameras=keys, layout=found, done=done)
+
+    def another(self) -> Self:
+        """The same weights for another episode that runs at the same time, with queues of its own."""
+        policy = copy(self.policy)  # shares parameters; `reset` gives it new queues
+        policy.reset()
+        done = self._done.another() if self._done is not None else None
+        shared = {"cameras": self.cameras, "layout": self.layout, "done": done, "weights": self.weights}
+        return type(self)(policy, deepcopy(self._pre), deepcopy(self._post), **shared)
 
     def start(self, subgoal: Subgoal, text: str, seed: int) -> None:
         """Begin `subgoal`; what was queued of an earlier one is dropped."""

@@ -24,20 +24,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vine_vla.demos.crops import LAYOUT, SLOT_FEATURES, CropLayout
-from vine_vla.demos.tables import read_columns, to_matrix
 from vine_vla.errors import VineError
+from vine_vla.system1.action_kinds import (
+    are_motions,
+    default_units,
+    read_actions_and_states,
+    state_places,
+)
 from vine_vla.system1.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.labels import IGNORED, frame_labels
 from vine_vla.system1.networks import SkillNet
 from vine_vla.system1.waypoints import UNITS, find_pose, waypoints
 from vine_vla.system1.windows import WindowNoise, cut_windows, object_windows, repainted
-
-_ENDS, _AT_ENDS = 0.05, 0.9
-"""An action of values within +-1 is a switch (gripper), left unscaled, if most of them (the second figure)
-lie at its two ends (the first, as a share of its range); normalised joints fill the range between."""
-
-_FOLLOWS = 0.25
-"""The state follows an action that is, on average, this share of the state's deviation away from it."""
 
 
 class VineSkillPolicy(PreTrainedPolicy):
@@ -86,18 +84,13 @@ class VineSkillPolicy(PreTrainedPolicy):
         labels = frame_labels(root, starts, ends, config.done_frames, config.failed_frames)
         self.register_buffer("imitate", torch.from_numpy(labels.imitate), persistent=False)
         self.register_buffer("done_labels", torch.from_numpy(labels.done), persistent=False)
-        paths = sorted((root / "data").glob("*/*.parquet"))
-        actions = np.concatenate([to_matrix(read_columns(path, [ACTION])[ACTION]) for path in paths])
+        actions, states = read_actions_and_states(root, states=bool(config.robot_state_feature))
         if config.action_units is None:
             config.action_units = default_units(actions)
-        states = None
-        if config.robot_state_feature:
-            states = np.concatenate([to_matrix(read_columns(path, [OBS_STATE])[OBS_STATE]) for path in paths])
         if config.action_places is None:
             config.action_places = state_places(states, actions, config.action_units)
         if config.delta_actions is None:
-            moving = [p for p, unit in zip(config.action_places, config.action_units) if unit > 0]
-            config.delta_actions = not moving or 2 * sum(p >= 0 for p in moving) < len(moving)
+            config.delta_actions = are_motions(config.action_units, config.action_places)
         pose = find_pose(meta.features[OBS_STATE].get("names")) if config.robot_state_feature else []
         if pose and states is not None and config.waypoint_weight > 0:
             switches = [d for d, unit in enumerate(config.action_units) if unit == 0]
@@ -317,39 +310,6 @@ class VineSkillPolicy(PreTrainedPolicy):
             chunk = self.predict_action_chunk(batch, **kwargs)[:, : self.config.n_action_steps]
             self._action_queue.extend(chunk.transpose(0, 1))
         return self._action_queue.popleft()
-
-
-def default_units(actions: np.ndarray) -> list[float]:
-    """asinh units from actions [N, A]: 0 for a switch within +-1, else 0.4 deviations (at least 1e-6)."""
-    return [0.0 if _is_switch(column) else max(0.4 * float(column.std()), 1e-6) for column in actions.T]
-
-
-def _is_switch(values: np.ndarray) -> bool:
-    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
-    if not high > low or max(-low, high) > 1.0 + 1e-6:
-        return False
-    rim = _ENDS * (high - low)
-    return bool(((values <= low + rim) | (values >= high - rim)).mean() >= _AT_ENDS)
-
-
-def state_places(states: np.ndarray | None, actions: np.ndarray, units: list[float]) -> list[int]:
-    """Per action dimension the place of the state that follows it, -1 for none.
-
-    A command of a position is where the state is or soon will be; a motion is not.
-
-    Args:
-        states: [N, P], None without any. actions: [N, A]. units: of the actions, 0 for switches.
-    """
-    found = [-1] * actions.shape[1]
-    for d, column in enumerate(actions.T):
-        if states is None or not units[d] or column.std() < 1e-6:
-            continue
-        spread = states.std(0)
-        gap = np.abs(states - column[:, None]).mean(0) / np.maximum(spread, 1e-9)
-        gap[spread < 1e-6] = np.inf
-        place = int(gap.argmin())
-        found[d] = place if gap[place] <= _FOLLOWS else -1
-    return found
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

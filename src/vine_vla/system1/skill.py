@@ -78,6 +78,11 @@ class FlowSkill:
         overrides = {"device_processor": {"device": config.device}}
         return cls(policy, *make_pre_post_processors(config, str(folder), preprocessor_overrides=overrides))
 
+    @property
+    def horizon(self) -> int:
+        """Actions of a chunk that are executed before it looks again."""
+        return int(self.policy.config.n_action_steps)
+
     def another(self) -> Self:
         """The same weights for another episode that runs at the same time."""
         return type(self)(self.policy, self._pre, self._post)

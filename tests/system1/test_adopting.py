@@ -1,0 +1,84 @@
+"""A policy of others becomes a run's System 1: copied without pickles, frozen, its actions understood."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from system1.policies import save_act
+from system1.toy import SCHEMA, ToyWorld
+
+from vine_vla.cli import main
+from vine_vla.demos.crops import LAYOUT, target_layout
+from vine_vla.errors import VineError
+from vine_vla.options import Subgoal
+from vine_vla.system1.adapters import LeRobotSkill
+from vine_vla.system1.adopting import adopt_policy, load_run_skill, skill_actions
+
+REACH = Subgoal("reach", ("block_1",))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    layout = target_layout(SCHEMA, dict.fromkeys(SCHEMA.cameras, (96, 96)))
+    folder = save_act(tmp_path_factory.mktemp("act") / "pretrained_model", environment=layout.width)
+    (folder / Path(LAYOUT).name).write_text(layout.to_json())
+    (folder / "optimizer.pkl").write_bytes(b"not for us")
+    return folder
+
+
+def test_adopted_from_the_command_line_it_acts_as_before(checkpoint, toy, tmp_path, capsys):
+    out = tmp_path / "run/system1"
+    assert main(["skill", "adopt", str(checkpoint), str(toy.root), "--out", str(out)]) == 0
+    told = capsys.readouterr()
+    assert told.out.strip() == str(out) and "no done head" in told.err
+    assert not list(out.rglob("*.pkl"))
+    skill, before, world = load_run_skill(out, SCHEMA), LeRobotSkill.load(checkpoint), ToyWorld(0)
+    for one in (skill, before):
+        one.start(REACH, "reach", 0)
+    for _ in range(3):
+        found = [one.act(world.observe(), world.graph()).actions for one in (skill, before)]
+        np.testing.assert_array_equal(*found)
+    kinds = skill_actions(out, skill)
+    assert kinds.motions and kinds.switches == (2,) and len(kinds.low) == 3
+    assert main(["skill", "adopt", str(checkpoint), str(toy.root), "--out", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_episodes_at_the_same_time_have_their_own_queues(checkpoint):
+    first, world = LeRobotSkill.load(checkpoint), ToyWorld(0)
+    second = first.another()
+    assert second.weights == first.weights
+    first.start(REACH, "reach", 0)
+    alone = [first.act(world.observe(), world.graph()).actions for _ in range(4)]
+    first.start(REACH, "reach", 0)
+    mixed = [first.act(world.observe(), world.graph()).actions for _ in range(2)]
+    second.start(Subgoal("leave", ("block_2",)), "leave", 1)
+    second.act(world.observe(), world.graph())
+    mixed += [first.act(world.observe(), world.graph()).actions for _ in range(2)]
+    np.testing.assert_array_equal(alone, mixed)
+    own, shared = (next(s.policy.parameters()).data_ptr() for s in (first, second))
+    assert own == shared
+
+
+def test_weights_that_changed_are_refused(checkpoint, toy, tmp_path):
+    out = adopt_policy(checkpoint, toy, tmp_path / "system1")
+    weights = out / "policy/model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(VineError, match="weights have changed"):
+        load_run_skill(out, SCHEMA)
+
+
+def test_what_cannot_be_adopted_leaves_nothing_behind(checkpoint, toy, tmp_path):
+    wrong = shutil.copytree(checkpoint, tmp_path / "wrong")
+    config = json.loads((wrong / "config.json").read_text())
+    config["type"] = "nobody_knows"
+    (wrong / "config.json").write_text(json.dumps(config))
+    with pytest.raises(VineError, match="unknown type 'nobody_knows'"):
+        adopt_policy(wrong, toy, tmp_path / "system1")
+    with pytest.raises(VineError, match="no done head"):
+        adopt_policy(checkpoint, toy, tmp_path / "system1", done=tmp_path)
+    assert not (tmp_path / "system1").exists()
