@@ -6,7 +6,7 @@ export MUJOCO_GL ?= egl
 export HF_HUB_OFFLINE ?= 1
 TEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal
 
-.PHONY: help bootstrap demo test test-slow lint format lock doctor clean clean-env
+.PHONY: help bootstrap demo test test-slow test-ecosystem lint format lock doctor clean clean-env
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -23,6 +23,9 @@ test: bootstrap  ## the tests, without the slow ones
 
 test-slow: bootstrap  ## the slow tests
 	@$(TEST) -m slow --timeout 3600 $(ARGS)
+
+test-ecosystem: bootstrap  ## LeRobot's own commands on VINE's policies, environment and exports
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m ecosystem --timeout 1200 tests/ecosystem $(ARGS)
 
 lint: bootstrap  ## ruff and mypy; the test of the layers is one of the tests
 	@failed=0; \

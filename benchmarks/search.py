@@ -75,7 +75,9 @@ def entrants(slips: bool, tune: bool) -> dict[str, Maker]:
     """Planners by name; with `tune`, every setting that was tried."""
     if tune:
         found: dict[str, Maker] = {
-            f"vine leaves={leaves}": partial(vine, leaves=leaves) for leaves in (1, 2, 4, 8, 16)
+            f"vine leaves={leaves} explore={c}": partial(vine, leaves=leaves, explore=c)
+            for leaves in (4, 8, 16)
+            for c in (0.25, 0.6, 1.5)
         }
         policies = ("stochastic",) if slips else ("muzero", "gumbel")
         for policy in policies:
@@ -85,9 +87,12 @@ def entrants(slips: bool, tune: bool) -> dict[str, Maker]:
                     found[name] = Mctx(policy, explore, by_value).planner
         return found
     if slips:
-        return {"vine": partial(vine, leaves=4), "mctx-stochastic": Mctx("stochastic", 0.6, True).planner}
+        return {
+            "vine": partial(vine, leaves=8, explore=0.6),
+            "mctx-stochastic": Mctx("stochastic", 0.6, True).planner,
+        }
     return {
-        "vine": partial(vine, leaves=4),
+        "vine": partial(vine, leaves=8, explore=0.6),
         "mctx-muzero": Mctx("muzero", 0.6, True).planner,
         "mctx-gumbel": Mctx("gumbel", 0.3, True).planner,
     }

@@ -12,6 +12,8 @@ from vine_vla.search.tabular import q_values
 
 F32 = NDArray[np.float32]
 FEATURES, WIDTH = 32, 128
+LEAN = (0.03, 0.8, 0.15, 0.1)
+"""About how probable goal, reached, slipped and dead are: goals are rare, so that one has to look ahead."""
 
 
 class Problems(NamedTuple):
@@ -76,21 +78,23 @@ def sigmoid(x: F32) -> F32:
 
 
 def make_problems(
-    seed: int, count: int, actions: int, depth: int, *, slips: bool, network: bool, noise: float = 0.6
+    seed: int, count: int, actions: int, depth: int, *, slips: bool, network: bool, noise: float = 1.5
 ) -> Problems:
-    """N problems of 24 states each; `noise` is in the logit of the believed values."""
+    """N problems of 24 states each; `noise` is the deviation of the believed values' logits.
+
+    A table's errors are independent, a network's are those of a head that is off: like states, like errors.
+    """
     rng = np.random.default_rng([seed, count, actions, depth, slips, network])
     block = 24
     states = count * block
     first = np.repeat(np.arange(count) * block, block)
     after = first[:, None, None] + rng.integers(block, size=(states, actions, 2))
-    lean = np.log(np.array([0.12, 0.6, 0.2, 0.25]))
     net = None
     if network:
         net = random_network(rng, states, actions, depth)
         raw = (net.trunk(np.arange(states)) @ net.outcomes).reshape(states, actions, 4).astype(np.float64)
     else:
-        raw = 1.6 * rng.standard_normal((states, actions, 4)) + lean
+        raw = 2.0 * rng.standard_normal((states, actions, 4)) + np.log(LEAN)
     p = without_slips(softmax(raw), slips)
     uniform = np.full((states, actions), 1 / actions)
     world = ReachAvoid(p, after, np.ones((states, actions), bool), uniform)
@@ -102,7 +106,7 @@ def make_problems(
         value[0] = 0
         logits = (3 * (q + 0.15 * rng.standard_normal(q.shape))).astype(np.float32)
     else:
-        net = fit_heads(net, exact, q)
+        net = fit_heads(rng, net, exact, q, noise)
         hidden = net.trunk(np.arange(states))
         value = np.zeros(exact.shape, np.float32)
         value[1:] = sigmoid(hidden @ net.values).T
@@ -128,17 +132,22 @@ def random_network(rng: np.random.Generator, states: int, actions: int, depth: i
 
     layers = tuple((weights(rows, WIDTH, 1.4), np.zeros(WIDTH, np.float32)) for rows in (FEATURES, WIDTH))
     outcomes = weights(WIDTH + 1, actions * 4, 2.2)
-    outcomes[-1] = np.tile(np.log(np.array([0.12, 0.6, 0.2, 0.25], np.float32)), actions)
+    outcomes[-1] = np.tile(np.log(np.array(LEAN, np.float32)), actions)
     features = rng.standard_normal((states, FEATURES)).astype(np.float32)
     empty = np.zeros((WIDTH + 1, 1), np.float32)
     return Network(features, layers, outcomes, empty, empty)
 
 
-def fit_heads(net: Network, exact: NDArray[np.float64], q: NDArray[np.float64]) -> Network:
-    """Least squares for values (in the logit) and proposals; what the trunk cannot tell stays wrong."""
+def fit_heads(
+    rng: np.random.Generator, net: Network, exact: NDArray[np.float64], q: NDArray[np.float64], noise: float
+) -> Network:
+    """Least squares for proposals and for values (in the logit), the latter then moved by `noise`."""
     hidden = net.trunk(np.arange(len(q)))
     clipped = np.clip(exact[1:].T, 1e-3, 1 - 1e-3)
     values = np.linalg.lstsq(hidden, np.log(clipped / (1 - clipped)), rcond=None)[0]
+    off = rng.standard_normal(values.shape)
+    off[-1] = -(hidden[:, :-1] @ off[:-1]).mean(0)  # right in the mean, at every level of the budget
+    values += noise * off / (hidden @ off).std(0)
     proposals = np.linalg.lstsq(hidden, 3 * q, rcond=None)[0]
     return Network(
         net.features, net.layers, net.outcomes, proposals.astype(np.float32), values.astype(np.float32)

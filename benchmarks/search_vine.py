@@ -35,7 +35,8 @@ class BelievedByNetwork(Believed):
         self.slips = bool(problems.world.p[..., SLIPPED].any())
 
     def expand(self, graphs: PackedGraphs, instructions: list[str], k: int) -> Expansion:
-        self.evaluated += len(instructions) * (1 + 2 * k)
+        outcomes = 2 if self.slips else 1  # without slips nothing is asked about the graph after one
+        self.evaluated += len(instructions) * (1 + outcomes * k)
         state = self.states_of(graphs)
         net, world = self.network, self.members[0]
         hidden = net.trunk(state)
@@ -46,9 +47,12 @@ class BelievedByNetwork(Believed):
         prior = softmax(hidden @ net.proposals)
         after = world.next[state]
         left = np.maximum(graphs.budget.astype(np.int64) - 1, 0)[:, None, None]
-        levels = sigmoid(net.trunk(after) @ net.values)
-        value = np.take_along_axis(levels, np.maximum(left - 1, 0)[..., None].repeat(k, 1).repeat(2, 2), 3)
-        value = np.where(left > 0, value[..., 0], 0)
+        # Every problem of a call may have another budget left: the column of its own level.
+        levels = net.trunk(after[..., :outcomes]) @ net.values
+        at = np.maximum(left - 1, 0)[..., None].repeat(k, 1).repeat(outcomes, 2)
+        found = np.where(left > 0, sigmoid(np.take_along_axis(levels, at, 3)[..., 0]), 0)
+        value = np.zeros((*after.shape[:2], 2), np.float32)
+        value[..., :outcomes] = found
         return self.answer(graphs, np.tile(np.arange(k), (len(state), 1)), p[None], prior, value[None])
 
 
@@ -64,8 +68,8 @@ Planner = Callable[[NDArray[np.int64]], Answer]
 """Problems [B] -> answer."""
 
 
-def vine(problems: Problems, budget: int, leaves: int) -> Planner:
-    """VINE's tree search with `budget` expansions and `leaves` leaves a model call."""
+def vine(problems: Problems, budget: int, leaves: int, explore: float) -> Planner:
+    """VINE's tree search with `budget` expansions, `leaves` leaves a model call and `c_puct` = `explore`."""
     make = Believed if problems.network is None else BelievedByNetwork
     model = make(problems)
     k = problems.world.actions
@@ -73,6 +77,7 @@ def vine(problems: Problems, budget: int, leaves: int) -> Planner:
         k=k,
         expansions=budget,
         leaves=leaves,
+        c_puct=explore,
         depth=problems.depth,
         kappa=0,
         haste=0,

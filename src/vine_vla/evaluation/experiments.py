@@ -220,7 +220,7 @@ def _system2(e: Experiment, root: Path, log: StageLog) -> None:
             outcomes=OutcomeConfig(
                 failures=Failures(name), seed=e.seed, episodes=e.demonstrations if matched else None
             ),
-            perception=PerceptionConfig(steps=e.detector_steps, seed=e.seed),
+            perception=PerceptionConfig(steps=e.detector_steps, frames=e.detector_frames, seed=e.seed),
         )
         with log.stage(f"system2 {name}", {"config": asdict(config)}, after=[source]) as needed:
             if needed:

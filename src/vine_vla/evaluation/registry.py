@@ -30,7 +30,7 @@ class Experiment:
         corrections: episodes a round; the flat policies get those of all rounds from the start.
         correction_steps: gradient steps a round.
         flat_steps: of the flat policies; fair: as many as System 1 takes in all its rounds.
-        detector_steps: of perception.
+        detector_steps: of perception. detector_frames: that it learns from, at most; they are held in memory.
         calibrating: single subgoals executed on calibration scenes for the arms with execution calibration.
         arms: as `vine eval` has them.
         slow_scenes: the first scenes alone for `oracle-value`, which rolls System 1 out in every option and
@@ -56,6 +56,7 @@ class Experiment:
     correction_steps: int = 0
     flat_steps: int = 0
     detector_steps: int = 900
+    detector_frames: int = 10_000
     calibrating: int = 0
     arms: tuple[str, ...] = ("imitate", "success-only", "vine")
     slow_scenes: int = 0
@@ -82,6 +83,7 @@ REGISTRY: dict[str, Experiment] = {
             drills=200,
             system1_steps=3600,
             detector_steps=600,
+            detector_frames=6000,
         ),
         Experiment(
             "plug-full",

@@ -24,6 +24,7 @@ from vine_vla.errors import VineError
 from vine_vla.serving.configuration_vine import VineConfig
 from vine_vla.serving.load import load_agent
 from vine_vla.serving.session import ServedAgent, Session, answer_plan
+from vine_vla.system2.storage import MODEL
 
 PARTS = ("system1", "system2")
 FILES = ("*.json", "*.safetensors", "*.md", "*.png")
@@ -160,11 +161,14 @@ class VinePolicy(PreTrainedPolicy):
 
 
 def copy_parts(run: Path, out: Path) -> None:
-    """The weights and descriptions of `run`'s systems to a checkpoint."""
+    """The weights and descriptions of `run`'s systems to a checkpoint; of System 2 the variant it serves."""
+    there = sorted(p.parent for p in (run / "system2").glob(f"*/{MODEL}"))
+    served = next((folder for folder in there if folder.name == "all"), there[0] if there else None)
+    left = {folder for folder in there if folder != served}
     for part in PARTS:
         for pattern in FILES:
             for file in sorted((run / part).rglob(pattern)):
-                if "trainer" in file.relative_to(run).parts:
+                if "trainer" in file.relative_to(run).parts or file.parent in left:
                     continue
                 target = out / file.relative_to(run)
                 target.parent.mkdir(parents=True, exist_ok=True)
