@@ -5,7 +5,9 @@
 First look: objects that no box of their class covers by .4, and attributes that are read wrongly. On the way
 (scripted hands, a look before every chunk of actions, ids followed from look to look): how far the perceived
 boxes of plug and sockets are from the true ones; a box is astray when its centre is off by more than .05
-image widths.
+image widths. Over all looks: classes (true objects that have a perceived one of their class within .05),
+relations (F1 over pairs of objects that both see), and identity switches (an id that names another object
+than in the look before).
 """
 
 import argparse
@@ -73,6 +75,59 @@ def on_the_way(looks: list[tuple[SceneGraph, SceneGraph]], off: dict[str, list[f
                 )
 
 
+class Tally:
+    """Classes, relations and identities over all looks.
+
+    Attributes:
+        objects, right: true objects in the reference camera, and those found under their class.
+        hits, claimed, real: relations that both see, that perception sees, that there are.
+        kept, switched: objects that were seen in two looks running, under the same id and under another.
+    """
+
+    def __init__(self, camera: str) -> None:
+        self.camera = camera
+        self.objects = self.right = self.hits = self.claimed = self.real = self.kept = self.switched = 0
+
+    def add(self, looks: list[tuple[SceneGraph, SceneGraph]]) -> None:
+        """The looks of one episode."""
+        before: dict[str, str] = {}
+        for true, seen in looks:
+            names = {t: s for t, s in match_names(true, seen).items() if self._near(true, seen, t, s)}
+            visible = [o.id for o in true.objects if self.camera in o.boxes]
+            self.objects += len(visible)
+            self.right += sum(name in names for name in visible)
+            same = {k for k in names if k in before}
+            self.kept += sum(names[k] == before[k] for k in same)
+            self.switched += sum(names[k] != before[k] for k in same)
+            mine = {
+                (r.predicate, names[r.subject], names[r.object])
+                for r in true.relations
+                if r.subject in names and r.object in names
+            }
+            known = set(names.values())
+            theirs = {tuple(r) for r in seen.relations if r.subject in known and r.object in known}
+            self.hits += len(mine & theirs)
+            self.claimed += len(theirs)
+            self.real += len(mine)
+            before = before | names
+
+    def _near(self, true: SceneGraph, seen: SceneGraph, mine: str, theirs: str) -> bool:
+        pairs = [
+            (true[mine].boxes[c].center, b.center)
+            for c, b in seen[theirs].boxes.items()
+            if c in true[mine].boxes
+        ]
+        return any(np.hypot(p[0] - q[0], p[1] - q[1]) <= ASTRAY for p, q in pairs)
+
+    def to_json(self) -> dict[str, float]:
+        f1 = 2 * self.hits / max(1, self.claimed + self.real)
+        counts = {n: getattr(self, n) for n in ("objects", "right", "kept", "switched")}
+        return counts | {
+            "class_accuracy": round(self.right / max(1, self.objects), 4),
+            "relation_f1": round(f1, 4),
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -93,7 +148,7 @@ def main() -> None:
     perception = load_system2(arguments.run / "system2")
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     off: dict[str, list[float]] = defaultdict(list)
-    lost = 0
+    lost, tally = 0, Tally(task.SCHEMA.cameras[0])
     for scene in scenes:
         streams = Streams.spawn(scene)
         task.reset(scene, streams.scene)
@@ -102,6 +157,7 @@ def main() -> None:
         first_look(*eyes.looks[0], task.SCHEMA.cameras[0], counts)
         before = len(off["plug front"])
         on_the_way(eyes.looks, off)
+        tally.add(eyes.looks)
         lost += int(np.sum(np.array(off["plug front"][before:]) > ASTRAY) >= 2)
     way = {}
     for name, values in sorted(off.items()):
@@ -117,6 +173,7 @@ def main() -> None:
         "environment": environment(),
         "first_look": dict(sorted(counts.items())),
         "on_the_way": way,
+        "all_looks": tally.to_json(),
         "scenes": len(scenes),
         "scenes_in_which_the_plug_went_astray_twice": lost,
     }
@@ -126,6 +183,7 @@ def main() -> None:
         print(f"{name}: {wrong} of {total}")
     for name, row in way.items():
         print(name, row)
+    print(tally.to_json())
     print(f"plug astray at least twice: {lost} of {len(scenes)} scenes")
 
 

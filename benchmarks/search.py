@@ -107,6 +107,8 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=6, help="subgoals of the budget, and of the look-ahead")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 256])
     parser.add_argument("--options", type=int, nargs="+", default=[3, 5, 8], help="K")
+    parser.add_argument("--families", nargs="+", default=["dead-ends", "slips"])
+    parser.add_argument("--models", nargs="+", default=["table", "network"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tune", action="store_true", help="all settings on problems of another seed")
@@ -118,8 +120,8 @@ def main() -> None:
         table = csv.DictWriter(stream, COLUMNS)
         table.writeheader()
         for k in args.options:
-            for family in ("dead-ends", "slips"):
-                for kind in ("table", "network"):
+            for family in args.families:
+                for kind in args.models:
                     problems = make_problems(
                         args.seed + 1000 * args.tune,
                         args.problems,
@@ -128,20 +130,29 @@ def main() -> None:
                         slips=family == "slips",
                         network=kind == "network",
                     )
-                    for batch in args.batches:
-                        for name, make in entrants(family == "slips", args.tune).items():
-                            fixed = {"planner": name, "family": family, "model": kind, "threads": 1}
-                            fixed |= {"B": batch, "K": k, "depth": args.depth}
-                            sweep(table, fixed, make, problems, args.repeats)
+                    for name, make in entrants(family == "slips", args.tune).items():
+                        fixed = {"planner": name, "family": family, "model": kind, "threads": 1}
+                        fixed |= {"K": k, "depth": args.depth}
+                        # Rows of a batch are independent, so B changes time and calls, not regret.
+                        budgets = BUDGETS
+                        for batch in sorted(args.batches, reverse=True):
+                            last = sweep(table, fixed | {"B": batch}, make, problems, args.repeats, budgets)
+                            budgets = (last,)
                             stream.flush()
+    if not args.tune:
+        summarise(file, args.out / "speed_summary.csv")
 
 
 def sweep(
-    table: csv.DictWriter, fixed: dict[str, object], make: Maker, problems: Problems, repeats: int
-) -> None:
-    """Raise the budget until the target is met twice in a row, or budgets end."""
-    met = 0
-    for budget in BUDGETS:
+    table: csv.DictWriter,
+    fixed: dict[str, object],
+    make: Maker,
+    problems: Problems,
+    repeats: int,
+    budgets: tuple[int, ...],
+) -> int:
+    """Raise the budget until the target is met, or budgets end; the last one that was tried."""
+    for budget in budgets:
         rows = list(measure(make(problems, budget), problems, int(str(fixed["B"])), repeats))
         for row in rows:
             table.writerow(fixed | {"budget": budget} | {n: f"{v:.6g}" for n, v in row.items()})
@@ -152,9 +163,50 @@ def sweep(
             f"{best['model_calls']:.0f} calls",
             flush=True,
         )
-        met = met + 1 if best["regret"] <= TARGET else 0
-        if met == 2:
-            return
+        if best["regret"] <= TARGET:
+            break
+    return budget
+
+
+def summarise(file: Path, out: Path) -> None:
+    """A row a cell: VINE at the target beside the best of mctx at it, and the model call that breaks even.
+
+    Columns: family, model, B, K; of either side planner, budget, regret, model_calls, graphs, milliseconds
+    (median over calls, the best repeat); `calls_ratio` and `time_ratio` (mctx / VINE, above 1 for VINE), and
+    `break_even_us`: how long a model call has to take beyond what this one does for VINE to be the
+    faster, 0 where it is. Where a side misses the target with its largest budget, that is its row.
+    """
+    with file.open() as stream:
+        rows = list(csv.DictReader(stream))
+    cells: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    for row in rows:
+        cell = cells.setdefault(tuple(row[n] for n in ("family", "model", "B", "K")), {})
+        side = "vine" if row["planner"] == "vine" else "mctx"
+        if side not in cell or _rank(row) < _rank(cell[side]):
+            cell[side] = row
+    with out.open("w", newline="") as stream:
+        names = ("planner", "budget", "regret", "model_calls", "graphs")
+        columns = ["family", "model", "B", "K"]
+        columns += [f"{side}_{n}" for side in ("vine", "mctx") for n in (*names, "ms")]
+        table = csv.DictWriter(stream, [*columns, "calls_ratio", "time_ratio", "break_even_us"])
+        table.writeheader()
+        for key, cell in cells.items():
+            found: dict[str, object] = dict(zip(columns, key, strict=False))
+            for side, row in cell.items():
+                found |= {f"{side}_{n}": row[n] for n in names}
+                found[f"{side}_ms"] = f"{1000 * float(row['seconds']):.4g}"
+            (v, m), (mine, theirs) = (
+                [float(cell[s][n]) for s in ("vine", "mctx")] for n in ("seconds", "model_calls")
+            )
+            found |= {"calls_ratio": f"{theirs / mine:.3g}", "time_ratio": f"{m / v:.3g}"}
+            found["break_even_us"] = f"{max(0.0, (v - m) / max(theirs - mine, 1e-9)) * 1e6:.3g}"
+            table.writerow(found)
+
+
+def _rank(row: dict[str, str]) -> tuple[bool, float]:
+    """Rows at the target first, the fastest first; else the one of least regret."""
+    missed = float(row["regret"]) > TARGET
+    return missed, float(row["regret"] if missed else row["seconds"])
 
 
 if __name__ == "__main__":

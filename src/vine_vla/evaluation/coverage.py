@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,17 @@ from scipy.stats import betabinom
 
 from vine_vla.errors import VineError
 from vine_vla.evaluation.build import RunBuilder
+from vine_vla.evaluation.execution import calibration_probes
 from vine_vla.evaluation.files import environment, parse_scenes, write_json, write_table
 from vine_vla.evaluation.final import check_scenes, record_final
-from vine_vla.evaluation.probes import ExecutedProbe, Judgement, ProbeConfig, judge, run_probes
+from vine_vla.evaluation.probes import (
+    ExecutedProbe,
+    Judgement,
+    ProbeConfig,
+    judge,
+    read_probes,
+    run_probes,
+)
 from vine_vla.protocols import PlanningModel
 from vine_vla.system2.conformal import threshold
 
@@ -130,11 +138,15 @@ class Config:
     run: tyro.conf.Positional[Path]
     """Run with System 1 and System 2."""
     probes: int = 1000
-    """Probes of each kind: calibration, seen, unseen."""
+    """Probes that are tested, seen and unseen."""
+    calibrating: int = 1000
+    """Probes that set the thresholds; those that `vine calibrate` executed for this run count."""
     calibration: str = "200:400"
     """Calibration scenes, of the seen split."""
     scenes: str = "0:200"
     """Scenes that are tested, seen and unseen; dev ones, or test ones with --final."""
+    unseen: Path | None = None
+    """Probes that this run executed on unseen scenes before (probes_x1.jsonl.gz); default: execute some."""
     final: bool = False
     """Run test scenes, on record."""
     out: Path = Path("results/conformal")
@@ -151,24 +163,22 @@ def run(config: Config) -> pd.DataFrame:
     if config.final:
         log = config.out.parent / "final_runs.csv"
         record_final(log, task="plug", split="seen", scenes=scenes, arms=["vine"], out=config.out)
-        record_final(log, task="plug", split="unseen", scenes=scenes, arms=["vine"], out=config.out)
+        if config.unseen is None:
+            record_final(log, task="plug", split="unseen", scenes=scenes, arms=["vine"], out=config.out)
     found: dict[str, list[ExecutedProbe]] = {}
-    model: PlanningModel | None = None
-    for name, split, numbers in (
-        ("calibration", "seen", calibration),
-        ("seen", "seen", scenes),
-        ("unseen", "unseen", scenes),
-    ):
-        builder = RunBuilder(task="plug", split=split, runs=(str(config.run),))
-        builder.check(("vine",))
-        each = max(1, -(-config.probes // len(numbers)))
-        probing = ProbeConfig(scenes=tuple(numbers), each=each)
-        found[name] = run_probes(
-            builder, probing, config.out / f"probes_{name}.jsonl", workers=config.workers
-        )
-        if model is None:
-            model = builder.build("vine", 0, builder.open_task()).planner.model  # type: ignore[attr-defined]
-    assert model is not None
+    seen = RunBuilder(task="plug", split="seen", runs=(str(config.run),))
+    seen.check(("vine",))
+    found["calibration"] = calibration_probes(
+        seen, config.run, _probing(calibration, config.calibrating), workers=config.workers
+    )
+    probing = _probing(scenes, config.probes)
+    found["seen"] = run_probes(seen, probing, config.out / "probes_seen.jsonl", workers=config.workers)
+    if config.unseen is not None:
+        found["unseen"] = read_probes(config.unseen)
+    else:
+        other, file = replace(seen, split="unseen"), config.out / "probes_unseen.jsonl"
+        found["unseen"] = run_probes(other, probing, file, workers=config.workers)
+    model: PlanningModel = seen.build("vine", 0, seen.open_task()).planner.model  # type: ignore[attr-defined]
     sets = {name: scored(p, judge(model, p), model.pruning.min_support) for name, p in found.items()}
     for name in ("seen", "unseen"):
         later = [p for p in found[name] if p.prefix is not None]
@@ -180,13 +190,21 @@ def run(config: Config) -> pd.DataFrame:
     write_table(config.out / "coverage.csv", table)
     whole = overall(table)
     record = {
-        "settings": {"probes": config.probes, "calibration": config.calibration, "scenes": config.scenes},
+        "settings": {
+            **{name: getattr(config, name) for name in ("probes", "calibrating", "calibration", "scenes")},
+            "unseen": config.unseen.name if config.unseen else "executed",
+        },
         "subgoals_a_plan": subgoals,
         "overall": whole.to_dict("records"),
         "environment": environment(),
     }
     write_json(config.out / "coverage.json", record)
     return whole
+
+
+def _probing(scenes: Sequence[int], probes: int) -> ProbeConfig:
+    """So many probes on `scenes`, equally many on each."""
+    return ProbeConfig(scenes=tuple(scenes), each=max(1, -(-probes // len(scenes))))
 
 
 def main() -> int:
