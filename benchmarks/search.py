@@ -66,7 +66,7 @@ def measure(planner: Planner, problems: Problems, batch: int, repeats: int) -> I
         }
 
 
-BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TARGET = 0.01
 Maker = Callable[[Problems, int], Planner]
 
@@ -88,13 +88,13 @@ def entrants(slips: bool, tune: bool) -> dict[str, Maker]:
         return found
     if slips:
         return {
-            "vine": partial(vine, leaves=8, explore=0.6),
+            "vine": partial(vine, leaves=16, explore=0.6),
             "mctx-stochastic": Mctx("stochastic", 0.6, True).planner,
         }
     return {
-        "vine": partial(vine, leaves=8, explore=0.6),
-        "mctx-muzero": Mctx("muzero", 0.6, True).planner,
-        "mctx-gumbel": Mctx("gumbel", 0.3, True).planner,
+        "vine": partial(vine, leaves=16, explore=0.6),
+        "mctx-muzero": Mctx("muzero", 1.25, True).planner,
+        "mctx-gumbel": Mctx("gumbel", 0.3, False).planner,
     }
 
 

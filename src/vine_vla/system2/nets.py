@@ -93,11 +93,11 @@ class SubgoalNet(nn.Module):
         tokens = x.tokens
         if dropout > 0:
             tokens = tokens * (torch.rand(len(tokens), 1, tokens.shape[2]) > dropout)
-        h = F.relu(self.look_on(F.relu(self.look.shared(tokens)))) * there
+        h = self.look_on(self.look.shared(tokens).relu_()).relu_() * there
         pooled = torch.cat([h.sum(2) / 4, h.amax(2), *self._arguments(h, x.args)], -1)
         picture = F.relu(self.gather(pooled) + self.context.shared(x.context))
         picture = F.dropout(picture, dropout, training=dropout > 0)
-        h = F.relu(self.again(h) + self.show(picture)[:, :, None]) * there
+        h = self.again(h).add_(self.show(picture)[:, :, None]).relu_() * there
         pooled = torch.cat([h.sum(2) / 4, h.amax(2), *self._arguments(h, x.args), picture], -1)
         pair = F.relu(self.judge(pooled))
         return F.dropout(pair, dropout, training=dropout > 0), h
@@ -152,9 +152,11 @@ class GraphNet(nn.Module):
         """Outputs of the head. [M, N, outputs]"""
         there = x.present[None, :, :, None]
         one, other = self.one.shared(x.tokens), self.other.shared(x.tokens)
-        pairs = F.relu(one[:, :, :, None] + other[:, :, None] + self.between.shared(x.pairs))
-        pairs = F.relu(self.judge_pair(pairs))
-        pairs = pairs * x.present[None, :, None, :, None]
+        # The pairs are most of the work, and what they wait for is memory: no copy that can be left out.
+        pairs = self.between.shared(x.pairs).add_(one[:, :, :, None]).add_(other[:, :, None]).relu_()
+        pairs = self.judge_pair(pairs).relu_()
+        if not x.full:
+            pairs = pairs * x.present[None, :, None, :, None]
         around = torch.cat([pairs.sum(3) / 4, pairs.amax(3)], -1)
         h = F.relu(self.look.shared(x.tokens) + self.around(around)) * there
         pooled = torch.cat([h.sum(2) / 4, h.amax(2)], -1)
@@ -185,13 +187,15 @@ class SubgoalTensors:
 
 
 class GraphTensors:
-    """`GraphInputs` as tensors. Attributes tokens, pairs, present (float), context."""
+    """`GraphInputs` as tensors. Attributes tokens, pairs, present (float), context, and whether no graph has
+    padding (full)."""
 
     def __init__(self, inputs: GraphInputs) -> None:
         self.tokens = torch.from_numpy(np.ascontiguousarray(inputs.tokens, np.float32))
         self.pairs = torch.from_numpy(np.ascontiguousarray(inputs.pairs, np.float32))
         self.present = torch.from_numpy(inputs.present.astype(np.float32))
         self.context = torch.from_numpy(np.ascontiguousarray(inputs.context, np.float32))
+        self.full = bool(inputs.present.all())
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -200,6 +204,7 @@ class GraphTensors:
         part = object.__new__(GraphTensors)
         part.tokens, part.pairs = self.tokens[index], self.pairs[index]
         part.present, part.context = self.present[index], self.context[index]
+        part.full = self.full
         return part
 
 

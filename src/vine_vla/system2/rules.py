@@ -28,38 +28,39 @@ def derive_packed(graphs: PackedGraphs, schema: Schema) -> NDArray[np.bool_]:
     gripper_class = schema.classes.index(layer1.GRIPPER) if layer1.GRIPPER in schema.classes else -2
     hand = seen & (graphs.cls == gripper_class)
     thing = seen & ~hand
-    low, high = box[..., :2], box[..., 2:]
-    size = np.maximum(high - low, 0.0)
-    center = (low + high) / 2
-    a_low, b_low = low[..., :, None, :], low[..., None, :, :]
-    a_high, b_high = high[..., :, None, :], high[..., None, :, :]
-    a_center, b_center = center[..., :, None, :], center[..., None, :, :]
-    overlap = np.minimum(a_high, b_high) - np.maximum(a_low, b_low)  # [..., O, O, 2]
-    apart = np.maximum(np.maximum(a_low - b_high, b_low - a_high), 0.0)
-    gap = np.sqrt((apart**2).sum(-1))
-    span = (high - low).max(-1)
-    shorter = np.minimum(span[..., :, None], span[..., None, :])
-    area = size.prod(-1)
-    shared = np.maximum(overlap, 0.0).prod(-1)
+    # Each coordinate is an array of its own: NumPy is slow along a last axis of two.
+    low, high = ([np.ascontiguousarray(box[..., at + a]) for a in range(2)] for at in (0, 2))
+    center = [(low[a] + high[a]) / 2 for a in range(2)]
+    span, area = np.maximum(high[0] - low[0], high[1] - low[1]), np.ones(seen.shape)
+    gap, shared = np.zeros((*seen.shape, seen.shape[-1])), np.ones((*seen.shape, seen.shape[-1]))
+    overlap = []
+    for a_low, a_high in zip(low, high, strict=True):
+        area = area * np.maximum(a_high - a_low, 0.0)
+        inner = np.minimum(_row(a_high), _column(a_high)) - np.maximum(_row(a_low), _column(a_low))
+        overlap.append(inner)
+        shared *= np.maximum(inner, 0.0)
+        apart = np.maximum(np.maximum(_row(a_low) - _column(a_high), _column(a_low) - _row(a_high)), 0.0)
+        gap += apart**2
+    gap = np.sqrt(gap)
+    shorter = np.minimum(_row(span), _column(span))
     count = graphs.cls.shape[-1]
     pairs = thing[..., :, None] & thing[..., None, :] & ~np.eye(count, dtype=bool)
     found = np.zeros((*graphs.batch_shape, len(schema.predicates), count, count), bool)
     for p, name in enumerate(schema.predicates):
         if name == "left_of":
-            found[..., p, :, :] = (a_center[..., 0] < b_low[..., 0]) & (b_center[..., 0] > a_high[..., 0])
+            found[..., p, :, :] = (_row(center[0]) < _column(low[0])) & (_column(center[0]) > _row(high[0]))
         elif name == "above":
-            found[..., p, :, :] = (a_center[..., 1] < b_low[..., 1]) & (overlap[..., 0] > 0)
+            found[..., p, :, :] = (_row(center[1]) < _column(low[1])) & (overlap[0] > 0)
         elif name == "inside":
-            a_area = area[..., :, None]
-            within = shared >= layer1.INSIDE_SHARE * a_area
-            found[..., p, :, :] = (a_area > 0) & (a_area < area[..., None, :]) & within
+            within = shared >= layer1.INSIDE_SHARE * _row(area)
+            found[..., p, :, :] = (_row(area) > 0) & (_row(area) < _column(area)) & within
         elif name == "near":
             found[..., p, :, :] = gap <= layer1.NEAR_GAP * shorter
         elif name == "touching":
             found[..., p, :, :] = gap <= layer1.TOUCH_GAP * shorter
         elif name == "held":
             touching = gap <= layer1.TOUCH_GAP * shorter
-            found[..., p, :, :] = _held(graphs, schema, thing, hand, touching, center, high)
+            found[..., p, :, :] = _held(graphs, schema, thing, hand, touching, center, high[1])
             continue  # the gripper takes part in this one only
         found[..., p, :, :] &= pairs
     return found
@@ -71,8 +72,8 @@ def _held(
     thing: NDArray[np.bool_],
     hand: NDArray[np.bool_],
     touching: NDArray[np.bool_],
-    center: NDArray[np.float64],
-    high: NDArray[np.float64],
+    center: list[NDArray[np.float64]],
+    bottom: NDArray[np.float64],
 ) -> NDArray[np.bool_]:
     """held(x, gripper): the touching thing nearest to the middle of a holding gripper's lower edge."""
     slot = attribute_slots(schema).get(layer1.GRIP)
@@ -81,8 +82,8 @@ def _held(
     categories = graphs.attributes[..., slot]
     place = schema.attributes[layer1.GRIP].index(layer1.HOLDING)
     holding = hand & (categories[..., place] >= 0.5) & (categories.argmax(-1) == place)
-    fingers = np.stack([center[..., 0], high[..., 1]], -1)
-    reach = np.sqrt(((center[..., :, None, :] - fingers[..., None, :, :]) ** 2).sum(-1))  # [..., thing, hand]
+    across, down = _row(center[0]) - _column(center[0]), _row(center[1]) - _column(bottom)
+    reach = np.sqrt(across**2 + down**2)  # [..., thing, hand]
     able = thing[..., :, None] & holding[..., None, :] & touching
     reach = np.where(able, reach, np.inf)
     by_name = (
@@ -90,3 +91,13 @@ def _held(
     )  # ties as in layer 1
     nearest = np.where(reach == reach.min(-2, keepdims=True), by_name[..., :, None], np.inf).argmin(-2)
     return able & (np.arange(reach.shape[-1])[:, None] == nearest[..., None, :])
+
+
+def _row(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the first object of each pair. [..., O, 1]"""
+    return values[..., :, None]
+
+
+def _column(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the second. [..., 1, O]"""
+    return values[..., None, :]
