@@ -83,7 +83,7 @@ REGISTRY: dict[str, Experiment] = {
             drills=200,
             system1_steps=3600,
             detector_steps=600,
-            detector_frames=6000,
+            detector_frames=5000,
         ),
         Experiment(
             "plug-full",
