@@ -117,7 +117,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / ("tuning.csv" if args.tune else "speed.csv")
     with file.open("w", newline="") as stream:
-        table = csv.DictWriter(stream, COLUMNS)
+        table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         table.writeheader()
         for k in args.options:
             for family in args.families:
@@ -188,9 +188,13 @@ def summarise(file: Path, out: Path) -> None:
         names = ("planner", "budget", "regret", "model_calls", "graphs")
         columns = ["family", "model", "B", "K"]
         columns += [f"{side}_{n}" for side in ("vine", "mctx") for n in (*names, "ms")]
-        table = csv.DictWriter(stream, [*columns, "calls_ratio", "time_ratio", "break_even_us"])
+        table = csv.DictWriter(
+            stream, [*columns, "calls_ratio", "time_ratio", "break_even_us"], lineterminator="\n"
+        )
         table.writeheader()
         for key, cell in cells.items():
+            if len(cell) < 2:  # the run was stopped before the other side's turn
+                continue
             found: dict[str, object] = dict(zip(columns, key, strict=False))
             for side, row in cell.items():
                 found |= {f"{side}_{n}": row[n] for n in names}
