@@ -159,6 +159,8 @@ def test_what_would_be_uploaded_is_the_whole_checkpoint(agent, tmp_path, monkeyp
 @pytest.mark.parametrize("kind", ["act", "diffusion"])
 def test_a_policy_of_lerobot_runs_alone_and_under_vine(kind, demos, run, tmp_path):
     """Trained by lerobot-train on the joint export, adopted, and evaluated as `flat` and under VINE."""
+    if kind == "diffusion":
+        pytest.importorskip("diffusers", reason="pip install 'lerobot[diffusion]'")
     joint, out, both = tmp_path / "joint", tmp_path / "out", tmp_path / "run"
     vine("export", "joint", demos, joint)
     small = {
