@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from system1.toy import record_toy
+from system1.policies import save_act
+from system1.toy import SCHEMA, record_toy
 
+from vine_vla.demos.crops import LAYOUT, target_layout
 from vine_vla.demos.dataset import DemoDataset
 from vine_vla.demos.skills import export_flat, export_skills
 
@@ -24,3 +26,12 @@ def skills(toy: DemoDataset) -> Path:
 @pytest.fixture(scope="session")
 def flat(toy: DemoDataset) -> Path:
     return export_flat(toy, toy.root.parent / "flat", threads=1, successful_only=False).out
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ACT with random weights that reads two cameras, state, verb and boxes."""
+    layout = target_layout(SCHEMA, dict.fromkeys(SCHEMA.cameras, (96, 96)))
+    folder = save_act(tmp_path_factory.mktemp("act") / "pretrained_model", environment=layout.width)
+    (folder / Path(LAYOUT).name).write_text(layout.to_json())
+    return folder

@@ -12,7 +12,7 @@ from system1.policies import save_act
 from system1.toy import SCHEMA, ToyWorld
 
 from vine_vla.demos import open_dataset
-from vine_vla.demos.crops import LAYOUT, CropLayout, target_layout
+from vine_vla.demos.crops import LAYOUT, CropLayout
 from vine_vla.demos.skills import export_joint
 from vine_vla.errors import VineError
 from vine_vla.options import EpisodeOutcome, Outcome, Split, Subgoal
@@ -21,15 +21,6 @@ from vine_vla.system1.adapters import LeRobotSkill, OpenpiSkill, camera_keys, po
 
 REACH = Subgoal("reach", ("block_1",))
 OTHER = Subgoal("leave", ("block_2",))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    """An ACT with random weights that reads two cameras, state, verb and boxes."""
-    layout = target_layout(SCHEMA, dict.fromkeys(SCHEMA.cameras, (96, 96)))
-    folder = save_act(tmp_path_factory.mktemp("act") / "pretrained_model", environment=layout.width)
-    (folder / Path(LAYOUT).name).write_text(layout.to_json())
-    return folder
 
 
 def test_a_lerobot_policy_executes_subgoals(checkpoint):

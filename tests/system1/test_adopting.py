@@ -2,15 +2,12 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-from system1.policies import save_act
 from system1.toy import SCHEMA, ToyWorld
 
 from vine_vla.cli import main
-from vine_vla.demos.crops import LAYOUT, target_layout
 from vine_vla.errors import VineError
 from vine_vla.options import Subgoal
 from vine_vla.system1.adapters import LeRobotSkill
@@ -19,17 +16,10 @@ from vine_vla.system1.adopting import adopt_policy, load_run_skill, skill_action
 REACH = Subgoal("reach", ("block_1",))
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    layout = target_layout(SCHEMA, dict.fromkeys(SCHEMA.cameras, (96, 96)))
-    folder = save_act(tmp_path_factory.mktemp("act") / "pretrained_model", environment=layout.width)
-    (folder / Path(LAYOUT).name).write_text(layout.to_json())
-    (folder / "optimizer.pkl").write_bytes(b"not for us")
-    return folder
-
-
 def test_adopted_from_the_command_line_it_acts_as_before(checkpoint, toy, tmp_path, capsys):
     out = tmp_path / "run/system1"
+    checkpoint = shutil.copytree(checkpoint, tmp_path / "pretrained_model")
+    (checkpoint / "optimizer.pkl").write_bytes(b"not for us")
     assert main(["skill", "adopt", str(checkpoint), str(toy.root), "--out", str(out)]) == 0
     told = capsys.readouterr()
     assert told.out.strip() == str(out) and "no done head" in told.err

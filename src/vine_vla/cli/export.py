@@ -26,10 +26,6 @@ class _Common:
     """Folder of the export; replaced if it is an older one."""
     splits: tuple[Literal["train", "calibration", "test"], ...] = ("train",)
     """Episodes to take, by split."""
-    images: Literal["crops", "whole"] = "crops"
-    """Crops at objects, or whole frames (for ACT, Diffusion, ...)."""
-    whole_pixels: int = 96
-    """Shorter side of whole frames, in pixels."""
     threads: int = 2
     """Threads that decode and encode."""
     earlier: Path | None = None
@@ -40,7 +36,15 @@ class _Common:
 
 
 @dataclass(frozen=True)
-class Skills(_Common):
+class _Pictured(_Common):
+    images: Literal["crops", "whole"] = "crops"
+    """Crops at objects, or whole frames (for ACT, Diffusion, ...)."""
+    whole_pixels: int = 96
+    """Shorter side of whole frames, in pixels."""
+
+
+@dataclass(frozen=True)
+class Skills(_Pictured):
     """Options of `vine export skills`."""
 
     reached_only: bool = False
@@ -48,7 +52,7 @@ class Skills(_Common):
 
 
 @dataclass(frozen=True)
-class Flat(_Common):
+class Flat(_Pictured):
     """Options of `vine export flat`."""
 
     all: bool = False
@@ -56,23 +60,11 @@ class Flat(_Common):
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(_Common):
     """Options of `vine export joint`."""
 
-    path: tyro.conf.Positional[Path]
-    """Dataset with segments and boxes."""
-    out: tyro.conf.Positional[Path]
-    """Folder of the export; replaced if it is an older one."""
-    splits: tuple[Literal["train", "calibration", "test"], ...] = ("train",)
-    """Episodes to take, by split."""
     pixels: int = 96
     """Shorter side of the images."""
-    threads: int = 2
-    """Threads that decode and encode."""
-    earlier: Path | None = None
-    """An export of the same kind of some of these episodes, as annotated now: what it holds is taken over."""
-    eyes: Path | None = None
-    """Run with a trained System 2, whose perception finds boxes in frames where none is annotated."""
 
 
 @dataclass(frozen=True)
@@ -211,9 +203,9 @@ def _language(config: Language) -> int:
     return 0
 
 
-def _eyes(config: Skills | Flat | Joint, dataset: "DemoDataset") -> "System2 | None":
+def _eyes(config: _Common, dataset: "DemoDataset") -> "System2 | None":
     """The System 2 whose perception fills in boxes; VineError if it has none, or of another vocabulary."""
-    if config.eyes is None or (not isinstance(config, Joint) and config.images != "crops"):
+    if config.eyes is None or (isinstance(config, _Pictured) and config.images != "crops"):
         return None
     from vine_vla.system2 import load_system2
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lerobot.utils.import_utils import register_third_party_plugins
+
 from vine_vla.demos.crops import LAYOUT
 from vine_vla.demos.dataset import DemoDataset
 from vine_vla.demos.files import folder_in_the_making, write_json
@@ -90,6 +92,7 @@ def load_run_skill(folder: Path, schema: Schema, *, whole_task: bool = False) ->
     info = _read(folder)
     if "adopted" not in info:
         return (FlatSkill if whole_task else FlowSkill).load(folder, schema)
+    register_third_party_plugins()
     head = DoneHead.load(folder / DONE, schema) if (folder / DONE).is_dir() and not whole_task else None
     return LeRobotSkill.load(folder / POLICY_FOLDER, cameras=info["cameras"], done=head)
 
