@@ -139,7 +139,7 @@ def _play_once(task: SimulatedTask, parts: Parts, planner: Planner, key: Key) ->
         "subgoals": len(record.executions),
         "replans": record.replans,
         "plan_seconds": record.seconds["plan"] / max(len(record.decisions), 1),
-        "model_calls": sum(d.plan.model_calls for d in record.decisions),
+        "model_calls": sum(d.plan.model_calls for d in record.decisions) + record.watch_calls,
         "plan_p": first.feasibility if first is not None and predicts else None,
         "plan_spread": first.spread if first is not None and predicts else None,
     }

@@ -43,7 +43,8 @@ class VineSkillConfig(PreTrainedConfig):
         waypoint_weight: of the auxiliary loss on waypoints (`vine_vla.system1.waypoints`).
         done_frames, failed_frames: frames at the end of a segment that count as done or failed.
         ema_decay: of the averaged weights that act; ramped up from 0.
-        encoder_dtype: `bfloat16` (autocast in the encoders, and in the flow while training) or `float32`.
+        encoder_dtype: `bfloat16` (autocast in the encoders, and in the flow while training; only where it is
+            faster) or `float32`.
         learning_rate, weight_decay, warmup_steps: of AdamW and its cosine.
     """
 

@@ -33,7 +33,7 @@ from vine_vla.system1.action_kinds import (
 )
 from vine_vla.system1.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.labels import IGNORED, frame_labels
-from vine_vla.system1.networks import SkillNet
+from vine_vla.system1.networks import SkillNet, half_precision
 from vine_vla.system1.waypoints import UNITS, find_pose, waypoints
 from vine_vla.system1.windows import WindowNoise, cut_windows, object_windows, repainted
 
@@ -236,7 +236,7 @@ class VineSkillPolicy(PreTrainedPolicy):
         noise = torch.randn_like(target)
         time = torch.rand(len(target), device=target.device)
         point = torch.lerp(noise, target, time[:, None])
-        with torch.autocast(target.device.type, torch.bfloat16, enabled=net.half):
+        with half_precision(target, net.half):
             velocity = net.flow(point, time, condition.repeat(draws, 1))
         error = (velocity.float() - (target - noise)).square().mean(1).reshape(draws, size).mean(0)
         flow = error * imitate

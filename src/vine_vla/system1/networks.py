@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vine_vla.demos.precision import bfloat16_pays
 from vine_vla.system1.waypoints import UNITS
 
 MAPS = 32
@@ -167,7 +168,7 @@ class SkillNet(nn.Module):
         vector: width of everything else that is concatenated to the features.
         chunk: T * A.
         width, blocks: of trunk and head.
-        half: run the encoders under bfloat16 autocast.
+        half: run the encoders under bfloat16 autocast, where that pays.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ class SkillNet(nn.Module):
         """
         features = []
         for encoder, windows, shown in zip(self.encoders, crops, seen):
-            with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.half):
+            with half_precision(windows, self.half):
                 features.append(encode_seen(encoder, windows.flatten(0, 1), shown.flatten()))
             features[-1] = features[-1].reshape(*windows.shape[:2], -1)
         if self.choice is None:
@@ -226,6 +227,12 @@ class SkillNet(nn.Module):
             time = torch.full((len(x),), step / steps, device=x.device)
             x = x + self.flow(x, time, condition) / steps
         return x
+
+
+def half_precision(x: Tensor, wanted: bool) -> torch.autocast:
+    """bfloat16 autocast on the device of `x`, if it is wanted and pays there."""
+    kind = x.device.type
+    return torch.autocast(kind, torch.bfloat16, enabled=wanted and bfloat16_pays(kind))
 
 
 def encode_seen(encoder: nn.Module, windows: Tensor, seen: Tensor) -> Tensor:
