@@ -9,7 +9,12 @@ from vine_vla.relations import PREDICATES, derive_relations
 
 PICTURES = Schema(
     classes=("plate", "brick", "gripper"),
-    attributes={"colour": ("red", "green", "blue"), "size": (), "grip": ("open", "holding", "empty")},
+    attributes={
+        "colour": ("red", "green", "blue"),
+        "size": (),
+        "grip": ("open", "holding", "empty"),
+        "mark": ("plain", "barred"),  # of a brick
+    },
     predicates=PREDICATES,
     verbs=(Verb("put", ("brick", "plate"), "put {0} on {1}"),),
     cameras=("front", "wrist"),
@@ -19,7 +24,7 @@ PAINT = {"red": (220, 50, 40), "green": (50, 190, 70), "blue": (60, 80, 220)}
 WIDTH, HEIGHT = 128, 96
 
 
-def _draw(image, box, paint, frame):
+def _draw(image, box, paint, frame, barred=False):
     h, w = image.shape[:2]
     x0, y0, x1, y1 = (int(round(v)) for v in (box.x_min * w, box.y_min * h, box.x_max * w, box.y_max * h))
     x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, w), min(y1, h)
@@ -27,6 +32,8 @@ def _draw(image, box, paint, frame):
         image[y0:y1, x0:x1] = paint
         if frame:  # plates have a white inside, bricks are solid
             image[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] = 240
+        if barred:  # a dark bar across the middle
+            image[y0:y1, (x0 + x1) // 2 - 1 : (x0 + x1) // 2 + 1] = 15
 
 
 def _wrist(box, state):
@@ -48,7 +55,10 @@ def scene(rng):
                 box = Box(x - w / 2, y - w / 2, x + w / 2, y + w / 2)
                 if all(box.gap(b) > 0.02 for b in boxes):
                     boxes.append(box)
-                    items.append((cls, box, {"colour": str(rng.choice(list(PAINT))), "size": float(w)}))
+                    own = {"colour": str(rng.choice(list(PAINT))), "size": float(w)}
+                    if cls == "brick":
+                        own["mark"] = str(rng.choice(PICTURES.attributes["mark"]))
+                    items.append((cls, box, own))
                     break
     return items
 
@@ -65,12 +75,13 @@ def view(items, rng, grip=None):
     objects = []
     for cls, box, attributes in items:
         paint = PAINT[attributes["colour"]]
-        _draw(front, box, paint, cls == "plate")
+        barred = attributes.get("mark") == "barred"
+        _draw(front, box, paint, cls == "plate", barred)
         boxes = {"front": box}
         near = _wrist(box, state)
         if near:
             boxes["wrist"] = near
-            _draw(wrist, near, paint, cls == "plate")
+            _draw(wrist, near, paint, cls == "plate", barred)
         objects.append(SceneObject(f"x{len(objects)}", cls, boxes, attributes))
     _draw(front, hand, (20, 20, 20), False)
     objects.append(SceneObject("x9", "gripper", {"front": hand}, {"grip": grip}))

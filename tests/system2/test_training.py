@@ -40,7 +40,7 @@ CONFIG = System2Config(
         value=FAST,
         value_mu=FAST,
     ),
-    PerceptionConfig(steps=25, frames=120, width=16),
+    PerceptionConfig(steps=25, frames=120, width=16, objects=100),
     calibrate_on_seen=False,  # eyes trained this shortly lose most segments
 )
 

@@ -21,7 +21,7 @@ class EvalConfig:
     task: str = "plug"
     """Name of the simulated task."""
     split: Literal["seen", "unseen", "pushed"] = "unseen"
-    """Look of the scenes: as in the demonstrations, or new; `pushed`: somebody carries a neighbour to a socket."""
+    """Look of the scenes: as in the demonstrations, or new; `pushed`: things are moved meanwhile."""
     scenes: str = "0:60"
     """Scene numbers, `0:60` (end exclusive) or `1,7,9`. 0 to 199 dev, 400 to 999 test (with --final)."""
     final: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,13 @@ from vine_vla.errors import VineError
 from vine_vla.graph import Attribute, Box, SceneGraph, Schema
 from vine_vla.options import Demonstration
 from vine_vla.packing import attribute_slots, attribute_width
+from vine_vla.relations import GRIPPER
 from vine_vla.system2.detector import SIZE, shrink
+from vine_vla.system2.reader import SIDE, SPARE, Examples, empty_examples, readable, windows
 
 Float = NDArray[np.float32]
+
+WINDOW = (SIDE + SPARE, SIDE + SPARE, 3)
 
 
 class FrameSource(Protocol):
@@ -48,6 +52,7 @@ class Frames:
         attributes: as in `PackedGraphs`. float32 [N, O, F]. known: whether annotated here. bool [N, O, F]
         ids: object ids of each frame. episode: id of each frame's episode. frame: its number.
         size: (width, height) of the reference camera's images in pixels.
+        examples: some of the objects in windows of the images' own resolution, for the reader.
     """
 
     images: NDArray[np.uint8]
@@ -61,6 +66,7 @@ class Frames:
     episode: tuple[str, ...]
     frame: tuple[int, ...]
     size: tuple[int, int]
+    examples: Examples
 
     def __len__(self) -> int:
         return len(self.state)
@@ -70,7 +76,8 @@ class Frames:
         index = np.flatnonzero(keep)
         arrays = (self.images, self.state, self.cls, self.boxes, self.seen, self.attributes, self.known)
         lists = (self.ids, self.episode, self.frame)
-        return Frames(*(a[index] for a in arrays), *(tuple(s[i] for i in index) for s in lists), self.size)
+        parts = (*(a[index] for a in arrays), *(tuple(s[i] for i in index) for s in lists))
+        return Frames(*parts, self.size, self.examples)
 
     def with_graph(self) -> NDArray[np.bool_]:
         """Which frames have a whole scene graph, as at the subgoals' starts, where plans are made. [N]"""
@@ -130,9 +137,13 @@ def load_frames(
     *,
     most: int,
     seed: int,
+    objects: int = 0,
     report: Callable[[float], None] | None = None,
 ) -> Frames:
     """Decode and shrink annotated frames of `chosen` episodes.
+
+    Args:
+        most: frames. objects: of them in windows for the reader, at most.
 
     Raises:
         VineError: no frame has boxes.
@@ -149,29 +160,73 @@ def load_frames(
     # Filled in place: what is read piece by piece and then joined is there twice.
     count = sum(map(len, plan.values()))
     images = np.empty((count, len(schema.cameras), SIZE, SIZE, 3), np.uint8)
-    states, rows = [], []
+    rng = np.random.default_rng(seed)
+    parts: list[_Annotated] = []
+    examples = [empty_examples(schema)]
+    states, episodes, numbers = [], [], []
     ids: list[tuple[str, ...]] = []
-    episodes: list[str] = []
-    numbers: list[int] = []
     size = (SIZE, SIZE)
     for done, (index, frames) in enumerate(sorted(plan.items())):
         demonstration = by_index[index]
+        boxes, fixed = source.boxes(index), _fixed(demonstration, constant)
+        rows = [_objects(demonstration, f, boxes.get(f), fixed, schema) for f in frames]
+        annotated = _annotations(rows, schema)
+        chosen_objects = _for_reader(annotated, objects // len(plan), schema, rng)
+        views = np.zeros((len(chosen_objects), len(schema.cameras), *WINDOW), np.uint8)
         for c, role in enumerate(schema.cameras):
             found = source.images(index, frames, role)
             if c == 0:
                 size = (found.shape[2], found.shape[1])
-            images[len(rows) : len(rows) + len(frames), c] = shrink(found)
+            images[len(numbers) : len(numbers) + len(frames), c] = shrink(found)
+            for i in np.unique(chosen_objects[:, 0]):
+                mine = np.flatnonzero((chosen_objects[:, 0] == i) & annotated.seen[*chosen_objects.T, c])
+                views[mine, c] = windows(
+                    found[i], annotated.boxes[i, chosen_objects[mine, 1], c], spare=SPARE
+                )
+        at = tuple(chosen_objects.T)
+        examples.append(
+            Examples(
+                views, annotated.seen[at], annotated.cls[at], annotated.attributes[at], annotated.known[at]
+            )
+        )
+        parts.append(annotated)
         states.append(source.proprioception(index)[frames])
-        boxes = source.boxes(index)
-        fixed = _fixed(demonstration, constant)
-        for frame in frames:
-            rows.append(_objects(demonstration, frame, boxes.get(frame), fixed, schema))
-            ids.append(tuple(rows[-1]))
-            episodes.append(demonstration.episode_id)
-            numbers.append(frame)
+        ids += [tuple(row) for row in rows]
+        episodes += [demonstration.episode_id] * len(frames)
+        numbers += frames
         if report:
             report((done + 1) / len(plan))
-    return _arrays(images, np.concatenate(states), rows, ids, episodes, numbers, size, schema)
+    return Frames(
+        images,
+        np.concatenate(states),
+        *_joined(parts),
+        tuple(ids),
+        tuple(episodes),
+        tuple(numbers),
+        size,
+        Examples(*(np.concatenate(a) for a in zip(*map(_fields, examples), strict=True))),
+    )
+
+
+def _fields(examples: Examples) -> tuple[NDArray[Any], ...]:
+    return (examples.views, examples.seen, examples.cls, examples.attributes, examples.known)
+
+
+def _for_reader(
+    annotated: _Annotated, most: int, schema: Schema, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """(frame, object) of at most `most` objects that teach a reader; the first frame's come first. [K, 2]"""
+    slots = readable(schema)
+    teaches = (annotated.cls >= 0) & annotated.seen.any(-1)
+    if GRIPPER in schema.classes:
+        teaches &= annotated.cls != schema.classes.index(GRIPPER)
+    told = [annotated.known[..., s.start] & (annotated.attributes[..., s].sum(-1) > 0.5) for s in slots]
+    lessons = np.sum(told, 0) * teaches if told else np.zeros(annotated.cls.shape)
+    found = np.argwhere(lessons > 0)
+    # Who has more to tell is drawn more often: exponential waiting times, the shortest first.
+    waiting = rng.exponential(size=len(found)) / lessons[tuple(found.T)] ** 2
+    order = np.lexsort((waiting, found[:, 0] > 0))
+    return found[np.sort(order[:most])]
 
 
 @dataclass
@@ -215,16 +270,17 @@ def _objects(
     return found
 
 
-def _arrays(
-    images: NDArray[np.uint8],
-    state: Float,
-    rows: Sequence[Mapping[str, _Object]],
-    ids: Sequence[tuple[str, ...]],
-    episodes: Sequence[str],
-    numbers: Sequence[int],
-    size: tuple[int, int],
-    schema: Schema,
-) -> Frames:
+class _Annotated(NamedTuple):
+    """Objects of n frames, padded to o: as in `Frames`."""
+
+    cls: NDArray[np.int64]
+    boxes: Float
+    seen: NDArray[np.bool_]
+    attributes: Float
+    known: NDArray[np.bool_]
+
+
+def _annotations(rows: Sequence[Mapping[str, _Object]], schema: Schema) -> _Annotated:
     n, o, c = len(rows), max([1, *(len(r) for r in rows)]), len(schema.cameras)
     f = attribute_width(schema)
     cls = np.full((n, o), -1, np.int64)
@@ -245,6 +301,17 @@ def _arrays(
                     attributes[i, j, slot.start + schema.attributes[name].index(str(value))] = 1.0
                 else:
                     attributes[i, j, slot] = (float(value), 1.0)
-    return Frames(
-        images, state, cls, boxes, seen, attributes, known, tuple(ids), tuple(episodes), tuple(numbers), size
-    )
+    return _Annotated(cls, boxes, seen, attributes, known)
+
+
+def _joined(parts: Sequence[_Annotated]) -> _Annotated:
+    """All frames, padded to the most objects of any."""
+    most = max(part.cls.shape[1] for part in parts)
+    found = []
+    for name, filler in zip(_Annotated._fields, (-1, 0, 0, 0, 0), strict=True):
+        arrays = [getattr(part, name) for part in parts]
+        width = [[(0, 0), (0, most - a.shape[1]), *[(0, 0)] * (a.ndim - 2)] for a in arrays]
+        found.append(
+            np.concatenate([np.pad(a, w, constant_values=filler) for a, w in zip(arrays, width, strict=True)])
+        )
+    return _Annotated(*found)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from torch import Tensor
 
 from vine_vla.errors import VineError
@@ -15,8 +16,9 @@ from vine_vla.graph import Attribute, Box, SceneGraph, SceneObject, Schema
 from vine_vla.identity import assign_ids, linear_assignment, match_identity
 from vine_vla.packing import attribute_slots
 from vine_vla.protocols import Observation
-from vine_vla.relations import derive_relations
+from vine_vla.relations import GRIPPER, derive_relations
 from vine_vla.system2.detector import FEATURES, Detections, Detector, peaks, shrink
+from vine_vla.system2.reader import SIDE, Reader, readable, windows
 from vine_vla.system2.tracking import centers, weigh
 
 Float = NDArray[np.float32]
@@ -80,10 +82,14 @@ class _Found:
 
 
 class Perception:
-    """`Perceiver` by the detector. One call takes a few milliseconds on one thread."""
+    """`Perceiver` by the detector, and by the reader where there is one. A call takes milliseconds.
 
-    def __init__(self, detector: Detector, setup: PerceptionSetup) -> None:
-        self.detector, self.setup = detector.eval(), setup
+    Args:
+        reader: reads categories that no hue names once more, from windows; None: the detector alone does.
+    """
+
+    def __init__(self, detector: Detector, setup: PerceptionSetup, reader: Reader | None = None) -> None:
+        self.detector, self.setup, self.reader = detector.eval(), setup, reader
         self.schema = setup.schema
 
     def perceive(
@@ -103,7 +109,10 @@ class Perception:
         with torch.inference_mode():
             views = self._detect(observation)
             found = self._objects(views, state, earlier)
-            attributes = self._attributes(found, state)
+            raw = self._raw(found, state)
+            if self.reader is not None:
+                self._read(self.reader, found, observation, raw, earlier is not None)
+            attributes = [self._decode(f.cls, values) for f, values in zip(found, raw, strict=True)]
         cameras = self.schema.cameras
         items = [
             SceneObject(
@@ -224,19 +233,51 @@ class Perception:
                     found.append(_Found(cls, float(view.scores[d]), boxes, features))
                     room -= 1
 
-    def _attributes(self, found: Sequence[_Found], state: Tensor) -> list[dict[str, Attribute]]:
-        if not found:
-            return []
+    def _raw(self, found: Sequence[_Found], state: Tensor) -> Float:
+        """What the detector says of the objects' attributes. [N, F]"""
         cameras = len(self.schema.cameras)
         views = np.zeros((len(found), cameras, FEATURES + 5), np.float32)
         for i, item in enumerate(found):
             for c, box in item.boxes.items():
                 views[i, c] = np.concatenate([item.features[c], [1.0], box])
-        one_hot = np.eye(len(self.schema.classes), dtype=np.float32)[[f.cls for f in found]]
-        raw = self.detector.read(
+        one_hot = np.eye(len(self.schema.classes), dtype=np.float32)[np.array([f.cls for f in found], int)]
+        raw: Float = self.detector.read(
             torch.from_numpy(one_hot), state.expand(len(found), -1), torch.from_numpy(views)
         ).numpy()
-        return [self._decode(f.cls, values) for f, values in zip(found, raw, strict=True)]
+        return raw
+
+    def _read(
+        self, reader: Reader, found: Sequence[_Found], observation: Observation, raw: Float, known: bool
+    ) -> None:
+        """Add what the reader says to `raw`, the detector's.
+
+        Args:
+            known: whether constant attributes are known from before, and need no second look.
+        """
+        wanted = [i for i, f in enumerate(found) if f.boxes and self._is_read(f.cls, known)]
+        if not wanted:
+            return
+        cameras = self.schema.cameras
+        views = [np.zeros((len(wanted), SIDE, SIDE, 3), np.uint8) for _ in cameras]
+        seen = np.zeros((len(wanted), len(cameras)), np.float32)
+        for c, role in enumerate(cameras):
+            mine = [row for row, i in enumerate(wanted) if c in found[i].boxes]
+            if mine:
+                boxes = np.array([found[wanted[row]].boxes[c] for row in mine], np.float32)
+                views[c][mine], seen[mine, c] = windows(observation.images[role], boxes), 1.0
+        one_hot = np.eye(len(self.schema.classes), dtype=np.float32)[[found[i].cls for i in wanted]]
+        logits = reader.read(views, seen, one_hot)
+        # Both have a say, each by its own certainty.
+        for slot in readable(self.schema):
+            raw[wanted, slot] = log_softmax(raw[wanted, slot], -1) + log_softmax(logits[:, slot], -1)
+
+    def _is_read(self, cls: int, known: bool) -> bool:
+        """Whether the reader is asked about a class; what the gripper does, proprioception says."""
+        if self.schema.classes[cls] == GRIPPER:
+            return False
+        names = [n for n in self.setup.allowed[cls] if self.schema.attributes[n]]
+        names = [n for n in names if n not in self.schema.describing]
+        return any(not (known and name in self.setup.constant) for name in names)
 
     def _decode(self, cls: int, raw: Float) -> dict[str, Attribute]:
         slots = attribute_slots(self.schema)

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vine_vla.demos.colours import recolour, repaint
+from vine_vla.demos.precision import bfloat16_pays
 from vine_vla.graph import Schema
 from vine_vla.packing import attribute_slots
 from vine_vla.system2.detector import FEATURES, GRID, SIZE, Detector, DetectorConfig, Maps, peaks, sample
 from vine_vla.system2.frames import Frames
 from vine_vla.system2.perception import Perception, PerceptionSetup
+from vine_vla.system2.reader import train_reader
 
 RIM = 16
 """Levels of 255 by which an object's pixels differ from the rim of its box."""
@@ -34,6 +36,8 @@ class PerceptionConfig:
         paint: share of the objects that get paint of their own (`repaint`).
         tint: strength of that paint's hue, for classes that are not told apart by attributes.
         state_noise: standard deviation of the noise on scaled proprioception.
+        reader: gradient steps of the reader as a share of the detector's, 0 for none. objects: that it learns
+            from, at most.
         seed: of weights, order and noise.
     """
 
@@ -47,6 +51,8 @@ class PerceptionConfig:
     paint: float = 0.4
     tint: float = 0.25
     state_noise: float = 0.03
+    reader: float = 0.75
+    objects: int = 20_000
     seed: int = 0
 
 
@@ -62,15 +68,30 @@ def train_perception(
     Args:
         frames: of training episodes. constant: see `frames.constant_attributes`.
         report: told the share of the steps done.
+
+    The reader learns after the detector, if anything is there to read.
     """
+    told = report or (lambda share: None)
+    reading = round(config.steps * config.reader)
+    both = config.steps + reading
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         detector = Detector(DetectorConfig.of(schema, frames.state.shape[1]))
         setup = _setup(frames, schema, constant)
-        _run(detector, setup, frames, config, report)
+        _run(detector, setup, frames, config, lambda share: told(share * config.steps / both))
     detector.eval()
-    setup = _with_thresholds(detector, setup, frames)
-    return Perception(detector, setup)
+    reader = None
+    if reading and len(frames.examples):
+        reader = train_reader(
+            frames.examples,
+            schema,
+            steps=reading,
+            colour=config.colour,
+            tone=config.tone,
+            seed=config.seed,
+            report=lambda share: told((config.steps + share * reading) / both),
+        )
+    return Perception(detector, _with_thresholds(detector, setup, frames), reader)
 
 
 def _setup(frames: Frames, schema: Schema, constant: frozenset[str]) -> PerceptionSetup:
@@ -164,7 +185,7 @@ def _loss(
             tint = torch.from_numpy(np.where(plain[cls], config.tint, 0.0).astype(np.float32))
             images = repaint(images, torch.from_numpy(regions), tint, config.tone, rng)
         images = recolour(images, config.colour, config.tone, rng)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_pays("cpu")):
             maps = detector.maps(c, images)
         maps = Maps(*(m.float() for m in maps))
         total = total + _detection_loss(maps, cls, boxes[:, :, c], seen[:, :, c])

@@ -33,6 +33,7 @@ from vine_vla.system2.model import GraphModel, Records, Shared
 from vine_vla.system2.outcome import outcome_net
 from vine_vla.system2.perception import Perception, PerceptionSetup
 from vine_vla.system2.proposal import proposal_net
+from vine_vla.system2.reader import Reader
 from vine_vla.system2.support import Support
 from vine_vla.system2.value import value_net
 from vine_vla.system2.words import Vocabulary
@@ -125,8 +126,12 @@ def write_perception(folder: Path, perception: Perception) -> tuple[dict[str, An
     found |= {
         "scales": {n: list(v) for n, v in setup.scales.items()},
         "width": perception.detector.config.width,
+        "reader": perception.reader is not None,
     }
-    return found, write_tensors(folder / PERCEPTION, perception.detector.state_dict())
+    tensors = dict(perception.detector.state_dict())
+    if perception.reader is not None:
+        tensors |= _named("reader", perception.reader)
+    return found, write_tensors(folder / PERCEPTION, tensors)
 
 
 def read_perception(folder: Path, info: Mapping[str, Any], schema: Schema) -> Perception:
@@ -147,13 +152,18 @@ def read_perception(folder: Path, info: Mapping[str, Any], schema: Schema) -> Pe
     plain = DetectorConfig.of(schema, len(setup.state_mean))
     detector = Detector(DetectorConfig(**(asdict(plain) | {"width": int(data["width"])})))
     path = folder / PERCEPTION
+    tensors = read_tensors(path, info["hashes"].get("perception"))
+    reader = None
+    if data.get("reader"):
+        reader = Reader.of(schema).eval()
+        _fill(reader, "reader", tensors, path)
     try:
-        detector.load_state_dict(read_tensors(path, info["hashes"].get("perception")))
+        detector.load_state_dict({n: t for n, t in tensors.items() if not n.startswith("reader.")})
     except RuntimeError as error:
         raise VineError(
             f"weights do not fit: {str(error).splitlines()[-1].strip()}", where=str(path)
         ) from error
-    return Perception(detector, setup)
+    return Perception(detector, setup, reader)
 
 
 def write_shared(folder: Path, shared: Shared) -> tuple[dict[str, Any], str]:

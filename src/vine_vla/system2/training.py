@@ -230,7 +230,12 @@ def _perception_stage(
     held = [d for d in chosen if d.split is not Split.TRAIN]
     own = config.perception
     frames = load_frames(
-        dataset, train, most=own.frames, seed=own.seed, report=lambda x: report("reading frames", x)
+        dataset,
+        train,
+        most=own.frames,
+        seed=own.seed,
+        objects=own.objects if own.reader else 0,
+        report=lambda x: report("reading frames", x),
     )
     eyes = train_perception(
         frames,
