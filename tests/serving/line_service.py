@@ -6,27 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-from agent.line_world import GRASPS, LENGTH, SCHEMA, LineModel, LineSkill, LineWorld, _box
+from agent.line_world import GRASPS, LENGTH, SCHEMA, LineModel, LineSkill, _box
+from serving.line_client import BLOCKED, FREE, SeenWorld, message_of
 
 from vine_vla.agent import AgentConfig
 from vine_vla.graph import Relation, SceneGraph, SceneObject
-from vine_vla.protocols import Observation
 from vine_vla.search import SearchConfig, make_planner
 from vine_vla.serving import ObservationKeys, ServedAgent
 from vine_vla.serving.server import PolicyServer, ServeConfig
 
-FREE, BLOCKED = (0, 255, 0), (255, 0, 0)
-
-
-class SeenWorld(LineWorld):
-    """Draws its sockets, free ones green and blocked ones red, in images of a size that servers take."""
-
-    def observe(self) -> Observation:
-        image = np.zeros((16, LENGTH * 4, 3), np.uint8)
-        for place, side in self.sockets.values():
-            image[:8, place * 4 : place * 4 + 4] = FREE if side == "free" else BLOCKED
-        state = np.array([self.hand, self.grip, self.plug], np.float32)
-        return Observation({"front": image}, state)
+__all__ = ["SeeingEyes", "SeenWorld", "make_served", "message_of", "running"]
 
 
 @dataclass
@@ -110,14 +99,3 @@ def running(served: ServedAgent | None = None, **config):
         loops[0].call_soon_threadsafe(server.stop)
         thread.join(15)
         assert not thread.is_alive()
-
-
-def message_of(world: LineWorld, **more) -> dict:
-    """What a client sends."""
-    seen = world.observe()
-    return {
-        "observation/image": seen.images["front"],
-        "observation/state": seen.proprioception,
-        "prompt": world.instruction,
-        **more,
-    }

@@ -317,17 +317,31 @@ def test_encoders_are_taken_over(flat: Path, saved: tuple[VineSkillPolicy, Path]
         make(flat, encoders=str(folder), crop_pixels=48)
 
 
-def test_any_lerobot_dataset_will_do(tmp_path: Path) -> None:
-    """Without a crop layout whole images are used, whatever their size."""
-    features = {"observation.images.top": PolicyFeature(FeatureType.VISUAL, (3, 60, 90))}
+SIZES = {"top": (60, 90), "left": (96, 96), "right": (33, 47), "wrist": (240, 320)}
+
+
+@pytest.mark.parametrize("cameras", range(1, 5))
+def test_any_lerobot_dataset_will_do(cameras: int, tmp_path: Path) -> None:
+    """Without a crop layout whole images are used: one to four, each of its own size, with joint angles."""
+    keys = {f"observation.images.{name}": size for name, size in list(SIZES.items())[:cameras]}
+    features = {key: PolicyFeature(FeatureType.VISUAL, (3, *size)) for key, size in keys.items()}
     config = VineSkillConfig(
         device="cpu",
         width=32,
         blocks=1,
-        input_features=features,
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
+        input_features=features | {"observation.state": PolicyFeature(FeatureType.STATE, (7,))},
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (8,))},
     )
     policy = VineSkillPolicy(config)
-    batch = {"observation.images.top": torch.rand(3, 3, 60, 90), "action": torch.randn(3, 12, 2)}
+    batch = {key: torch.rand(3, 3, *size) for key, size in keys.items()}
+    batch |= {"observation.state": torch.randn(3, 7), "action": torch.randn(3, 12, 8)}
     assert policy(batch)[0].isfinite()
-    assert policy.eval().predict_action_chunk(batch).shape == (3, 12, 2)
+    policy.save_pretrained(tmp_path)
+    again = VineSkillPolicy.from_pretrained(tmp_path, strict=True).eval()
+    noise = torch.randn(3, 12, 8)
+    found = again.predict_action_chunk(batch, noise=noise)
+    assert found.shape == (3, 12, 8)
+    torch.testing.assert_close(found, policy.eval().predict_action_chunk(batch, noise=noise))
+    for key in keys:  # each camera counts
+        changed = batch | {key: 1 - batch[key]}
+        assert not torch.equal(again.predict_action_chunk(changed, noise=noise), found)

@@ -11,8 +11,10 @@ import time
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from lerobot.datasets import LeRobotDataset
 
 from vine_vla.errors import VineError
 from vine_vla.system1 import System1Training, check_weights, train_system1
@@ -46,6 +48,48 @@ def test_lerobot_train_finds_and_trains_the_policy(repository: Path, skills: Pat
     policy = VineSkillPolicy.from_pretrained(saved, strict=True)
     assert int(policy.updates) == 3 and policy.config.width == 32 and policy.config.layout
     assert "flow_loss" in done.stderr + done.stdout
+
+
+@pytest.mark.slow
+def test_lerobot_train_takes_four_cameras_and_joints(repository: Path, tmp_path: Path) -> None:
+    """A dataset that VINE has never seen: made by LeRobot alone, cameras of different sizes, joint angles."""
+    sizes = {"top": (60, 90), "left": (96, 96), "right": (40, 48), "wrist": (120, 160)}
+    names = [f"joint_{i}" for i in range(6)]
+    images = {
+        f"observation.images.{c}": {
+            "dtype": "image",
+            "shape": (*s, 3),
+            "names": ["height", "width", "channels"],
+        }
+        for c, s in sizes.items()
+    }
+    joints = {"dtype": "float32", "shape": (6,), "names": names}
+    root, out = tmp_path / "robot", tmp_path / "out"
+    made = LeRobotDataset.create(
+        "me/robot", 10, images | {"observation.state": joints, "action": joints}, root, use_videos=False
+    )
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        angles = rng.normal(size=6).astype(np.float32)
+        for _ in range(15):
+            step = rng.normal(0, 0.05, 6).astype(np.float32)
+            frame = {
+                f"observation.images.{c}": rng.integers(0, 256, (*s, 3), np.uint8) for c, s in sizes.items()
+            }
+            made.add_frame(frame | {"observation.state": angles, "action": angles + step, "task": "wave"})
+            angles = angles + step
+        made.save_episode()
+    made.finalize()
+    command = [sys.executable, "-m", "lerobot.scripts.lerobot_train", "--policy.type=vine_skill"]
+    command += ["--dataset.repo_id=me/robot", f"--dataset.root={root}", f"--output_dir={out}"]
+    command += ["--steps=2", "--batch_size=4", "--num_workers=0", "--log_freq=1", "--env_eval_freq=0"]
+    command += ["--policy.push_to_hub=false", "--policy.device=cpu", "--policy.width=32"]
+    command += ["--persistent_workers=false", "--prefetch_factor=2"]
+    environment = os.environ | {"PYTHONPATH": plugin_path(repository, tmp_path / "site")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    policy = VineSkillPolicy.from_pretrained(out / "checkpoints/last/pretrained_model", strict=True)
+    assert len(policy.config.image_features) == 4 and not policy.config.delta_actions  # joints follow
 
 
 def test_clock_follows_the_larger_share() -> None:
@@ -104,6 +148,17 @@ def test_no_budget_and_no_dataset(tmp_path: Path) -> None:
         System1Training(minutes=0, steps=0)
     with pytest.raises(VineError, match="vine export skills"):
         train_system1(tmp_path, tmp_path / "run", System1Training(steps=1))
+
+
+def test_no_such_device(skills: Path, tmp_path: Path) -> None:
+    command = ["train", "system1", str(skills), "--out", str(tmp_path / "run"), "--device", "cuda:99"]
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, *command], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("vine: error: no device 'cuda:99': ")
+    assert done.stderr.endswith("(--device); give --device cpu\n")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

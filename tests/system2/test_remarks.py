@@ -8,7 +8,7 @@ from system2.pictures import PictureSource
 from system2.test_training import CONFIG
 
 from vine_vla import Outcome, VineError
-from vine_vla.options import EpisodeOutcome
+from vine_vla.options import EpisodeOutcome, Split
 from vine_vla.system2 import train_system2
 
 GRAPHS = replace(CONFIG, perception=None)
@@ -54,3 +54,19 @@ def test_without_failures_it_is_said_what_it_falls_back_to(tmp_path):
     assert "put is never cut: " in said
     card = (folder / "MODEL_CARD.md").read_text()
     assert all(remark[1:] in card for remark in metrics["remarks"])
+
+
+def test_with_few_failures_their_number_is_said(tmp_path):
+    numbers = [d.episode_index for d in PictureSource(24).demonstrations if d.split is Split.TRAIN][:5]
+
+    def fail(d):
+        good = succeed(d)
+        if d.episode_index not in numbers:
+            return good
+        segments = (*good.segments[:-1], replace(good.segments[-1], outcome=Outcome.DEAD))
+        return replace(good, outcome=EpisodeOutcome.FAILURE, segments=segments)
+
+    folder = train_system2(changed(fail), tmp_path / "system2", GRAPHS)
+    remarks = json.loads((folder / "metrics.json").read_text())["remarks"]
+    assert len([r for r in remarks if r.startswith("only 5 failed segments among ")]) == 1
+    assert not any("no failed segment" in remark for remark in remarks)

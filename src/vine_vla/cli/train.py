@@ -43,6 +43,8 @@ class System1:
     """Run of a trained System 1 to start from, for a round of corrections."""
     encoders: Path | None = None
     """Run of a trained System 1 whose encoders are taken over, for a flat policy of the same cameras."""
+    device: str | None = None
+    """Where to train: cpu, cuda, ...; default: cuda if there is one."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -117,6 +119,7 @@ def train_skills(config: System1) -> int:
             start=config.start,
             encoders=config.encoders,
             actions=config.actions,
+            device=config.device,
         ),
     )
     if config.json:

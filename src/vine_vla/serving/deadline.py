@@ -32,6 +32,7 @@ class DeadlinePlanner:
     def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int) -> Plan:
         """The plan, an earlier call's plan if that was late, or `LATE`."""
         if self._waiting is None or self._budget != budget:
+            self.drop()
             self._budget = budget
             self._waiting = self.pool.submit(self.planner.plan, graph, instruction, budget, seed)
         try:
@@ -44,6 +45,12 @@ class DeadlinePlanner:
         self._waiting = None
         return plan
 
+    def drop(self) -> None:
+        """Nobody asks for the late plan any more: it is not made, if it has not been begun."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
     def forecast(
         self, graph: SceneGraph, instruction: str, subgoals: Sequence[Subgoal], budget: int
     ) -> Forecast:
@@ -51,3 +58,9 @@ class DeadlinePlanner:
         judge: Any = self.planner
         found: Forecast = judge.forecast(graph, instruction, subgoals, budget)
         return found
+
+
+def drop_plan(planner: Planner) -> None:
+    """Let a planner under a deadline forget its late plan, so that none queue up that nobody waits for."""
+    if isinstance(planner, DeadlinePlanner):
+        planner.drop()

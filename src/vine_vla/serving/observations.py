@@ -137,7 +137,8 @@ def _numbers(value: Any, name: str) -> NDArray[np.float32]:
     array = np.asarray(value)
     if array.dtype.kind not in "iuf" or array.ndim > 1 or array.size > 1024:
         raise VineError(f"{name} is no list of numbers", where="observation")
-    state = np.atleast_1d(array).astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity
+        state = np.atleast_1d(array).astype(np.float32)
     if not np.isfinite(state).all():
         raise VineError(f"{name} holds NaN or infinity", where="observation")
     return state

@@ -150,17 +150,19 @@ class PolicyServer:
     async def _drain(self, server: Server) -> None:
         self._draining = True
         server.close(close_connections=False)
-        for connection in self._open - self._busy:
-            await connection.close(1001, "the server goes away")
+        await self._close(self._open - self._busy)
         end = time.monotonic() + self.config.drain
         while self._busy and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        for connection in set(self._open):
-            await connection.close(1001, "the server goes away")
+        await self._close(set(self._open))
         await server.wait_closed()
         for session in self._named.values():
             await asyncio.get_running_loop().run_in_executor(self._pool, session.reset)
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _close(self, connections: set[ServerConnection]) -> None:
+        # All at once: one client that does not answer keeps the others' close waiting no longer.
+        await asyncio.gather(*(c.close(1001, "the server goes away") for c in connections))
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Health, keys and room, before a connection is made."""

@@ -16,6 +16,7 @@ from vine_vla.errors import VineError
 from vine_vla.graph import SceneGraph, Schema
 from vine_vla.graph_text import describe
 from vine_vla.protocols import DONE, FAILED, Float, Observation, Perceiver, Plan, Planner, PlanStatus, Skill
+from vine_vla.serving.deadline import drop_plan
 from vine_vla.serving.observations import ObservationKeys
 from vine_vla.serving.recording import SessionRecorder
 
@@ -123,8 +124,8 @@ class Session:
             self.used = time.monotonic()
             observation = self.served.keys.read(message)
             prompt = self.served.keys.prompt(message)
-            executed = self._executed(message)
-            if bool(message.get("reset", False)) or self._agent is None or self._is_other(prompt):
+            executed, reset = self._executed(message), _wants_reset(message)
+            if reset or self._agent is None or self._is_other(prompt):
                 self._begin(prompt)
                 executed = 0
             reply = self._act(observation, executed)
@@ -168,6 +169,8 @@ class Session:
     def _end(self) -> None:
         if self.recorder is not None:
             self.recorder.end(self._agent)
+        if self._agent is not None:
+            drop_plan(self._agent.planner)
         self._agent = None
 
     def _act(self, observation: Observation, executed: int) -> dict[str, Any]:
@@ -177,7 +180,7 @@ class Session:
         actions = agent.act(Sight(observation, executed))
         self._agent = agent
         moves = actions is not None and len(actions) > 0
-        self._handed_out = len(actions) if actions is not None else 0
+        self._handed_out = min(len(actions), self.served.horizon) if actions is not None else 0
         chunk = self._padded(actions if moves else None, observation)
         if self.recorder is not None:
             self.recorder.add(agent, observation, chunk[0])
@@ -258,7 +261,9 @@ def answer_plan(served: ServedAgent, message: Mapping[str, Any]) -> dict[str, An
         raise VineError(f"budget is {budget!r}", where="observation", mend="send 0 to 1000")
     graph = served.perceiver.perceive(observation, prompt)
     perceived = time.perf_counter()
-    plan = served.new_planner().plan(graph, prompt, int(budget), 0)
+    planner = served.new_planner()
+    plan = planner.plan(graph, prompt, int(budget), 0)
+    drop_plan(planner)
     return {
         **_plan_fields(plan, graph, served),
         "tree": dict(plan.tree),
@@ -267,6 +272,13 @@ def answer_plan(served: ServedAgent, message: Mapping[str, Any]) -> dict[str, An
             "perceive_ms": 1000 * (perceived - start),
         },
     }
+
+
+def _wants_reset(message: Mapping[str, Any]) -> bool:
+    value = message.get("reset", False)
+    if not isinstance(value, bool | np.bool_):
+        raise VineError("reset is neither true nor false", where="observation")
+    return bool(value)
 
 
 def _plan_fields(plan: Plan, graph: SceneGraph, served: ServedAgent) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from vine_vla.demos.files import folder_in_the_making, write_json
 from vine_vla.errors import VineError
 from vine_vla.system1.clock import BudgetSpentError, ClockCosineConfig
 from vine_vla.system1.configuration_vine_skill import VineSkillConfig
+from vine_vla.system1.device import usable_device
 from vine_vla.system1.memory import InMemoryDataset
 from vine_vla.system1.weights import POLICY_FOLDER, RUN_FILE, weights_hash
 
@@ -60,6 +61,7 @@ class System1Training:
             than one object; None: from scratch.
         actions: `motions` (steps, velocities: 0 is to stand still), `positions`, or `auto`: positions if most
             of them follow the state.
+        device: `cpu`, `cuda`, ...; None: `cuda` if there is one.
     """
 
     minutes: float = 5.0
@@ -73,6 +75,7 @@ class System1Training:
     start: Path | None = None
     encoders: Path | None = None
     actions: Literal["auto", "motions", "positions"] = "auto"
+    device: str | None = None
 
     def __post_init__(self) -> None:
         if self.minutes <= 0 and self.steps <= 0:
@@ -91,6 +94,7 @@ def train_system1(dataset: Path, out: Path, config: System1Training) -> dict[str
     """
     if not (dataset / "meta/info.json").is_file():
         raise VineError("no LeRobot dataset", where=str(dataset), mend="make one with `vine export skills`")
+    device = _device(config.device)
     settings = _settings(dataset, config)
     if (out / RUN_FILE).is_file():
         done: dict[str, Any] = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
@@ -106,15 +110,23 @@ def train_system1(dataset: Path, out: Path, config: System1Training) -> dict[str
         cfg = _fresh(dataset, trainer, config)
     else:
         cfg = _resumed(checkpoint, trainer)
+    assert cfg.policy is not None
+    cfg.policy.device = device
     out.mkdir(parents=True, exist_ok=True)
     with _trainer_around(cfg, out, config) as run, suppress(BudgetSpentError):
         lerobot_train.train(cfg)
     return _finish(out, trainer, settings, run)
 
 
+def _device(name: str | None) -> str:
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(usable_device(name))
+
+
 def _settings(dataset: Path, config: System1Training) -> dict[str, Any]:
-    """What makes two runs the same run; the thread count does not."""
-    found = {k: v for k, v in asdict(config).items() if k not in ("threads", "save_every")}
+    """What makes two runs the same run; threads and device do not."""
+    found = {k: v for k, v in asdict(config).items() if k not in ("threads", "save_every", "device")}
     if config.actions == "auto":
         del found["actions"]  # as runs of before this setting have it
     export = dataset / "meta/vine_export.json"
@@ -128,7 +140,6 @@ def _settings(dataset: Path, config: System1Training) -> dict[str, Any]:
 
 def _fresh(dataset: Path, trainer: Path, config: System1Training) -> TrainPipelineConfig:
     policy = VineSkillConfig(
-        device="cpu" if not torch.cuda.is_available() else "cuda",
         push_to_hub=False,
         learning_rate=config.learning_rate,
         imitate_all=config.imitate_all,

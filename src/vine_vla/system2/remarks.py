@@ -44,8 +44,8 @@ def remarks(
         )
     elif failed < FEW:
         found.append(
-            f"only {failed} failed segments among {len(taught)}: feasibility rests on single cases, so read "
-            "it as a hint"
+            f"only {failed} failed segment{'s' * (failed > 1)} among {len(taught)}: feasibility rests on "
+            "single cases, so read it as a hint"
         )
     if len(judged) < LEAST_SEGMENTS:
         found.append(
