@@ -1,12 +1,15 @@
-"""What is sent when there is nothing to do: no motion, or the place where the robot is."""
+"""What is sent when there is nothing to do: no motion, or the place where the robot is; and how long."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from serving.line_service import SeenWorld, make_served, message_of
 
+from vine_vla import VineError
 from vine_vla.serving import ObservationKeys
 from vine_vla.serving.deadline import LATE
-from vine_vla.serving.session import Session
+from vine_vla.serving.session import PATIENCE, Session
 
 
 class LatePlanner:
@@ -58,3 +61,17 @@ def test_lerobots_own_keys_are_understood():
         "task": world.instruction,
     }
     assert Session(make_served(), 0).infer(message)["status"] == "acting"
+
+
+def test_an_episode_in_which_nothing_is_executed_is_ended():
+    served = make_served()
+    served = replace(served, config=replace(served.config, max_steps=5))
+    session = Session(served, 0)
+    world = SeenWorld()
+    world.reset(0, 0)
+    idle = message_of(world) | {"executed": 0}
+    for _ in range(PATIENCE * 5):
+        assert session.infer(idle)["status"] == "acting"
+    with pytest.raises(VineError, match="too few actions executed"):
+        session.infer(idle)
+    assert session.infer(idle)["status"] == "acting"  # another episode

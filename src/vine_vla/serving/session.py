@@ -22,6 +22,9 @@ from vine_vla.serving.recording import SessionRecorder
 
 Hold = Literal["still", "repeat"]
 
+PATIENCE = 4
+"""Requests for each action that an episode may have: who executes nothing never reaches its step limit."""
+
 
 @dataclass(frozen=True)
 class ServedAgent:
@@ -107,7 +110,7 @@ class Session:
         self.used = time.monotonic()
         self.episodes = 0
         self._agent: Agent | None = None
-        self._handed_out = 0
+        self._handed_out = self._requests = 0
         self._last: Float | None = None
 
     def infer(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,6 +131,14 @@ class Session:
             if reset or self._agent is None or self._is_other(prompt):
                 self._begin(prompt)
                 executed = 0
+            self._requests += 1
+            if self._requests > PATIENCE * self.served.config.max_steps:
+                self._end()
+                raise VineError(
+                    "the episode is ended: too many requests and too few actions executed",
+                    where="observation",
+                    mend="execute what is answered, and send `executed` right",
+                )
             reply = self._act(observation, executed)
             reply["policy_timing"] = {"infer_ms": 1000 * (time.perf_counter() - start)}
             return reply
@@ -162,7 +173,8 @@ class Session:
             wording=served.wording,
             instruction=prompt,
         )
-        self._handed_out, self._last = 0, None
+        self._handed_out = self._requests = 0
+        self._last = None
         if self.recorder is not None:
             self.recorder.begin(prompt)
 
