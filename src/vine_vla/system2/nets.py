@@ -108,9 +108,12 @@ class SubgoalNet(nn.Module):
         return h if x.full else h * x.present
 
     def _arguments(self, h: Tensor, args: Tensor) -> list[Tensor]:
-        # A sum over objects that keeps one is faster than picking it from scattered places.
-        itself = torch.arange(h.shape[2])[:, None] == args.T[:, None]  # [A, O, N]
-        return [(h * one).sum(2) for one in itself]
+        members, width, _, n = h.shape
+        found = []
+        for a in range(self.arity):
+            index = args[:, a].clamp(min=0).expand(members, width, 1, n)
+            found.append(h.gather(2, index)[:, :, 0] * (args[:, a] >= 0))
+        return found
 
 
 class GraphNet(nn.Module):
