@@ -5,7 +5,8 @@
 A System 2 is trained on drawn scenes of 6 to 16 objects (`packing_pictures.py`), then one thread perceives
 and plans in new scenes. One thing changes at a time: objects N, proposals K, look-ahead H, scenes planned at
 once B. The rest stays at N = 12, K = 5, H = 6, B = 1, 64 expansions, 8 subgoals left. Writes
-`planning_step.csv` (milliseconds, p50 and p95, a row a setting) and `planning_step.png`.
+`planning_step.csv` (milliseconds, p50 and p95, a row a setting) and `planning_step.png`. With `--model
+FOLDER` what is trained stays there and is read from there the next time, to compare revisions of planning.
 """
 
 import argparse
@@ -30,6 +31,15 @@ BUDGET = 8
 GROWTH = {"objects": (6, 8, 12, 16), "K": (3, 5, 8, 12, 20), "depth": (1, 2, 4, 6, 8), "B": (1, 4, 16, 64)}
 USUAL = {"objects": 12, "K": 5, "depth": 6, "B": 1}
 LABELS = {"objects": "objects N", "K": "proposals K", "depth": "look-ahead H", "B": "scenes at once B"}
+
+
+def train(folder: Path, episodes: int, steps: int) -> None:
+    """A System 2 of the usual size, taught briefly; nothing is done where it is there already."""
+    quick = replace(OutcomeConfig().outcome, epochs=4, least_steps=100)
+    outcomes = OutcomeConfig(states=300, outcome=quick, dynamics=quick, proposal=quick, value_mu=quick)
+    outcomes = replace(outcomes, value=replace(quick, epochs=1, least_steps=20))
+    config = System2Config(outcomes, PerceptionConfig(steps=steps), calibrate_on_seen=False)
+    train_system2(PackingPictures(episodes), folder, config)
 
 
 def measure(model: System2, repeats: int, objects: int, k: int, depth: int, batch: int) -> dict[str, float]:
@@ -89,16 +99,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/search"))
     parser.add_argument("--episodes", type=int, default=300, help="drawn episodes to learn from")
     parser.add_argument("--steps", type=int, default=800, help="of perception's training")
+    parser.add_argument(
+        "--model", type=Path, help="folder that keeps the trained System 2; default: none does"
+    )
     parser.add_argument("--repeats", type=int, default=60, help="planning steps a setting")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        quick = replace(OutcomeConfig().outcome, epochs=4, least_steps=100)
-        outcomes = OutcomeConfig(states=300, outcome=quick, dynamics=quick, proposal=quick, value_mu=quick)
-        outcomes = replace(outcomes, value=replace(quick, epochs=1, least_steps=20))
-        perception = PerceptionConfig(steps=args.steps)
-        config = System2Config(outcomes, perception, calibrate_on_seen=False)
-        train_system2(PackingPictures(args.episodes), Path(folder), config)
+    with tempfile.TemporaryDirectory() as spare:
+        folder = args.model or Path(spare)
+        train(folder, args.episodes, args.steps)
         model = load_system2(folder)
     rows = []
     for name, values in GROWTH.items():

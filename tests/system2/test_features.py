@@ -51,9 +51,9 @@ def test_base_features_do_not_depend_on_place_in_the_list():
     texts = encoder.texts(["move the part"])
     order = np.random.default_rng(2).permutation(len(graph.objects))
     shuffled = SceneGraph(tuple(graph.objects[i] for i in order), graph.relations)
-    a = encoder.base(pack([graph], SIDES), texts)[0]
-    b = encoder.base(pack([shuffled], SIDES), texts)[0]
-    np.testing.assert_array_equal(a[order], b)
+    a = encoder.base(pack([graph], SIDES), texts)[..., 0]
+    b = encoder.base(pack([shuffled], SIDES), texts)[..., 0]
+    np.testing.assert_array_equal(a[:, order], b)
 
 
 def test_widths_are_as_announced():
@@ -63,10 +63,10 @@ def test_widths_are_as_announced():
     found = encoder.candidates(packed, {})[0]
     rows = np.zeros(len(found.verbs), np.int64)
     inputs = encoder.subgoal_inputs(packed, rows, found.verbs, found.args, texts)
-    assert inputs.tokens.shape[-1] == encoder.token_width
-    assert inputs.context.shape[-1] == encoder.context_width
-    assert encoder.graph_inputs(packed, texts).pairs.shape[-1] == encoder.pair_width
-    assert encoder.base(packed, texts).shape[-1] == encoder.base_width
+    assert len(inputs.tokens) == encoder.token_width
+    assert len(inputs.context) == encoder.context_width
+    assert len(encoder.graph_inputs(packed, texts).pairs) == encoder.pair_width
+    assert len(encoder.base(packed, texts)) == encoder.base_width
 
 
 def test_offsets_are_measured_from_the_argument():
@@ -80,11 +80,11 @@ def test_offsets_are_measured_from_the_argument():
     )
     slot = next(i for i, o in enumerate(graph.objects) if o.id == "slot_1")
     geometry = encoder.base_width + encoder.argument_width + 2  # second argument: role, seen, then offset
-    np.testing.assert_allclose(inputs.tokens[0, slot, geometry : geometry + 2], 0, atol=1e-6)
+    np.testing.assert_allclose(inputs.tokens[geometry : geometry + 2, slot, 0], 0, atol=1e-6)
     part = next(i for i, o in enumerate(graph.objects) if o.id == "part")
     gap = np.subtract(graph["part"].boxes["front"].center, graph["slot_1"].boxes["front"].center)
     np.testing.assert_allclose(
-        inputs.tokens[0, part, geometry : geometry + 2], np.arcsinh(gap / 0.1), atol=1e-4
+        inputs.tokens[geometry : geometry + 2, part, 0], np.arcsinh(gap / 0.1), atol=1e-4
     )
 
 

@@ -48,12 +48,12 @@ class Parts(NamedTuple):
     """The head's outputs for N pairs, O objects, two outcomes.
 
     Args:
-        move: centre and log-size residuals. [N, O, 2, C, 4]
-        share: part of the way to each argument. [N, O, 2, C, A]
-        visible: logits. [N, O, 2, C]
-        attributes: logits of categories, residual and known logit of numbers. [N, O, 2, F]
-        gone: logits of a category becoming unknown. [N, O, 2, attributes]
-        gate: logits of an attribute changing. [N, O, 2, attributes]
+        move: centre and log-size residuals. [2, C, 4, O, N]
+        share: part of the way to each argument. [2, C, A, O, N]
+        visible: logits. [2, C, O, N]
+        attributes: logits of categories, residual and known logit of numbers. [2, F, O, N]
+        gone: logits of a category becoming unknown. [2, attributes, O, N]
+        gate: logits of an attribute changing. [2, attributes, O, N]
     """
 
     move: Tensor
@@ -62,6 +62,23 @@ class Parts(NamedTuple):
     attributes: Tensor
     gone: Tensor
     gate: Tensor
+
+
+class State(NamedTuple):
+    """Graphs as tensors: boxes [C, 4, O, N], seen (0 or 1) [C, O, N], attributes [F, O, N]."""
+
+    boxes: Tensor
+    seen: Tensor
+    attributes: Tensor
+
+    @classmethod
+    def of(cls, graphs: PackedGraphs) -> State:
+        arrays = graphs.boxes.transpose(2, 3, 1, 0), graphs.visible.transpose(2, 1, 0), graphs.attributes.T
+        return cls(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays))
+
+    def at(self, index: Tensor) -> State:
+        """Of the graphs `index` [n]."""
+        return State(*(part[..., index] for part in self))
 
 
 def head_width(encoder: Encoder) -> int:
@@ -88,58 +105,56 @@ def dynamics_net(encoder: Encoder, width: int, generator: torch.Generator) -> Su
 
 def _split(raw: Tensor, encoder: Encoder) -> Parts:
     s = encoder.schema
-    n, o, _ = raw.shape
+    width, o, n = raw.shape
     c, a, k = len(s.cameras), encoder.arity, len(s.attributes)
     f = attribute_width(s)
-    raw = raw.reshape(n, o, 2, raw.shape[-1] // 2)
-    move, share, visible, attributes, gone, gate = raw.split([4 * c, a * c, c, f, k, k], -1)
+    raw = raw.reshape(2, width // 2, o, n)
+    move, share, visible, attributes, gone, gate = raw.split([4 * c, a * c, c, f, k, k], 1)
     return Parts(
-        move.reshape(n, o, 2, c, 4), share.reshape(n, o, 2, c, a), visible, attributes, gone - 2.0, gate - 2.0
+        move.reshape(2, c, 4, o, n), share.reshape(2, c, a, o, n), visible, attributes, gone - 2.0, gate - 2.0
     )
 
 
 class Predicted(NamedTuple):
-    """Next graphs as tensors: centre_size [N, O, 2, C, 4], visible [N, O, 2, C], attributes [N, O, 2, F]."""
+    """Next graphs as tensors: boxes as centre and size [2, C, 4, O, N], visible [2, C, O, N], attributes
+    [2, F, O, N]."""
 
     boxes: Tensor
     visible: Tensor
     attributes: Tensor
 
 
-def _predict(
-    parts: Parts, boxes: Tensor, seen: Tensor, attributes: Tensor, args: Tensor, encoder: Encoder
-) -> Predicted:
-    """Apply the residuals to graphs: boxes [N, O, C, 4], seen [N, O, C] (0 or 1), attributes [N, O, F]."""
+def _predict(parts: Parts, before: State, args: Tensor, encoder: Encoder) -> Predicted:
+    """Apply the residuals to graphs; args [N, A]."""
     schema, scales = encoder.schema, {name: spread for name, _, spread in encoder.scales}
-    center, size = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]).clamp(min=5e-3)
-    gate = seen[..., None]
-    center = torch.where(gate > 0, center, torch.full_like(center, 0.5))
-    size = torch.where(gate > 0, size, torch.full_like(size, 0.2))
-    n = torch.arange(len(boxes))
-    new_center = center[:, :, None] + parts.move[..., :2]
+    boxes, seen, attributes = before
+    center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).clamp(min=5e-3)
+    gate = seen[:, None]
+    center = torch.where(gate > 0, center, 0.5)
+    size = torch.where(gate > 0, size, 0.2)
+    n = torch.arange(len(args))
+    new_center = center + parts.move[:, :, :2]
     for a in range(args.shape[1]):
         slot = args[:, a].clamp(min=0)
-        known = seen[n, slot][:, None] * seen * (args[:, a] >= 0)[:, None, None]
-        way = (center[n, slot][:, None] - center) * known[..., None]  # [N, O, C, 2]
-        new_center = new_center + parts.share[..., a, None] * way[:, :, None]
-    new_size = size[:, :, None] * parts.move[..., 2:].clamp(-3, 3).exp()
-    new_boxes = torch.cat([new_center, new_size], -1)
+        known = seen[:, slot, n][:, None] * seen * (args[:, a] >= 0)
+        way = (center[:, :, slot, n][:, :, None] - center) * known[:, None]  # [C, 2, O, N]
+        new_center = new_center + parts.share[:, :, a, None] * way
+    new_size = size * parts.move[:, :, 2:].clamp(-3, 3).exp()
     # A residual on visibility: what is seen tends to stay seen.
-    visible = (parts.visible + (4 * seen - 2)[:, :, None]).sigmoid()
+    visible = (parts.visible + (4 * seen - 2)).sigmoid()
     changed = []
     for index, (name, slot) in enumerate(attribute_slots(schema).items()):
-        old = attributes[:, :, None, slot].expand(-1, -1, 2, -1)
-        gate = parts.gate[..., index, None].sigmoid()
+        old, fresh = attributes[slot], parts.attributes[:, slot]
+        gate = parts.gate[:, index, None].sigmoid()
         if schema.attributes[name]:
-            logits = torch.cat([parts.attributes[..., slot], parts.gone[..., index, None]], -1)
-            fresh = logits.softmax(-1)[..., :-1]
-            changed.append((1 - gate) * old + gate * fresh)
+            logits = torch.cat([fresh, parts.gone[:, index, None]], 1)
+            changed.append((1 - gate) * old + gate * logits.softmax(1)[:, :-1])
         else:
-            value = old[..., :1] + scales.get(name, 1.0) * parts.attributes[..., slot][..., :1] * old[..., 1:]
-            known = (1 - gate) * old[..., 1:] + gate * parts.attributes[..., slot][..., 1:].sigmoid()
-            changed.append(torch.cat([value, known], -1))
-    new_attributes = torch.cat(changed, -1) if changed else attributes[:, :, None].expand(-1, -1, 2, -1)
-    return Predicted(new_boxes, visible, new_attributes)
+            value = old[:1] + scales.get(name, 1.0) * fresh[:, :1] * old[1:]
+            known = (1 - gate) * old[1:] + gate * fresh[:, 1:].sigmoid()
+            changed.append(torch.cat([value, known], 1))
+    new_attributes = torch.cat(changed, 1) if changed else attributes.expand(2, *attributes.shape)
+    return Predicted(torch.cat([new_center, new_size], 2), visible, new_attributes)
 
 
 def find_changes(table: SegmentTable) -> Changes:
@@ -175,29 +190,25 @@ def next_graphs(
         inputs: features of the N (graph, subgoal) pairs.
     """
     schema = encoder.schema
+    before = State.of(graphs)
     with torch.inference_mode():
         raw = net.object_heads["next"](net(inputs)[1])[0]
-        before = torch.from_numpy(np.ascontiguousarray(graphs.boxes))
-        seen = torch.from_numpy(graphs.visible.astype(np.float32))
-        old = torch.from_numpy(np.ascontiguousarray(graphs.attributes))
-        predicted = _predict(_split(raw, encoder), before, seen, old, inputs.args, encoder)
-    center, size = predicted.boxes[..., :2].numpy(), predicted.boxes[..., 2:].numpy()
-    boxes = np.concatenate([center - size / 2, center + size / 2], -1)
-    boxes = np.moveaxis(boxes, 2, 1)  # [N, 2, O, C, 4]
-    visible = np.moveaxis(predicted.visible.numpy() >= 0.5, 2, 1)
-    present = graphs.cls >= 0
-    moves = changes.moves[np.maximum(graphs.cls, 0)] & present[..., None]  # [N, O, C]
-    visible = np.where(moves[:, None], visible, graphs.visible[:, None])
-    boxes = np.where(moves[:, None, ..., None], boxes, graphs.boxes[:, None]) * visible[..., None]
-    attributes = np.moveaxis(predicted.attributes.numpy(), 2, 1)
-    attributes = np.where(changes.alters, attributes, graphs.attributes[:, None]) * present[:, None, :, None]
+        predicted = _predict(_split(raw, encoder), before, inputs.args, encoder)
+    center, size = predicted.boxes[:, :, :2].numpy(), predicted.boxes[:, :, 2:].numpy()
+    boxes = np.concatenate([center - size / 2, center + size / 2], 2)  # [2, C, 4, O, N]
+    present = graphs.cls.T >= 0
+    moves = changes.moves.T[:, np.maximum(graphs.cls.T, 0)] & present  # [C, O, N]
+    visible = np.where(moves, predicted.visible.numpy() >= 0.5, graphs.visible.T)
+    boxes = np.where(moves[:, None], boxes, before.boxes.numpy()) * visible[:, :, None]
+    alters = changes.alters[:, None, None]
+    attributes = np.where(alters, predicted.attributes.numpy(), before.attributes.numpy()) * present
     n, o = graphs.cls.shape
     result = PackedGraphs(
         cls=np.repeat(graphs.cls[:, None], 2, 1),
         number=np.repeat(graphs.number[:, None], 2, 1),
-        boxes=boxes.astype(np.float32),
-        visible=visible,
-        attributes=attributes.astype(np.float32),
+        boxes=np.ascontiguousarray(boxes.transpose(4, 0, 3, 1, 2), np.float32),
+        visible=np.ascontiguousarray(visible.transpose(3, 0, 2, 1)),
+        attributes=np.ascontiguousarray(attributes.transpose(3, 0, 2, 1), np.float32),
         relations=np.zeros((n, 2, len(schema.predicates), o, o), bool),
         budget=np.repeat(np.maximum(graphs.budget - 1, 0)[:, None], 2, 1).astype(np.int16),
     )
@@ -225,43 +236,25 @@ def train_dynamics(
     net = dynamics_net(encoder, width, torch.Generator().manual_seed(seed))
     if not len(table):
         return net, changes
-    half = torch.from_numpy((table.outcome == SLIPPED).astype(np.int64))
-    target = table.after
-    low, high = target.boxes[..., :2], target.boxes[..., 2:]
-    wanted = torch.from_numpy(np.concatenate([(low + high) / 2, np.maximum(high - low, 5e-3)], -1))
-    wanted_seen = torch.from_numpy(target.visible.astype(np.float32))
-    wanted_attributes = torch.from_numpy(target.attributes)
-    present = torch.from_numpy((table.graphs.cls >= 0).astype(np.float32))
-    state: dict[str, Tensor] = {}
+    slipped = torch.from_numpy(table.outcome == SLIPPED)
+    after = State.of(table.after)
+    low, high = after.boxes[:, :2], after.boxes[:, 2:]
+    wanted = after._replace(boxes=torch.cat([(low + high) / 2, (high - low).clamp(min=5e-3)], 1))
+    present = torch.from_numpy((table.graphs.cls.T >= 0).astype(np.float32))
+    inputs: SubgoalTensors
+    before: State
 
     def redraw(epoch: int) -> None:
+        nonlocal inputs, before
         graphs = noisy(table.graphs, encoder, noise, rng) if noise > 0 else table.graphs
-        state["boxes"] = torch.from_numpy(np.ascontiguousarray(graphs.boxes))
-        state["seen"] = torch.from_numpy(graphs.visible.astype(np.float32))
-        state["attributes"] = torch.from_numpy(graphs.attributes)
-        inputs = SubgoalTensors(table_inputs(encoder, table, graphs))
-        state["tokens"], state["present"] = inputs.tokens, inputs.present
-        state["args"], state["context"] = inputs.args, inputs.context
+        before, inputs = State.of(graphs), SubgoalTensors(table_inputs(encoder, table, graphs))
 
     def loss(index: Tensor) -> Tensor:
-        inputs = object.__new__(SubgoalTensors)
-        inputs.tokens, inputs.present = state["tokens"][index], state["present"][index]
-        inputs.args, inputs.context = state["args"][index], state["context"][index]
-        raw = net.object_heads["next"](net(inputs)[1])[0]
-        predicted = _predict(
-            _split(raw, encoder),
-            state["boxes"][index],
-            state["seen"][index],
-            state["attributes"][index],
-            inputs.args,
-            encoder,
-        )
-        pick = half[index]
-        n = torch.arange(len(index))
-        boxes, visible = predicted.boxes[n, :, pick], predicted.visible[n, :, pick]
-        attributes = predicted.attributes[n, :, pick]
-        goal = (wanted[index], wanted_seen[index], wanted_attributes[index])
-        return _loss(boxes, visible, attributes, *goal, present[index], encoder)[None]
+        some = inputs[index]
+        raw = net.object_heads["next"](net(some)[1])[0]
+        predicted = _predict(_split(raw, encoder), before.at(index), some.args, encoder)
+        mine = State(*(torch.where(slipped[index], part[1], part[0]) for part in predicted))
+        return _loss(mine, wanted.at(index), present[..., index], encoder)[None]
 
     members_see_all = np.ones((1, len(table)), np.float32)
     # Rare slips must not drown in the reached ones.
@@ -272,36 +265,31 @@ def train_dynamics(
     return net, changes
 
 
-def _loss(
-    boxes: Tensor,
-    visible: Tensor,
-    attributes: Tensor,
-    wanted: Tensor,
-    wanted_seen: Tensor,
-    wanted_attributes: Tensor,
-    present: Tensor,
-    encoder: Encoder,
-) -> Tensor:
-    """Loss a row: Huber on centres and log sizes, cross-entropy on visibility and attributes. [b]"""
+def _loss(found: State, wanted: State, present: Tensor, encoder: Encoder) -> Tensor:
+    """Loss a graph: Huber on centres and log sizes, cross-entropy on visibility and attributes. [N]
+
+    Args:
+        found, wanted: boxes are centres and sizes. seen may be a probability.
+        present: [O, N]
+    """
     schema, scales = encoder.schema, {name: spread for name, _, spread in encoder.scales}
-    both = wanted_seen * present[..., None]
-    center = F.smooth_l1_loss(boxes[..., :2], wanted[..., :2], beta=0.02, reduction="none").sum(-1)
-    size = F.smooth_l1_loss(boxes[..., 2:].log(), wanted[..., 2:].log(), beta=0.1, reduction="none").sum(-1)
-    total = ((10 * center + size) * both).sum((1, 2))
-    seen = F.binary_cross_entropy(visible.clamp(1e-5, 1 - 1e-5), wanted_seen, reduction="none")
-    total = total + (seen * present[..., None]).sum((1, 2))
+    both = wanted.seen * present
+    boxes, goal = found.boxes, wanted.boxes
+    center = F.smooth_l1_loss(boxes[:, :2], goal[:, :2], beta=0.02, reduction="none").sum(1)
+    size = F.smooth_l1_loss(boxes[:, 2:].log(), goal[:, 2:].log(), beta=0.1, reduction="none").sum(1)
+    total = ((10 * center + size) * both).sum((0, 1))
+    seen = F.binary_cross_entropy(found.seen.clamp(1e-5, 1 - 1e-5), wanted.seen, reduction="none")
+    total = total + (seen * present).sum((0, 1))
     for name, slot in attribute_slots(schema).items():
-        want, got = wanted_attributes[..., slot], attributes[..., slot]
+        want, got = wanted.attributes[slot], found.attributes[slot]
         if schema.attributes[name]:
-            known = torch.cat([want, 1 - want.sum(-1, keepdim=True)], -1)
-            guess = torch.cat([got, 1 - got.sum(-1, keepdim=True)], -1).clamp(1e-5, 1.0)
-            part = -(known * guess.log()).sum(-1)
+            known = torch.cat([want, 1 - want.sum(0, keepdim=True)])
+            guess = torch.cat([got, 1 - got.sum(0, keepdim=True)]).clamp(1e-5, 1.0)
+            part = -(known * guess.log()).sum(0)
         else:
-            off = (got[..., 0] - want[..., 0]) / scales.get(name, 1.0)
-            part = F.smooth_l1_loss(off, torch.zeros_like(off), reduction="none") * want[..., 1]
-            known_part = F.binary_cross_entropy(
-                got[..., 1].clamp(1e-5, 1 - 1e-5), want[..., 1], reduction="none"
-            )
+            off = (got[0] - want[0]) / scales.get(name, 1.0)
+            part = F.smooth_l1_loss(off, torch.zeros_like(off), reduction="none") * want[1]
+            known_part = F.binary_cross_entropy(got[1].clamp(1e-5, 1 - 1e-5), want[1], reduction="none")
             part = part + known_part
-        total = total + (part * present).sum(1)
+        total = total + (part * present).sum(0)
     return total

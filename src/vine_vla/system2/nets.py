@@ -3,6 +3,9 @@
 Deep sets with two rounds: each object is looked at with regard to the subgoal's arguments, the
 objects are pooled, and the pooled picture is shown to every object again. Sums and maxima over
 objects make the answers independent of their order.
+
+Features come first and graphs last in every array, so that each step runs along unbroken memory however
+few objects or features there are.
 """
 
 from __future__ import annotations
@@ -31,18 +34,18 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(members, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [M, ..., inputs], an input for each member -> [M, ..., outputs]."""
+        """x [M, inputs, ...], an input for each member -> [M, outputs, ...]."""
         members, inputs, outputs = self.weight.shape
-        lead = x.shape[1:-1]
-        flat = x.reshape(members, x[0, ..., 0].numel(), inputs)
-        return torch.baddbmm(self.bias[:, None], flat, self.weight).reshape(members, *lead, outputs)
+        flat = x.reshape(members, inputs, x[0, 0].numel())
+        answer = torch.baddbmm(self.bias[:, :, None], self.weight.mT, flat)
+        return answer.reshape(members, outputs, *x.shape[2:])
 
     def shared(self, x: Tensor) -> Tensor:
-        """The same x [..., inputs] for every member -> [M, ..., outputs]."""
+        """The same x [inputs, ...] for every member -> [M, outputs, ...]; one product for all of them."""
         members, inputs, outputs = self.weight.shape
-        flat = x.reshape(x[..., 0].numel(), inputs)
-        answer = torch.baddbmm(self.bias[:, None], flat.expand(members, *flat.shape), self.weight)
-        return answer.reshape(members, *x.shape[:-1], outputs)
+        weight = self.weight.mT.reshape(members * outputs, inputs)
+        answer = torch.addmm(self.bias.reshape(-1, 1), weight, x.reshape(inputs, x[0].numel()))
+        return answer.reshape(members, outputs, *x.shape[1:])
 
 
 class SubgoalNet(nn.Module):
@@ -84,31 +87,32 @@ class SubgoalNet(nn.Module):
         )
 
     def forward(self, x: SubgoalTensors, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Vectors of the pairs [M, N, d] and of the objects [M, N, O, d].
+        """Vectors of the pairs [M, d, N] and of the objects [M, d, O, N].
 
         In training a share `dropout` of the pairs' vectors is dropped, and of the tokens' features, each
         feature for all objects of a graph at once: no single feature may carry the answer.
         """
-        there = x.present[None, :, :, None]
         tokens = x.tokens
         if dropout > 0:
-            tokens = tokens * (torch.rand(len(tokens), 1, tokens.shape[2]) > dropout)
-        h = self.look_on(self.look.shared(tokens).relu_()).relu_() * there
-        pooled = torch.cat([h.sum(2) / 4, h.amax(2), *self._arguments(h, x.args)], -1)
+            tokens = tokens * (torch.rand(tokens.shape[0], 1, tokens.shape[2]) > dropout)
+        h = self._there(self.look_on(self.look.shared(tokens).relu_()).relu_(), x)
+        pooled = torch.cat([h.sum(2) / 4, h.amax(2), *self._arguments(h, x.args)], 1)
         picture = F.relu(self.gather(pooled) + self.context.shared(x.context))
         picture = F.dropout(picture, dropout, training=dropout > 0)
-        h = self.again(h).add_(self.show(picture)[:, :, None]).relu_() * there
-        pooled = torch.cat([h.sum(2) / 4, h.amax(2), *self._arguments(h, x.args), picture], -1)
+        h = self._there(self.again(h).add_(self.show(picture)[:, :, None]).relu_(), x)
+        pooled = torch.cat([h.sum(2) / 4, h.amax(2), *self._arguments(h, x.args), picture], 1)
         pair = F.relu(self.judge(pooled))
         return F.dropout(pair, dropout, training=dropout > 0), h
 
+    def _there(self, h: Tensor, x: SubgoalTensors) -> Tensor:
+        return h if x.full else h * x.present
+
     def _arguments(self, h: Tensor, args: Tensor) -> list[Tensor]:
-        members, n, _, width = h.shape
+        members, width, _, n = h.shape
         found = []
         for a in range(self.arity):
-            slot = args[:, a].clamp(min=0)
-            index = slot[None, :, None, None].expand(members, n, 1, width)
-            found.append(h.gather(2, index)[:, :, 0] * (args[:, a] >= 0)[None, :, None])
+            index = args[:, a].clamp(min=0).expand(members, width, 1, n)
+            found.append(h.gather(2, index)[:, :, 0] * (args[:, a] >= 0))
         return found
 
 
@@ -149,40 +153,45 @@ class GraphNet(nn.Module):
             self.head.bias.fill_(bias)
 
     def forward(self, x: GraphTensors) -> Tensor:
-        """Outputs of the head. [M, N, outputs]"""
-        there = x.present[None, :, :, None]
+        """Outputs of the head. [M, outputs, N]"""
         one, other = self.one.shared(x.tokens), self.other.shared(x.tokens)
         # The pairs are most of the work, and what they wait for is memory: no copy that can be left out.
-        pairs = self.between.shared(x.pairs).add_(one[:, :, :, None]).add_(other[:, :, None]).relu_()
+        pairs = self.between.shared(x.pairs).add_(one[:, :, None]).add_(other[:, :, :, None]).relu_()
         pairs = self.judge_pair(pairs).relu_()
         if not x.full:
-            pairs = pairs * x.present[None, :, None, :, None]
-        around = torch.cat([pairs.sum(3) / 4, pairs.amax(3)], -1)
-        h = F.relu(self.look.shared(x.tokens) + self.around(around)) * there
-        pooled = torch.cat([h.sum(2) / 4, h.amax(2)], -1)
+            pairs = pairs * x.present[:, None]
+        around = torch.cat([pairs.sum(2) / 4, pairs.amax(2)], 1)
+        h = self._there(F.relu(self.look.shared(x.tokens).add_(self.around(around))), x)
+        pooled = torch.cat([h.sum(2) / 4, h.amax(2)], 1)
         picture = F.relu(self.gather(pooled) + self.context.shared(x.context))
-        h = F.relu(self.again(h) + self.show(picture)[:, :, None]) * there
-        pooled = torch.cat([h.sum(2) / 4, h.amax(2), picture], -1)
+        h = self._there(F.relu(self.again(h).add_(self.show(picture)[:, :, None])), x)
+        pooled = torch.cat([h.sum(2) / 4, h.amax(2), picture], 1)
         answer: Tensor = self.head(F.relu(self.judge(pooled)))
         return answer
 
+    def _there(self, h: Tensor, x: GraphTensors) -> Tensor:
+        return h if x.full else h * x.present
+
 
 class SubgoalTensors:
-    """`SubgoalInputs` as tensors. Attributes tokens, present (float), args, context."""
+    """`SubgoalInputs` as tensors. Attributes tokens, present (float), args, context, and whether no graph
+    has padding (full)."""
 
     def __init__(self, inputs: SubgoalInputs) -> None:
         self.tokens = torch.from_numpy(np.ascontiguousarray(inputs.tokens, np.float32))
         self.present = torch.from_numpy(inputs.present.astype(np.float32))
         self.args = torch.from_numpy(np.ascontiguousarray(inputs.args))
         self.context = torch.from_numpy(np.ascontiguousarray(inputs.context, np.float32))
+        self.full = bool(inputs.present.all())
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.args)
 
     def __getitem__(self, index: Tensor) -> SubgoalTensors:
         part = object.__new__(SubgoalTensors)
-        part.tokens, part.present = self.tokens[index], self.present[index]
-        part.args, part.context = self.args[index], self.context[index]
+        part.tokens, part.present = self.tokens[..., index], self.present[..., index]
+        part.args, part.context = self.args[index], self.context[..., index]
+        part.full = self.full
         return part
 
 
@@ -198,12 +207,12 @@ class GraphTensors:
         self.full = bool(inputs.present.all())
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return self.tokens.shape[-1]
 
     def __getitem__(self, index: Tensor) -> GraphTensors:
         part = object.__new__(GraphTensors)
-        part.tokens, part.pairs = self.tokens[index], self.pairs[index]
-        part.present, part.context = self.present[index], self.context[index]
+        part.tokens, part.pairs = self.tokens[..., index], self.pairs[..., index]
+        part.present, part.context = self.present[..., index], self.context[..., index]
         part.full = self.full
         return part
 

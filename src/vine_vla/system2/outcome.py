@@ -33,10 +33,10 @@ def outcome_net(encoder: Encoder, members: int, width: int, generator: torch.Gen
     )
 
 
-def outcome_logits(net: SubgoalNet, inputs: SubgoalTensors) -> tuple[Tensor, Tensor]:
+def outcome_logits(net: SubgoalNet, inputs: SubgoalTensors, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
     """Logits [M, N, 4], and the vectors they are read from [M, N, d]."""
-    pair, _ = net(inputs)
-    return net.heads["outcome"](pair), pair
+    pair, _ = net(inputs, dropout)
+    return net.heads["outcome"](pair).mT, pair.mT
 
 
 def table_inputs(encoder: Encoder, table: SegmentTable, graphs: PackedGraphs | None = None) -> SubgoalInputs:
@@ -88,8 +88,7 @@ def train_outcome(
             current = SubgoalTensors(table_inputs(encoder, table, graphs))
 
     def loss(index: Tensor) -> Tensor:
-        pair, _ = net(current[index], DROPOUT)
-        return _log_loss(net.heads["outcome"](pair), target[index])
+        return _log_loss(outcome_logits(net, current[index], DROPOUT)[0], target[index])
 
     def held_out() -> Tensor:
         return _log_loss(outcome_logits(net, clean)[0], target)

@@ -50,7 +50,7 @@ class Flat:
 def prior(net: SubgoalNet, inputs: SubgoalTensors, flat: Flat) -> NDArray[np.float64]:
     """Probability of every candidate from its features, 0 where padded; rows sum to 1. [B, Q]"""
     with torch.inference_mode():
-        score = net.heads["score"](net(inputs)[0])[0, :, 0].numpy()
+        score = net.heads["score"](net(inputs)[0])[0, 0].numpy()
     padded = np.where(flat.place >= 0, score[flat.place] if len(score) else 0.0, -np.inf).astype(np.float64)
     top = padded.max(1, keepdims=True)
     weight = np.exp(padded - np.where(np.isfinite(top), top, 0.0))
@@ -97,7 +97,7 @@ def train_proposal(
         where = place[index]
         there = where >= 0
         score = torch.full(where.shape, -torch.inf)
-        score[there] = net.heads["score"](net(current[where[there]])[0])[0, :, 0]
+        score[there] = net.heads["score"](net(current[where[there]])[0])[0, 0]
         return torch.nn.functional.cross_entropy(score, chosen[index], reduction="none")[None]
 
     fit(net, loss, np.ones((1, len(table)), np.float32), config, rng, each_epoch=redraw, report=report)

@@ -6,6 +6,8 @@ thresholds are layer 1's own, and a test holds the two to the same answer.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,49 +23,52 @@ def derive_packed(graphs: PackedGraphs, schema: Schema) -> NDArray[np.bool_]:
         graphs: any batch shape; categories may be probabilities, a category counts from 0.5.
 
     Returns:
-        As `PackedGraphs.relations`. bool [..., P, O, O]
+        As `PackedGraphs.relations`, a view of an array in which the graphs come last. bool [..., P, O, O]
     """
-    box = graphs.boxes[..., 0, :].astype(np.float64)  # [..., O, 4]; float64 as layer 1 computes
-    seen = graphs.visible[..., 0] & (graphs.cls >= 0)
+    batch = graphs.batch_shape
+    graphs = graphs.reshape(-1)
+    # Graphs come last: NumPy is slow along a short last axis. float64 as layer 1 computes.
+    box = np.ascontiguousarray(graphs.boxes[:, :, 0].transpose(2, 1, 0), np.float64)  # [4, O, N]
+    cls = graphs.cls.T
+    seen = graphs.visible[..., 0].T & (cls >= 0)
     gripper_class = schema.classes.index(layer1.GRIPPER) if layer1.GRIPPER in schema.classes else -2
-    hand = seen & (graphs.cls == gripper_class)
+    hand = seen & (cls == gripper_class)
     thing = seen & ~hand
-    # Each coordinate is an array of its own: NumPy is slow along a last axis of two.
-    low, high = ([np.ascontiguousarray(box[..., at + a]) for a in range(2)] for at in (0, 2))
-    center = [(low[a] + high[a]) / 2 for a in range(2)]
-    span, area = np.maximum(high[0] - low[0], high[1] - low[1]), np.ones(seen.shape)
-    gap, shared = np.zeros((*seen.shape, seen.shape[-1])), np.ones((*seen.shape, seen.shape[-1]))
-    overlap = []
-    for a_low, a_high in zip(low, high, strict=True):
-        area = area * np.maximum(a_high - a_low, 0.0)
-        inner = np.minimum(_row(a_high), _column(a_high)) - np.maximum(_row(a_low), _column(a_low))
-        overlap.append(inner)
-        shared *= np.maximum(inner, 0.0)
-        apart = np.maximum(np.maximum(_row(a_low) - _column(a_high), _column(a_low) - _row(a_high)), 0.0)
-        gap += apart**2
-    gap = np.sqrt(gap)
+    low, high = box[:2], box[2:]
+    center = (low + high) / 2
+    span, area = np.maximum(*(high - low)), np.prod(np.maximum(high - low, 0.0), 0)
+    count, n = seen.shape
+    gap, shared = np.zeros((count, count, n)), np.ones((count, count, n))
+    overlap, spare = np.empty((2, count, count, n)), np.empty((count, count, n))
+    for a in range(2):
+        inner = np.minimum(_row(high[a]), _column(high[a]), out=overlap[a])
+        inner -= np.maximum(_row(low[a]), _column(low[a]), out=spare)
+        shared *= np.maximum(inner, 0.0, out=spare)
+        apart = np.maximum(-inner, 0.0, out=spare)
+        apart *= apart
+        gap += apart
+    np.sqrt(gap, out=gap)
     shorter = np.minimum(_row(span), _column(span))
-    count = graphs.cls.shape[-1]
-    pairs = thing[..., :, None] & thing[..., None, :] & ~np.eye(count, dtype=bool)
-    found = np.zeros((*graphs.batch_shape, len(schema.predicates), count, count), bool)
+    pairs = _row(thing) & _column(thing) & ~np.eye(count, dtype=bool)[..., None]
+    found = np.zeros((len(schema.predicates), count, count, n), bool)
     for p, name in enumerate(schema.predicates):
         if name == "left_of":
-            found[..., p, :, :] = (_row(center[0]) < _column(low[0])) & (_column(center[0]) > _row(high[0]))
+            found[p] = (_row(center[0]) < _column(low[0])) & (_column(center[0]) > _row(high[0]))
         elif name == "above":
-            found[..., p, :, :] = (_row(center[1]) < _column(low[1])) & (overlap[0] > 0)
+            found[p] = (_row(center[1]) < _column(low[1])) & (overlap[0] > 0)
         elif name == "inside":
             within = shared >= layer1.INSIDE_SHARE * _row(area)
-            found[..., p, :, :] = (_row(area) > 0) & (_row(area) < _column(area)) & within
+            found[p] = (_row(area) > 0) & (_row(area) < _column(area)) & within
         elif name == "near":
-            found[..., p, :, :] = gap <= layer1.NEAR_GAP * shorter
+            found[p] = gap <= layer1.NEAR_GAP * shorter
         elif name == "touching":
-            found[..., p, :, :] = gap <= layer1.TOUCH_GAP * shorter
+            found[p] = gap <= layer1.TOUCH_GAP * shorter
         elif name == "held":
             touching = gap <= layer1.TOUCH_GAP * shorter
-            found[..., p, :, :] = _held(graphs, schema, thing, hand, touching, center, high[1])
+            found[p] = _held(graphs, schema, thing, hand, touching, center, high[1])
             continue  # the gripper takes part in this one only
-        found[..., p, :, :] &= pairs
-    return found
+        found[p] &= pairs
+    return np.moveaxis(found, -1, 0).reshape(*batch, *found.shape[:3])
 
 
 def _held(
@@ -72,7 +77,7 @@ def _held(
     thing: NDArray[np.bool_],
     hand: NDArray[np.bool_],
     touching: NDArray[np.bool_],
-    center: list[NDArray[np.float64]],
+    center: NDArray[np.float64],
     bottom: NDArray[np.float64],
 ) -> NDArray[np.bool_]:
     """held(x, gripper): the touching thing nearest to the middle of a holding gripper's lower edge."""
@@ -81,23 +86,24 @@ def _held(
         return np.zeros(touching.shape, bool)
     categories = graphs.attributes[..., slot]
     place = schema.attributes[layer1.GRIP].index(layer1.HOLDING)
-    holding = hand & (categories[..., place] >= 0.5) & (categories.argmax(-1) == place)
+    likeliest = categories.argmax(-1).T
+    holding = hand & (categories[..., place].T >= 0.5) & (likeliest == place)
+    able = _row(thing) & _column(holding) & touching
+    if not able.any():
+        return able
     across, down = _row(center[0]) - _column(center[0]), _row(center[1]) - _column(bottom)
-    reach = np.sqrt(across**2 + down**2)  # [..., thing, hand]
-    able = thing[..., :, None] & holding[..., None, :] & touching
-    reach = np.where(able, reach, np.inf)
-    by_name = (
-        np.argsort(np.argsort(schema.classes))[graphs.cls] * 2.0**16 + graphs.number
-    )  # ties as in layer 1
-    nearest = np.where(reach == reach.min(-2, keepdims=True), by_name[..., :, None], np.inf).argmin(-2)
-    return able & (np.arange(reach.shape[-1])[:, None] == nearest[..., None, :])
+    reach = np.where(able, np.sqrt(across**2 + down**2), np.inf)  # [thing, hand, N]
+    # Ties as in layer 1.
+    by_name = np.argsort(np.argsort(schema.classes))[graphs.cls.T] * 2.0**16 + graphs.number.T
+    nearest = np.where(reach == reach.min(0), _row(by_name), np.inf).argmin(0)
+    return able & (np.arange(len(reach))[:, None, None] == nearest)
 
 
-def _row(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the first object of each pair. [..., O, 1]"""
-    return values[..., :, None]
+def _row(values: NDArray[Any]) -> NDArray[Any]:
+    """Of the first object of each pair. [O, N] -> [O, 1, N]"""
+    return values[:, None]
 
 
-def _column(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the second. [..., 1, O]"""
-    return values[..., None, :]
+def _column(values: NDArray[Any]) -> NDArray[Any]:
+    """Of the second. [O, N] -> [1, O, N]"""
+    return values[None]

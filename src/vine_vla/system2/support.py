@@ -59,7 +59,9 @@ class Support:
 
     def score(self, points: Float, verbs: Int, spread: Float) -> Float:
         """How far out: mean distance to the nearest of the verb plus disagreement. [n]"""
-        near = np.sort(self.distances(points, verbs), 1)[:, :NEIGHBOURS]
+        away = self.distances(points, verbs)
+        few = min(NEIGHBOURS, away.shape[1])
+        near = np.sort(np.partition(away, few - 1, 1)[:, :few], 1) if few else away
         return (near.mean(1) if near.shape[1] else np.full(len(points), np.inf)) + spread / self.usual
 
     def of(self, embedding: Float, verbs: Int, spread: Float, context: NDArray[np.bool_]) -> Float:

@@ -58,8 +58,8 @@ def value_net(
 def levels_of(net: GraphNet, inputs: GraphTensors, members: int) -> Tensor:
     """log(1 - V_b) for b = 1 .. levels, falling with b. [M, N, levels]"""
     raw = net(inputs)[0]
-    hazards = raw.reshape(len(raw), members, raw.shape[-1] // members).transpose(0, 1)
-    return -F.softplus(hazards).cumsum(-1)
+    hazards = raw.reshape(members, len(raw) // members, raw.shape[-1])
+    return -F.softplus(hazards).cumsum(1).mT
 
 
 def values(
@@ -75,7 +75,7 @@ def values(
     with torch.inference_mode():
         for start in range(0, max(len(graphs.budget), 1), CHUNK):
             part = slice(start, start + CHUNK)
-            features = None if base is None else base[part]
+            features = None if base is None else base[..., part]
             inputs = GraphTensors(encoder.graph_inputs(graphs.select(part), texts.select(part), features))
             found.append(-torch.expm1(levels_of(net, inputs, members)))
         all_levels = torch.cat(found, 1)

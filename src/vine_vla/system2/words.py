@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vine_vla.graph import Schema
-from vine_vla.packing import attribute_slots, attribute_width
+from vine_vla.packing import attribute_width
 
 _WORD = re.compile(r"[a-z0-9]+")
 HASHED = 8
@@ -101,11 +101,3 @@ def _encode(vocabulary: Vocabulary, text: str, table: _Table) -> tuple[NDArray[n
         for group in table
     ]
     return bag, named[0], named[1]
-
-
-def slot_of_attribute(schema: Schema) -> NDArray[np.int64]:
-    """Which attribute each of the F features belongs to, counted in the schema's order. [F]"""
-    owner = np.zeros(attribute_width(schema), np.int64)
-    for index, slot in enumerate(attribute_slots(schema).values()):
-        owner[slot] = index
-    return owner
