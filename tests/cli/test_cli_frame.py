@@ -148,6 +148,23 @@ def test_bad_arguments_exit_2() -> None:
     assert "--no-such-option" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "system1", "nowhere", "--out", "x", "--threads", "0"),
+        ("train", "system2", "nowhere", "--out", "x", "--threads", "-1"),
+        ("eval", "nowhere", "--workers", "-2"),
+        ("collect", "--out", "x", "--workers", "-1"),
+    ],
+)
+def test_threads_and_workers_are_checked_before_anything_is_done(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"vine: error: {arguments[-2][2:]} is {arguments[-1]}") and not said.out
+    assert said.err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", commands())
 def test_every_command_keeps_the_convention(name: str) -> None:
     """One line of help; `run` takes `config`, a frozen dataclass or a union of them, and returns int."""

@@ -31,6 +31,9 @@ from vine_vla.errors import VineError
 
 __all__ = ["commands", "main"]
 
+LEAST = {"threads": 1, "workers": 0}
+"""Fields that mean the same in every command, and the least that they may be."""
+
 # The order of work, for reading only: a command that is not named here is listed after these.
 ORDER = (
     *("inspect", "annotate", "export", "collect", "train", "skill", "calibrate", "plan"),
@@ -113,6 +116,10 @@ def _call(run: Callable[[Any], int], prog: str, arguments: Sequence[str]) -> int
         )
     except SystemExit as end:  # tyro has printed its help (0) or what is wrong with the arguments (2)
         return end.code if isinstance(end.code, int) else 2
+    for name, least in LEAST.items():
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value < least:
+            raise VineError(f"{name} is {value}", where=f"--{name}", mend=f"give {least} or more")
     return run(config)
 
 

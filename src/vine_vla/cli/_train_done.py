@@ -48,12 +48,9 @@ def train_head(config: Done) -> int:
     import torch
 
     from vine_vla.agent import AgentConfig
-    from vine_vla.errors import VineError
     from vine_vla.evaluation.workers import stage_progress
     from vine_vla.system1 import DoneTraining, Stopping, train_done
 
-    if config.threads < 1:
-        raise VineError(f"{config.threads} threads", mend="give --threads 1 or more")
     names = ("steps", "batch_size", "learning_rate", "held_out", "done_frames", "failed_frames", "seed")
     training = DoneTraining(**{name: getattr(config, name) for name in names})
     agent = AgentConfig()

@@ -155,8 +155,6 @@ def run(config: Config) -> int:
     from vine_vla.demos.skills import KNOWN, export_flat, export_joint, export_skills
     from vine_vla.options import Outcome
 
-    if config.threads < 1:
-        raise VineError(f"{config.threads} threads", mend="give --threads 1 or more")
     dataset = open_dataset(config.path)
     eyes = _eyes(config, dataset)
     bar = tqdm(desc="export", unit="clip", disable=not sys.stderr.isatty())

@@ -131,7 +131,7 @@ def _check(config: Check) -> int:
     from vine_vla.system1.listening import action_spread, advice, check_listening, situations
     from vine_vla.system1.opening import open_skill
 
-    for name, least in (("frames", 1), ("subgoals", 2), ("steps", 1), ("threads", 1), ("least", 0)):
+    for name, least in (("frames", 1), ("subgoals", 2), ("steps", 1), ("least", 0)):
         value = getattr(config, name)
         if value < least:
             raise VineError(f"{name} is {value}", where=f"--{name}", mend=f"give {least} or more")

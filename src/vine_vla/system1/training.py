@@ -80,6 +80,10 @@ class System1Training:
     def __post_init__(self) -> None:
         if self.minutes <= 0 and self.steps <= 0:
             raise VineError("no budget", mend="give --minutes or --steps")
+        if self.batch_size < 1 or self.save_every < 1:
+            raise VineError(
+                f"batch_size {self.batch_size}, save_every {self.save_every}", mend="give 1 or more of each"
+            )
 
 
 def train_system1(dataset: Path, out: Path, config: System1Training) -> dict[str, Any]:

@@ -26,9 +26,13 @@ def stored_hash(run: Path) -> str:
     path = run / RUN_FILE
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["weights_sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
         raise VineError(
-            f"no trained System 1: {error!r}", where=str(path), mend="train it with `vine train system1`"
+            "no trained System 1", where=str(path), mend="train it with `vine train system1`"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise VineError(
+            f"damaged System 1: {error!r}", where=str(path), mend="train it with `vine train system1`"
         ) from error
 
 

@@ -222,8 +222,6 @@ def collect(config: CollectConfig, workers: int = 2) -> Iterator[int]:
         for number in todo:
             yield _work(config, number)
         return
-    if workers < 0:
-        raise VineError(f"{workers} workers", mend="give 0 (this process) or more")
     with ProcessPoolExecutor(workers, get_context("spawn"), _initialise) as pool:
         waiting = iter(todo)
         running: set[Future[int]] = set()
