@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -193,6 +193,8 @@ class Config:
     """Run test scenes, on record."""
     out: Path = Path("results/replanning")
     """Results directory."""
+    skill: Literal["learned", "scripted"] = "learned"
+    """Who executes: System 1, or the scripted expert, which leaves the triggers alone to be judged."""
     workers: int = 2
     """Processes."""
     fall: float = AgentConfig.fall
@@ -210,7 +212,9 @@ def main() -> int:
         scenes = parse_scenes(config.scenes)
         check_scenes(scenes, final=config.final)
         agent = AgentConfig(fall=config.fall, rise=config.rise, watch=config.watch)
-        builder = RunBuilder(task="plug", split=config.split, runs=(str(config.run),), agent=agent)
+        builder = RunBuilder(
+            task="plug", split=config.split, runs=(str(config.run),), agent=agent, skill=config.skill
+        )
         builder.check(("vine",))
         if config.final:
             log = config.out.parent / "final_runs.csv"
@@ -221,7 +225,7 @@ def main() -> int:
         return 2
     table = trigger_table(rows)
     record = {
-        "settings": {"split": config.split, "scenes": config.scenes}
+        "settings": {"split": config.split, "scenes": config.scenes, "skill": config.skill}
         | {name: getattr(config, name) for name in ("fall", "rise", "watch")},
         "triggers": table.to_dict("records"),
         "environment": environment(),
