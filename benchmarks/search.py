@@ -13,9 +13,12 @@ over the problems.
 Reach-avoid needs no new machinery in mctx: the reward of an edge is P(goal), its discount P(reached), what
 is missing to 1 is death. Its value scale is fixed to (0, 1), its noise is off, and it may choose by value
 or by visits and with several exploration constants: what was best on problems of another seed is its
-entry (`--tune` tries them; the same is done for VINE's leaves a call). Its calls are compiled and
+entry (`--tune` tries them; the same is done for VINE's leaves a call). Calls of either side are compiled and
 warmed up before the clock starts; transfers to and from arrays count. A model call is one call for the
-whole batch.
+whole batch. Budgets are swept at the smallest B, where a call of mctx is by far the cheapest; other B run at
+the last budget of that sweep, since rows of a batch are independent.
+
+A run that was stopped goes on when it is started again: what stands in the table is kept.
 
 Columns of `speed.csv`: planner, family, model, threads, B, K, depth, budget (expansions or simulations),
 regret, seconds (a call of the planner, for all B), model_calls, graphs (evaluated by the model, a problem),
@@ -67,7 +70,11 @@ def measure(planner: Planner, problems: Problems, batch: int, repeats: int) -> I
 
 
 BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+TUNING_BUDGETS = BUDGETS[::2]
 TARGET = 0.01
+KEY = ("planner", "family", "model", "B", "K", "depth", "budget")
+Rows = dict[tuple[str, ...], list[dict[str, str]]]
+"""Measured rows by their KEY, as the table has them."""
 Maker = Callable[[Problems, int], Planner]
 
 
@@ -81,7 +88,7 @@ def entrants(slips: bool, tune: bool) -> dict[str, Maker]:
         }
         policies = ("stochastic",) if slips else ("muzero", "gumbel")
         for policy in policies:
-            for explore in (0.1, 0.3, 1.0) if policy == "gumbel" else (0.3, 0.6, 1.25):
+            for explore in (0.1, 0.3, 1.0) if policy == "gumbel" else (0.3, 0.6, 1.25, 2.5):
                 for by_value in (False, True):
                     name = f"mctx-{policy} explore={explore} by_value={by_value}"
                     found[name] = Mctx(policy, explore, by_value).planner
@@ -109,6 +116,7 @@ def main() -> None:
     parser.add_argument("--options", type=int, nargs="+", default=[3, 5, 8], help="K")
     parser.add_argument("--families", nargs="+", default=["dead-ends", "slips"])
     parser.add_argument("--models", nargs="+", default=["table", "network"])
+    parser.add_argument("--planners", nargs="+", default=["vine", "mctx"], help="how their names begin")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tune", action="store_true", help="all settings on problems of another seed")
@@ -116,9 +124,11 @@ def main() -> None:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / ("tuning.csv" if args.tune else "speed.csv")
+    done = kept_rows(file, args.repeats)
     with file.open("w", newline="") as stream:
         table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         table.writeheader()
+        table.writerows(row for rows in done.values() for row in rows)
         for k in args.options:
             for family in args.families:
                 for kind in args.models:
@@ -131,20 +141,34 @@ def main() -> None:
                         network=kind == "network",
                     )
                     for name, make in entrants(family == "slips", args.tune).items():
+                        if not name.startswith(tuple(args.planners)):
+                            continue
                         fixed = {"planner": name, "family": family, "model": kind, "threads": 1}
                         fixed |= {"K": k, "depth": args.depth}
-                        # Rows of a batch are independent, so B changes time and calls, not regret.
-                        budgets = BUDGETS
-                        for batch in sorted(args.batches, reverse=True):
-                            last = sweep(table, fixed | {"B": batch}, make, problems, args.repeats, budgets)
+                        budgets = TUNING_BUDGETS if args.tune else BUDGETS
+                        for batch in sorted(args.batches):
+                            cell = fixed | {"B": batch}
+                            last = sweep(table, done, cell, make, problems, args.repeats, budgets)
                             budgets = (last,)
                             stream.flush()
     if not args.tune:
         summarise(file, args.out / "speed_summary.csv")
 
 
+def kept_rows(file: Path, repeats: int) -> Rows:
+    """What an earlier run measured; a budget with fewer than `repeats` whole rows is measured again."""
+    found: Rows = {}
+    if file.exists():
+        with file.open() as stream:
+            for row in csv.DictReader(stream):
+                if row["repeat"]:  # a line that was cut off ends with the empty column
+                    found.setdefault(tuple(row[n] for n in KEY), []).append(row)
+    return {key: rows for key, rows in found.items() if len(rows) >= repeats}
+
+
 def sweep(
     table: csv.DictWriter,
+    done: Rows,
     fixed: dict[str, object],
     make: Maker,
     problems: Problems,
@@ -153,17 +177,22 @@ def sweep(
 ) -> int:
     """Raise the budget until the target is met, or budgets end; the last one that was tried."""
     for budget in budgets:
-        rows = list(measure(make(problems, budget), problems, int(str(fixed["B"])), repeats))
-        for row in rows:
-            table.writerow(fixed | {"budget": budget} | {n: f"{v:.6g}" for n, v in row.items()})
-        best = min(rows, key=lambda row: row["seconds"])
-        text = " ".join(f"{name} {value}" for name, value in fixed.items())
-        print(
-            f"{text} budget {budget}: regret {best['regret']:.4f}, {1000 * best['seconds']:.2f} ms, "
-            f"{best['model_calls']:.0f} calls",
-            flush=True,
-        )
-        if best["regret"] <= TARGET:
+        cell = fixed | {"budget": budget}
+        rows = done.get(tuple(str(cell[n]) for n in KEY), [])
+        if not rows:
+            measured = measure(make(problems, budget), problems, int(str(fixed["B"])), repeats)
+            rows = [
+                {n: str(v) for n, v in cell.items()} | {n: f"{v:.6g}" for n, v in r.items()} for r in measured
+            ]
+            table.writerows(rows)
+            best = min(rows, key=lambda row: float(row["seconds"]))
+            text = " ".join(f"{name} {value}" for name, value in fixed.items())
+            print(
+                f"{text} budget {budget}: regret {float(best['regret']):.4f}, "
+                f"{1000 * float(best['seconds']):.3f} ms, {float(best['model_calls']):.0f} calls",
+                flush=True,
+            )
+        if min(float(row["regret"]) for row in rows) <= TARGET:
             break
     return budget
 
