@@ -21,8 +21,8 @@ the last budget of that sweep, since rows of a batch are independent.
 A run that was stopped goes on when it is started again: what stands in the table is kept.
 
 Columns of `speed.csv`: planner, family, model, threads, B, K, depth, budget (expansions or simulations),
-regret, seconds (a call of the planner, for all B), model_calls, graphs (evaluated by the model, a problem),
-repeat.
+regret, seconds (CPU time of the process for a call of the planner, for all B: other work on the machine
+matters less to it than to wall time), model_calls, graphs (evaluated by the model, a problem), repeat.
 """
 
 import argparse
@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 # Before jax and NumPy are imported: one thread on either side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -48,15 +49,18 @@ COLUMNS += ("model_calls", "graphs", "repeat")
 
 
 def measure(planner: Planner, problems: Problems, batch: int, repeats: int) -> Iterator[dict[str, float]]:
-    """Regret over all problems and seconds a call, once for each repeat; the first call is not timed."""
+    """Regret over all problems and seconds a call, once for each repeat; the first call is not timed.
+
+    Half a minute is not repeated.
+    """
     order = np.arange(problems.count).reshape(-1, batch)
     planner(order[0])
     for repeat in range(repeats):
         regret, seconds, calls, graphs = [], [], [], []
         for problem in order:
-            start = time.perf_counter()
+            start = time.process_time()
             answer = planner(problem)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
             regret.append(problems.regret(problem, answer.action))
             calls.append(answer.model_calls)
             graphs.append(answer.graphs)
@@ -67,10 +71,11 @@ def measure(planner: Planner, problems: Problems, batch: int, repeats: int) -> I
             "graphs": float(np.mean(graphs)),
             "repeat": repeat,
         }
+        if sum(seconds) > 30:
+            return
 
 
 BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-TUNING_BUDGETS = BUDGETS[::2]
 TARGET = 0.01
 KEY = ("planner", "family", "model", "B", "K", "depth", "budget")
 Rows = dict[tuple[str, ...], list[dict[str, str]]]
@@ -96,7 +101,7 @@ def entrants(slips: bool, tune: bool) -> dict[str, Maker]:
     if slips:
         return {
             "vine": partial(vine, leaves=16, explore=0.6),
-            "mctx-stochastic": Mctx("stochastic", 0.6, True).planner,
+            "mctx-stochastic": Mctx("stochastic", 1.25, False).planner,
         }
     return {
         "vine": partial(vine, leaves=16, explore=0.6),
@@ -117,6 +122,7 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", default=["dead-ends", "slips"])
     parser.add_argument("--models", nargs="+", default=["table", "network"])
     parser.add_argument("--planners", nargs="+", default=["vine", "mctx"], help="how their names begin")
+    parser.add_argument("--budgets", type=int, nargs="+", help="instead of 1, 2, 4 ... 1,024")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tune", action="store_true", help="all settings on problems of another seed")
@@ -124,11 +130,8 @@ def main() -> None:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / ("tuning.csv" if args.tune else "speed.csv")
-    done = kept_rows(file, args.repeats)
-    with file.open("w", newline="") as stream:
-        table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(row for rows in done.values() for row in rows)
+    done = kept_rows(file)
+    with file.open("a", newline="") as stream:
         for k in args.options:
             for family in args.families:
                 for kind in args.models:
@@ -145,54 +148,63 @@ def main() -> None:
                             continue
                         fixed = {"planner": name, "family": family, "model": kind, "threads": 1}
                         fixed |= {"K": k, "depth": args.depth}
-                        budgets = TUNING_BUDGETS if args.tune else BUDGETS
+                        budgets = tuple(args.budgets or BUDGETS[:: 1 + args.tune])
                         for batch in sorted(args.batches):
                             cell = fixed | {"B": batch}
-                            last = sweep(table, done, cell, make, problems, args.repeats, budgets)
-                            budgets = (last,)
-                            stream.flush()
+                            rows = partial(measured, stream, done, cell, make, problems, args.repeats)
+                            budgets = (sweep(rows, budgets),)
     if not args.tune:
         summarise(file, args.out / "speed_summary.csv")
 
 
-def kept_rows(file: Path, repeats: int) -> Rows:
-    """What an earlier run measured; a budget with fewer than `repeats` whole rows is measured again."""
+def kept_rows(file: Path) -> Rows:
+    """What an earlier run measured; the file then has these rows and its header, without a line cut off."""
     found: Rows = {}
     if file.exists():
         with file.open() as stream:
             for row in csv.DictReader(stream):
-                if row["repeat"]:  # a line that was cut off ends with the empty column
+                if row["repeat"]:
                     found.setdefault(tuple(row[n] for n in KEY), []).append(row)
-    return {key: rows for key, rows in found.items() if len(rows) >= repeats}
+    fresh = file.with_suffix(".new")
+    with fresh.open("w", newline="") as stream:
+        table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(row for rows in found.values() for row in rows)
+    fresh.replace(file)
+    return found
 
 
-def sweep(
-    table: csv.DictWriter,
+def measured(
+    stream: TextIO,
     done: Rows,
     fixed: dict[str, object],
     make: Maker,
     problems: Problems,
     repeats: int,
-    budgets: tuple[int, ...],
-) -> int:
+    budget: int,
+) -> list[dict[str, str]]:
+    """The rows of a budget: those that are there, or new ones, which are written at once."""
+    cell = {n: str(v) for n, v in fixed.items()} | {"budget": str(budget)}
+    key = tuple(cell[n] for n in KEY)
+    if key not in done:
+        found = measure(make(problems, budget), problems, int(cell["B"]), repeats)
+        done[key] = [cell | {n: f"{v:.6g}" for n, v in row.items()} for row in found]
+        csv.DictWriter(stream, COLUMNS, lineterminator="\n").writerows(done[key])
+        stream.flush()
+        best = min(done[key], key=lambda row: float(row["seconds"]))
+        text = " ".join(f"{name} {value}" for name, value in cell.items())
+        print(
+            f"{text}: regret {float(best['regret']):.4f}, {1000 * float(best['seconds']):.3f} ms, "
+            f"{float(best['model_calls']):.0f} calls, load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+    return done[key]
+
+
+def sweep(rows: Callable[[int], list[dict[str, str]]], budgets: tuple[int, ...]) -> int:
     """Raise the budget until the target is met, or budgets end; the last one that was tried."""
     for budget in budgets:
-        cell = fixed | {"budget": budget}
-        rows = done.get(tuple(str(cell[n]) for n in KEY), [])
-        if not rows:
-            measured = measure(make(problems, budget), problems, int(str(fixed["B"])), repeats)
-            rows = [
-                {n: str(v) for n, v in cell.items()} | {n: f"{v:.6g}" for n, v in r.items()} for r in measured
-            ]
-            table.writerows(rows)
-            best = min(rows, key=lambda row: float(row["seconds"]))
-            text = " ".join(f"{name} {value}" for name, value in fixed.items())
-            print(
-                f"{text} budget {budget}: regret {float(best['regret']):.4f}, "
-                f"{1000 * float(best['seconds']):.3f} ms, {float(best['model_calls']):.0f} calls",
-                flush=True,
-            )
-        if min(float(row["regret"]) for row in rows) <= TARGET:
+        if min(float(row["regret"]) for row in rows(budget)) <= TARGET:
             break
     return budget
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from search_problems import F32, Problems, sigmoid, softmax
+from search_problems import F32, WIDTH, Problems, sigmoid, softmax
 
 from vine_vla.packing import PackedGraphs
 from vine_vla.protocols import DEAD, SLIPPED, Expansion
@@ -63,13 +63,17 @@ class BelievedByNetwork(Believed):
         return self.answer(graphs, order, p[None], softmax(judged[:, 4 * k :]), value[None])
 
     def hidden(self, state: NDArray[np.int64]) -> F32:
-        """The trunk's last layer, without copies. [n, WIDTH]"""
-        hidden = self.network.features[state]
-        for weight, bias in self.network.layers:
-            hidden = hidden @ weight
-            hidden += bias
-            np.maximum(hidden, 0, out=hidden)
-        return hidden
+        """The trunk's last layer, in blocks that fit a cache. [n, WIDTH]"""
+        found = np.empty((len(state), WIDTH), np.float32)
+        for start in range(0, len(state), 512):
+            here = slice(start, start + 512)
+            block = self.network.features[state[here]]
+            for weight, bias in self.network.layers:
+                block = block @ weight
+                block += bias
+                np.maximum(block, 0, out=block)
+            found[here] = block
+        return found
 
 
 class Answer(NamedTuple):

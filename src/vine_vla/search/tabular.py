@@ -187,7 +187,9 @@ class TabularModel:
             shape = (len(members), budget + 1, first.states)
             noise = np.random.default_rng(0).random(shape, np.float32)
             self._value = noise if leaf == "misleading" else np.zeros(shape, np.float32)
-        self._subgoals = [Subgoal(f"do_{a}", ("system",)) for a in range(first.actions)]
+        self._subgoals = np.empty(first.actions, object)
+        for a in range(first.actions):
+            self._subgoals[a] = Subgoal(f"do_{a}", ("system",))
         self._slot = attribute_slots(self._schema)["state"].start
 
     @property
@@ -245,8 +247,8 @@ class TabularModel:
         following.budget[:] = np.maximum(graphs.budget[:, None, None] - 1, 0)
         return Expansion(
             subgoals=[
-                [self._subgoals[a] for a in row[:there]]
-                for row, there in zip(order.tolist(), mask.sum(1).tolist(), strict=True)
+                row[:there]
+                for row, there in zip(self._subgoals[order].tolist(), mask.sum(1).tolist(), strict=True)
             ],
             prior=np.where(mask, prior, 0).astype(np.float32),
             mask=mask,
