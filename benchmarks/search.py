@@ -13,13 +13,16 @@ over the problems.
 Reach-avoid needs no new machinery in mctx: the reward of an edge is P(goal), its discount P(reached), what
 is missing to 1 is death. Its value scale is fixed to (0, 1), its noise is off, and it may choose by value
 or by visits and with several exploration constants: what was best on problems of another seed is its
-entry (`--tune` tries them; the same is done for VINE's leaves a call). Its calls are compiled and
+entry (`--tune` tries them; the same is done for VINE's leaves a call). Calls of either side are compiled and
 warmed up before the clock starts; transfers to and from arrays count. A model call is one call for the
-whole batch.
+whole batch. Budgets are swept at the smallest B, where a call of mctx is by far the cheapest; other B run at
+the last budget of that sweep, since rows of a batch are independent.
+
+A run that was stopped goes on when it is started again: what stands in the table is kept.
 
 Columns of `speed.csv`: planner, family, model, threads, B, K, depth, budget (expansions or simulations),
-regret, seconds (a call of the planner, for all B), model_calls, graphs (evaluated by the model, a problem),
-repeat.
+regret, seconds (CPU time of the process for a call of the planner, for all B: other work on the machine
+matters less to it than to wall time), model_calls, graphs (evaluated by the model, a problem), repeat.
 """
 
 import argparse
@@ -29,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 # Before jax and NumPy are imported: one thread on either side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -45,15 +49,18 @@ COLUMNS += ("model_calls", "graphs", "repeat")
 
 
 def measure(planner: Planner, problems: Problems, batch: int, repeats: int) -> Iterator[dict[str, float]]:
-    """Regret over all problems and seconds a call, once for each repeat; the first call is not timed."""
+    """Regret over all problems and seconds a call, once for each repeat; the first call is not timed.
+
+    Half a minute is not repeated.
+    """
     order = np.arange(problems.count).reshape(-1, batch)
     planner(order[0])
     for repeat in range(repeats):
         regret, seconds, calls, graphs = [], [], [], []
         for problem in order:
-            start = time.perf_counter()
+            start = time.process_time()
             answer = planner(problem)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
             regret.append(problems.regret(problem, answer.action))
             calls.append(answer.model_calls)
             graphs.append(answer.graphs)
@@ -64,10 +71,15 @@ def measure(planner: Planner, problems: Problems, batch: int, repeats: int) -> I
             "graphs": float(np.mean(graphs)),
             "repeat": repeat,
         }
+        if sum(seconds) > 30:
+            return
 
 
 BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TARGET = 0.01
+KEY = ("planner", "family", "model", "B", "K", "depth", "budget")
+Rows = dict[tuple[str, ...], list[dict[str, str]]]
+"""Measured rows by their KEY, as the table has them."""
 Maker = Callable[[Problems, int], Planner]
 
 
@@ -81,7 +93,7 @@ def entrants(slips: bool, tune: bool) -> dict[str, Maker]:
         }
         policies = ("stochastic",) if slips else ("muzero", "gumbel")
         for policy in policies:
-            for explore in (0.1, 0.3, 1.0) if policy == "gumbel" else (0.3, 0.6, 1.25):
+            for explore in (0.1, 0.3, 1.0) if policy == "gumbel" else (0.3, 0.6, 1.25, 2.5):
                 for by_value in (False, True):
                     name = f"mctx-{policy} explore={explore} by_value={by_value}"
                     found[name] = Mctx(policy, explore, by_value).planner
@@ -89,7 +101,7 @@ def entrants(slips: bool, tune: bool) -> dict[str, Maker]:
     if slips:
         return {
             "vine": partial(vine, leaves=16, explore=0.6),
-            "mctx-stochastic": Mctx("stochastic", 0.6, True).planner,
+            "mctx-stochastic": Mctx("stochastic", 1.25, False).planner,
         }
     return {
         "vine": partial(vine, leaves=16, explore=0.6),
@@ -109,6 +121,8 @@ def main() -> None:
     parser.add_argument("--options", type=int, nargs="+", default=[3, 5, 8], help="K")
     parser.add_argument("--families", nargs="+", default=["dead-ends", "slips"])
     parser.add_argument("--models", nargs="+", default=["table", "network"])
+    parser.add_argument("--planners", nargs="+", default=["vine", "mctx"], help="how their names begin")
+    parser.add_argument("--budgets", type=int, nargs="+", help="instead of 1, 2, 4 ... 1,024")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tune", action="store_true", help="all settings on problems of another seed")
@@ -116,9 +130,8 @@ def main() -> None:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / ("tuning.csv" if args.tune else "speed.csv")
-    with file.open("w", newline="") as stream:
-        table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        table.writeheader()
+    done = kept_rows(file)
+    with file.open("a", newline="") as stream:
         for k in args.options:
             for family in args.families:
                 for kind in args.models:
@@ -131,39 +144,67 @@ def main() -> None:
                         network=kind == "network",
                     )
                     for name, make in entrants(family == "slips", args.tune).items():
+                        if not name.startswith(tuple(args.planners)):
+                            continue
                         fixed = {"planner": name, "family": family, "model": kind, "threads": 1}
                         fixed |= {"K": k, "depth": args.depth}
-                        # Rows of a batch are independent, so B changes time and calls, not regret.
-                        budgets = BUDGETS
-                        for batch in sorted(args.batches, reverse=True):
-                            last = sweep(table, fixed | {"B": batch}, make, problems, args.repeats, budgets)
-                            budgets = (last,)
-                            stream.flush()
+                        budgets = tuple(args.budgets or BUDGETS[:: 1 + args.tune])
+                        for batch in sorted(args.batches):
+                            cell = fixed | {"B": batch}
+                            rows = partial(measured, stream, done, cell, make, problems, args.repeats)
+                            budgets = (sweep(rows, budgets),)
     if not args.tune:
         summarise(file, args.out / "speed_summary.csv")
 
 
-def sweep(
-    table: csv.DictWriter,
+def kept_rows(file: Path) -> Rows:
+    """What an earlier run measured; the file then has these rows and its header, without a line cut off."""
+    found: Rows = {}
+    if file.exists():
+        with file.open() as stream:
+            for row in csv.DictReader(stream):
+                if row["repeat"]:
+                    found.setdefault(tuple(row[n] for n in KEY), []).append(row)
+    fresh = file.with_suffix(".new")
+    with fresh.open("w", newline="") as stream:
+        table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(row for rows in found.values() for row in rows)
+    fresh.replace(file)
+    return found
+
+
+def measured(
+    stream: TextIO,
+    done: Rows,
     fixed: dict[str, object],
     make: Maker,
     problems: Problems,
     repeats: int,
-    budgets: tuple[int, ...],
-) -> int:
-    """Raise the budget until the target is met, or budgets end; the last one that was tried."""
-    for budget in budgets:
-        rows = list(measure(make(problems, budget), problems, int(str(fixed["B"])), repeats))
-        for row in rows:
-            table.writerow(fixed | {"budget": budget} | {n: f"{v:.6g}" for n, v in row.items()})
-        best = min(rows, key=lambda row: row["seconds"])
-        text = " ".join(f"{name} {value}" for name, value in fixed.items())
+    budget: int,
+) -> list[dict[str, str]]:
+    """The rows of a budget: those that are there, or new ones, which are written at once."""
+    cell = {n: str(v) for n, v in fixed.items()} | {"budget": str(budget)}
+    key = tuple(cell[n] for n in KEY)
+    if key not in done:
+        found = measure(make(problems, budget), problems, int(cell["B"]), repeats)
+        done[key] = [cell | {n: f"{v:.6g}" for n, v in row.items()} for row in found]
+        csv.DictWriter(stream, COLUMNS, lineterminator="\n").writerows(done[key])
+        stream.flush()
+        best = min(done[key], key=lambda row: float(row["seconds"]))
+        text = " ".join(f"{name} {value}" for name, value in cell.items())
         print(
-            f"{text} budget {budget}: regret {best['regret']:.4f}, {1000 * best['seconds']:.2f} ms, "
-            f"{best['model_calls']:.0f} calls",
+            f"{text}: regret {float(best['regret']):.4f}, {1000 * float(best['seconds']):.3f} ms, "
+            f"{float(best['model_calls']):.0f} calls, load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
-        if best["regret"] <= TARGET:
+    return done[key]
+
+
+def sweep(rows: Callable[[int], list[dict[str, str]]], budgets: tuple[int, ...]) -> int:
+    """Raise the budget until the target is met, or budgets end; the last one that was tried."""
+    for budget in budgets:
+        if min(float(row["regret"]) for row in rows(budget)) <= TARGET:
             break
     return budget
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from search_problems import Problems, sigmoid, softmax
+from search_problems import F32, WIDTH, Problems, sigmoid, softmax
 
 from vine_vla.packing import PackedGraphs
 from vine_vla.protocols import DEAD, SLIPPED, Expansion
@@ -20,6 +20,12 @@ class Believed(TabularModel):
         self._value = problems.value[None]
         self.evaluated = 0
 
+    def pack(self, states: NDArray[np.int64], budget: int) -> PackedGraphs:
+        """Scenes of several states as arrays [B], without a graph object for each."""
+        graphs = PackedGraphs(*(a.repeat(len(states), 0) for a in super().pack([0], budget)))
+        graphs.attributes[:, 0, self._slot] = states
+        return graphs
+
     def expand(self, graphs: PackedGraphs, instructions: list[str], k: int) -> Expansion:
         self.evaluated += len(instructions)
         return super().expand(graphs, instructions, k)
@@ -33,27 +39,41 @@ class BelievedByNetwork(Believed):
         assert problems.network is not None
         self.network = problems.network
         self.slips = bool(problems.world.p[..., SLIPPED].any())
+        self.heads = np.concatenate([problems.network.outcomes, problems.network.proposals], 1)
 
     def expand(self, graphs: PackedGraphs, instructions: list[str], k: int) -> Expansion:
         outcomes = 2 if self.slips else 1  # without slips nothing is asked about the graph after one
-        self.evaluated += len(instructions) * (1 + outcomes * k)
+        count = len(instructions)
+        self.evaluated += count * (1 + outcomes * k)
         state = self.states_of(graphs)
-        net, world = self.network, self.members[0]
-        hidden = net.trunk(state)
-        p = softmax((hidden @ net.outcomes).reshape(len(state), -1, 4))
+        after = self.members[0].next[state][..., :outcomes].ravel()
+        hidden = self.hidden(np.concatenate([state, after]))
+        judged = hidden[:count] @ self.heads[:-1] + self.heads[-1]
+        p = softmax(judged[:, : 4 * k].reshape(count, k, 4))
         if not self.slips:
             p[..., DEAD] += p[..., SLIPPED]
             p[..., SLIPPED] = 0
-        prior = softmax(hidden @ net.proposals)
-        after = world.next[state]
-        left = np.maximum(graphs.budget.astype(np.int64) - 1, 0)[:, None, None]
         # Every problem of a call may have another budget left: the column of its own level.
-        levels = net.trunk(after[..., :outcomes]) @ net.values
-        at = np.maximum(left - 1, 0)[..., None].repeat(k, 1).repeat(outcomes, 2)
-        found = np.where(left > 0, sigmoid(np.take_along_axis(levels, at, 3)[..., 0]), 0)
-        value = np.zeros((*after.shape[:2], 2), np.float32)
-        value[..., :outcomes] = found
-        return self.answer(graphs, np.tile(np.arange(k), (len(state), 1)), p[None], prior, value[None])
+        left = (graphs.budget - 1).repeat(k * outcomes)
+        levels = hidden[count:] @ self.network.values[:-1] + self.network.values[-1]
+        found = sigmoid(levels[np.arange(len(left)), np.maximum(left - 1, 0)]) * (left > 0)
+        value = np.zeros((count, k, 2), np.float32)
+        value[..., :outcomes] = found.reshape(count, k, outcomes)
+        order = np.arange(k)[None].repeat(count, 0)
+        return self.answer(graphs, order, p[None], softmax(judged[:, 4 * k :]), value[None])
+
+    def hidden(self, state: NDArray[np.int64]) -> F32:
+        """The trunk's last layer, in blocks that fit a cache. [n, WIDTH]"""
+        found = np.empty((len(state), WIDTH), np.float32)
+        for start in range(0, len(state), 512):
+            here = slice(start, start + 512)
+            block = self.network.features[state[here]]
+            for weight, bias in self.network.layers:
+                block = block @ weight
+                block += bias
+                np.maximum(block, 0, out=block)
+            found[here] = block
+        return found
 
 
 class Answer(NamedTuple):
@@ -87,11 +107,10 @@ def vine(problems: Problems, budget: int, leaves: int, explore: float) -> Planne
 
     def plan(problem: NDArray[np.int64]) -> Answer:
         model.evaluated = 0
-        roots = model.pack((problem * problems.block).tolist(), problems.depth)
+        roots = model.pack(problem * problems.block, problems.depth)
         found = search(model, roots, ["go"] * len(problem), config)
-        row = found.tree.row[:, 0]
-        best = found.tree.best[:, 0]
-        verbs = [found.outputs.subgoals[r][b].verb for r, b in zip(row, best, strict=True)]
+        firsts = zip(found.tree.row[:, 0].tolist(), found.tree.best[:, 0].tolist(), strict=True)
+        verbs = [found.outputs.subgoals[row][best].verb for row, best in firsts]
         action = np.array([int(verb.removeprefix("do_")) for verb in verbs])
         return Answer(action, found.outputs.model_calls, model.evaluated / len(problem))
 

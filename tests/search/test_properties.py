@@ -23,7 +23,6 @@ from vine_vla.search import (
     search,
 )
 from vine_vla.search import engine as engine_module
-from vine_vla.search import select as select_module
 from vine_vla.search.backup import back_up_all
 from vine_vla.search.tree import UNEXPANDED
 
@@ -83,10 +82,8 @@ def test_ties_go_to_the_first_text():
         assert [o.subgoal.verb for o in plan.options] == ["do_0", "do_1", "do_2", "do_3"]
 
 
-@pytest.mark.parametrize("few", [0, 4])
-def test_problems_of_a_batch_are_independent(few, monkeypatch):
-    """Each answer is the one it gets alone, whichever way a batch descends."""
-    monkeypatch.setattr(select_module, "FEW", few)
+def test_problems_of_a_batch_are_independent():
+    """Each answer is the one it gets alone."""
     model = ensemble(2, states=30)
     planner = TreePlanner(model, SearchConfig(k=4, expansions=30, leaves=4))
     budgets = [4, 1, 3, 0, 5, 4, 2]

@@ -1,4 +1,4 @@
-"""Search: feasibility-guided planning over a planning model. Layer 2, NumPy only."""
+"""Search: feasibility-guided planning over a planning model. Layer 2, NumPy and numba only."""
 
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.engine import Searched, search, search_everything

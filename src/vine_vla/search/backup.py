@@ -11,91 +11,139 @@ uncovered option anywhere carries a wide interval at the root.
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from typing import NamedTuple
 
-from vine_vla.protocols import AFTER_REACHED, GOAL, REACHED, SLIPPED
+import numpy as np
+from numpy.typing import NDArray
+
+from vine_vla.protocols import AFTER_REACHED, GOAL, REACHED, SLIPPED, Float
+from vine_vla.search.compiled import compiled
 from vine_vla.search.outputs import Int, Outputs
 from vine_vla.search.tree import F64, HIGH, LOW, NO_NODE, Tree
 
 
-def back_up(tree: Tree, outputs: Outputs, problem: Int, node: Int) -> None:
-    """Recompute the given nodes [n] and all their ancestors, deepest first."""
-    depth = tree.depth[problem, node]
-    flat = problem * tree.capacity + node
-    level: Int = np.empty(0, np.int64)
-    for d in range(int(depth.max()), -1, -1):
-        level = np.unique(np.concatenate([level, flat[depth == d]]))
-        b, n = np.divmod(level, tree.capacity)
-        evaluate(tree, outputs, b, n)
-        if d:
-            up = (b, tree.parent[b, n])
-            slot = (*up, tree.option[b, n], tree.outcome[b, n])
-            tree.below[slot[0], slot[1], :, :, slot[2], slot[3]] = tree.value[b, n]
-            tree.frontier[slot] = tree.frontier[b, n].sum((1, 2))
-            level = up[0] * tree.capacity + up[1]
+class _Arrays(NamedTuple):
+    """What backup reads and writes of a tree and its outputs; names and shapes as there."""
+
+    row: Int
+    parent: Int
+    option: Int
+    outcome: Int
+    children: Int
+    visits: Int
+    frontier: Int
+    below: F64
+    q: F64
+    score: F64
+    best: Int
+    value: F64
+    length: Int
+    choosing: Int
+    p: Float
+    gap: F64
 
 
-def evaluate(tree: Tree, outputs: Outputs, problem: Int, node: Int) -> None:
-    """Q, score, best option and V of the given nodes [n] from what stands in their slots."""
-    at = (problem, node)
-    row = tree.row[at]
-    p = outputs.p[row].astype(np.float64)[:, None]
-    below = tree.below[at]
-    q = p[..., GOAL] + p[..., REACHED] * below[..., 0] + p[..., SLIPPED] * below[..., 1]
-    gap = outputs.gap[row]
-    if gap.any():
-        q[:, LOW] *= 1 - gap[:, None]
-        q[:, HIGH] += gap[:, None] * (1 - q[:, HIGH])
-    tree.q[at] = q
-    length = plan_lengths(tree, p[:, 0], problem, node)
-    score = choice_score(q[:, LOW][:, tree.choosing], tree.config.kappa) - tree.config.haste * length
-    score[tree.score[at] == -np.inf] = -np.inf
-    best = score.argmax(1)
-    each = np.arange(len(row))
-    none = score[each, best] == -np.inf
-    value = q[each, :, :, best]
-    value[none], best[none] = 0.0, NO_NODE
-    tree.score[at], tree.best[at], tree.value[at] = score, best, value
-    tree.length[at] = np.where(none, 0, length[each, best])
+def back_up(tree: Tree, outputs: Outputs, problem: Int, node: Int, *, expanded: bool = True) -> None:
+    """Recompute the given nodes [n] and all their ancestors, deepest first.
 
-
-def plan_lengths(tree: Tree, p: F64, problem: Int, node: Int) -> Int:
-    """Subgoals of the plan that starts with each option, if all are reached. [n, K]
-
-    What follows an option is known where its graph is expanded; else one more subgoal, unless the option
-    more probably fulfils the goal than it leaves something to do. p [n, M, K, 4]
+    Args:
+        expanded: the nodes are new: count a visit for each in every slot above it.
     """
-    mean = p.mean(1)
-    child = tree.children[problem, node, :, AFTER_REACHED]
-    known = tree.length[problem[:, None], np.maximum(child, 0)]
-    further = np.where(child >= 0, np.maximum(known, 1), 1)
-    lengths: Int = 1 + np.where(mean[..., GOAL] >= mean[..., REACHED], 0, further)
-    return lengths
-
-
-def choice_score(q: F64, kappa: float) -> F64:
-    """Mean minus kappa x spread over the members. q [n, M, K] -> [n, K]"""
-    members = q.shape[1]
-    mean: F64 = q.sum(1) / members
-    if not kappa or members == 1:
-        return mean
-    away = q - mean[:, None]
-    spread: F64 = np.sqrt((away * away).sum(1) / members)
-    return mean - kappa * spread
-
-
-def count_visits(tree: Tree, problem: Int, node: Int) -> None:
-    """Count one expansion for each of the given nodes in every slot above it."""
-    while len(node):
-        parent = tree.parent[problem, node]
-        inner = parent >= 0
-        problem, node, parent = problem[inner], node[inner], parent[inner]
-        slot = (problem, parent, tree.option[problem, node], tree.outcome[problem, node])
-        np.add.at(tree.visits, slot, 1)
-        node = parent
+    arrays = _Arrays(
+        row=tree.row,
+        parent=tree.parent,
+        option=tree.option,
+        outcome=tree.outcome,
+        children=tree.children,
+        visits=tree.visits,
+        frontier=tree.frontier,
+        below=tree.below,
+        q=tree.q,
+        score=tree.score,
+        best=tree.best,
+        value=tree.value,
+        length=tree.length,
+        choosing=np.array(tree.choosing),
+        p=outputs.p,
+        gap=outputs.gap,
+    )
+    _back_up(arrays, problem, node, expanded, float(tree.config.kappa), float(tree.config.haste))
 
 
 def back_up_all(tree: Tree, outputs: Outputs) -> None:
     """Recompute every node from the leaves up; a tree that is up to date does not change."""
     problem, node = np.nonzero(tree.row >= 0)
-    back_up(tree, outputs, problem, node)
+    back_up(tree, outputs, problem.copy(), node.copy(), expanded=False)
+
+
+@compiled
+def _back_up(t: _Arrays, problem: Int, node: Int, expanded: bool, kappa: float, haste: float) -> None:
+    stale: NDArray[np.bool_] = np.zeros(t.row.shape, np.bool_)
+    last = np.full(len(t.row), -1)
+    for i in range(len(problem)):
+        b, n = problem[i], node[i]
+        last[b] = max(last[b], n)
+        stale[b, n] = True
+        while n > 0:
+            above = t.parent[b, n]
+            if expanded:
+                t.visits[b, above, t.option[b, n], t.outcome[b, n]] += 1
+            stale[b, above] = True
+            n = above
+    for b in range(len(t.row)):
+        for n in range(last[b], -1, -1):  # a node's index is above its parent's
+            if stale[b, n]:
+                _evaluate(t, b, n, kappa, haste)
+                if n > 0:
+                    above, e, o = t.parent[b, n], t.option[b, n], t.outcome[b, n]
+                    t.below[b, above, :, :, e, o] = t.value[b, n]
+                    t.frontier[b, above, e, o] = t.frontier[b, n].sum()
+
+
+@compiled
+def _evaluate(t: _Arrays, b: int, n: int, kappa: float, haste: float) -> None:
+    """Q, score, best option and V of a node from what stands in its slots."""
+    p, gap, below, q = t.p[t.row[b, n]], t.gap[t.row[b, n]], t.below[b, n], t.q[b, n]
+    members, options = p.shape[:2]
+    best, length = NO_NODE, 0
+    for e in range(options):
+        goal, reached = 0.0, 0.0
+        for m in range(members):
+            goal += p[m, e, GOAL]
+            reached += p[m, e, REACHED]
+            for bound in range(3):
+                after = below[bound, m, e]
+                q[bound, m, e] = p[m, e, GOAL] + p[m, e, REACHED] * after[0] + p[m, e, SLIPPED] * after[1]
+            q[LOW, m, e] *= 1 - gap[e]
+            q[HIGH, m, e] += gap[e] * (1 - q[HIGH, m, e])
+        if t.score[b, n, e] == -np.inf:
+            continue
+        # What follows an option is known where its graph is expanded; else one more subgoal, unless the
+        # option more probably fulfils the goal than it leaves something to do.
+        child = t.children[b, n, e, AFTER_REACHED]
+        further = max(t.length[b, child], 1) if child >= 0 else 1
+        subgoals = 1 if goal / members >= reached / members else 1 + further
+        t.score[b, n, e] = _choice_score(q[LOW, :, e], t.choosing, kappa) - haste * subgoals
+        if best == NO_NODE or t.score[b, n, e] > t.score[b, n, best]:
+            best, length = e, subgoals
+    t.best[b, n], t.length[b, n] = best, length
+    if best == NO_NODE:
+        t.value[b, n] = 0.0
+    else:
+        t.value[b, n] = q[:, :, best]
+
+
+@compiled
+def _choice_score(q: F64, choosing: Int, kappa: float) -> float:
+    """Mean minus kappa x spread over the choosing members. q [M]"""
+    total = 0.0
+    for m in choosing:
+        total += q[m]
+    mean = total / len(choosing)
+    if kappa == 0 or len(choosing) == 1:
+        return mean
+    squares: float = 0.0
+    for m in choosing:
+        squares += (q[m] - mean) * (q[m] - mean)
+    return mean - kappa * math.sqrt(squares / len(choosing))

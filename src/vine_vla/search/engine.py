@@ -10,11 +10,11 @@ import numpy as np
 
 from vine_vla.packing import PackedGraphs
 from vine_vla.protocols import PlanningModel
-from vine_vla.search.backup import back_up, count_visits
+from vine_vla.search.backup import back_up
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.outputs import Int, Outputs
-from vine_vla.search.select import SelectionRule, descend, puct, release, reserve, slot_places
-from vine_vla.search.tree import UNEXPANDED, Tree, add_nodes, create_tree, grow_tree
+from vine_vla.search.select import SelectionRule, choose_leaves, puct, release
+from vine_vla.search.tree import NO_NODE, UNEXPANDED, Tree, add_nodes, create_tree, grow_tree
 
 Clock = Callable[[], float]
 
@@ -65,25 +65,13 @@ def search(
     found = _plant(model, graphs, instructions, config, expected=max(1, config.expansions))
     tree = found.tree
     found.rounds.append(clock() - start)
-    everyone = np.arange(tree.problems)
     while config.seconds is None or clock() - start + found.rounds[-1] <= config.seconds:
         begun = clock()
-        paths: list[Int] = []
-        leaves: list[Int] = []
-        for taken in range(config.leaves):
-            # A problem without leaves never gets some within a round, so `taken` counts for all others.
-            room = tree.count + taken < config.expansions
-            ready = everyone[room & (tree.frontier[:, 0] > 0).any((1, 2))]
-            if not len(ready):
-                break
-            path, leaf = descend(tree, ready, rule)
-            reserve(tree, path, leaf)
-            paths.append(path)
-            leaves.append(leaf)
-        if not leaves:
+        slots = choose_leaves(tree, rule)
+        if not slots.size:
             return found
-        release(tree, paths)
-        _expand(found, slot_places(tree, np.concatenate(leaves)))
+        release(tree, slots)
+        _expand(found, slots)
         found.rounds.append(clock() - begun)
     return found
 
@@ -110,19 +98,17 @@ def search_everything(
     found.rounds.append(clock() - start)
     while config.seconds is None or clock() - start + found.rounds[-1] <= config.seconds:
         begun = clock()
-        open_slots = np.nonzero(tree.children == UNEXPANDED)
-        problem, node, _, _ = open_slots
-        order = np.argsort(tree.depth[problem, node], kind="stable")
+        slots = np.array(np.nonzero(tree.children == UNEXPANDED))
+        order = np.argsort(tree.depth[slots[0], slots[1]], kind="stable")
         room = {b: int(limit - tree.count[b]) for b in range(tree.problems)}
         chosen: list[int] = []
-        for place in order.tolist():
-            b = int(problem[place])
+        for place, b in zip(order.tolist(), slots[0, order].tolist(), strict=True):
             if len(chosen) < batch and room[b] > 0:
                 room[b] -= 1
                 chosen.append(place)
         if not chosen:
             return found
-        _expand(found, (problem[chosen], node[chosen], open_slots[2][chosen], open_slots[3][chosen]))
+        _expand(found, slots[:, chosen].copy())
         found.rounds.append(clock() - begun)
     return found
 
@@ -137,35 +123,25 @@ def _plant(
 ) -> Searched:
     """Expand the roots; the arrays have room for `expected` nodes if those are few, and grow if not."""
     outputs = Outputs(model, config)
-    row = outputs.look_up(graphs, list(instructions))
+    row = outputs.look_up(graphs, instructions)
     problem = np.arange(len(row))
     tree = create_tree(len(row), min(expected, _FIRST_CAPACITY), outputs.members, config)
-    add_nodes(tree, outputs, problem, np.zeros_like(row), row, budget=graphs.budget.astype(np.int64))
-    tree.count[:] = 1
-    back_up(tree, outputs, problem, np.zeros_like(row))
+    tree.budget[:, 0] = graphs.budget
+    nowhere = np.full_like(row, NO_NODE)
+    node = add_nodes(tree, outputs, row, np.array([problem, nowhere, nowhere, nowhere]))
+    back_up(tree, outputs, problem, node)
     return Searched(tree, outputs, graphs, list(instructions))
 
 
-def _expand(found: Searched, slots: tuple[Int, Int, Int, Int]) -> None:
-    """Expand the leaves in `slots` with one model call and back up."""
+def _expand(found: Searched, slots: Int) -> None:
+    """Expand the leaves in `slots` [4, n] with one model call and back up."""
     tree, outputs = found.tree, found.outputs
     problem, parent, option, outcome = slots
     graphs = outputs.after(tree.row[problem, parent], option, outcome)
-    graphs = graphs.with_budget(tree.budget[problem, parent] - 1)
-    row = outputs.look_up(graphs, [found.instructions[b] for b in problem])
+    graphs = graphs._replace(budget=(tree.budget[problem, parent] - 1).astype(np.int16))
+    row = outputs.look_up(graphs, [found.instructions[b] for b in problem.tolist()])
     needed = int((tree.count + np.bincount(problem, minlength=tree.problems)).max())
     if needed > tree.capacity:
         grow_tree(tree, max(needed, 2 * tree.capacity))
-    node = _next_free(tree, problem)
-    add_nodes(tree, outputs, problem, node, row, slot=(parent, option, outcome))
-    count_visits(tree, problem, node)
+    node = add_nodes(tree, outputs, row, slots)
     back_up(tree, outputs, problem, node)
-
-
-def _next_free(tree: Tree, problem: Int) -> Int:
-    """Node indices for new nodes of the given problems, in order of appearance. [n] -> [n]"""
-    node = np.empty_like(problem)
-    for place, b in enumerate(problem.tolist()):
-        node[place] = tree.count[b]
-        tree.count[b] += 1
-    return node

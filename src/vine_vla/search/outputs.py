@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from vine_vla.errors import VineError
 from vine_vla.options import Subgoal
 from vine_vla.packing import PackedGraphs
 from vine_vla.protocols import Expansion, Float, PlanningModel
+from vine_vla.search.compiled import compiled
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.pruning import NO_PROPOSAL, cut_options, support_gap
 
@@ -58,6 +59,7 @@ class Outputs:
         self.subgoals: list[list[Subgoal]] = []
         self.members = self.model_calls = self.hits = 0
         self._rows: dict[tuple[str, bytes], int] = {}
+        self._sorted: dict[tuple[Subgoal, ...], tuple[list[Subgoal], list[int]]] = {}
         self._capacity = 0
         self.prior: Float
         self.p: Float
@@ -79,45 +81,78 @@ class Outputs:
             VineError: the model's answer has a wrong shape or is no probability.
         """
         keys = list(zip(instructions, _fingerprints(graphs), strict=True))
-        fresh = {key: place for place, key in reversed(list(enumerate(keys))) if key not in self._rows}
-        places = sorted(fresh.values())
+        start = len(self)
+        rows: list[int] = []
+        places: list[int] = []
+        fresh: dict[tuple[str, bytes], int] = {}
+        for place, key in enumerate(keys):
+            row = self._rows.get(key)
+            if row is None:
+                row = fresh.setdefault(key, start + len(places))
+                if row == start + len(places):
+                    places.append(place)
+            rows.append(row)
         if places:
             batch = graphs if len(places) == len(keys) else graphs.select(np.array(places))
             answer = self.model.expand(batch, [keys[place][0] for place in places], self.config.k)
             self.model_calls += 1
-            self._insert([keys[place] for place in places], answer)
+            self._insert(answer, len(places))
+            self._rows.update(fresh)
         self.hits += len(keys) - len(places)
-        return np.array([self._rows[key] for key in keys], np.int64)
+        return np.array(rows, np.int64)
 
     def after(self, row: Int, option: Int, outcome: Int) -> PackedGraphs:
         """The graphs after `outcome` (reached or slipped) of `option` in `row`. [n] each"""
-        return self._next.select((row, self.column[row, option], outcome))
+        place = (row * self.config.k + self.column[row, option]) * 2 + outcome
+        return PackedGraphs(*(a.reshape(-1, *a.shape[3:]).take(place, 0) for a in self._next))  # type: ignore[arg-type]
 
-    def _insert(self, keys: list[tuple[str, bytes]], answer: Expansion) -> None:
-        _check(answer, len(keys), self.config.k)
-        texts = [[canonical_text(s) for s in row] for row in answer.subgoals]
-        order = np.tile(np.arange(answer.mask.shape[1]), (len(keys), 1))
-        for b, names in enumerate(texts):
-            order[b, : len(names)] = sorted(range(len(names)), key=names.__getitem__)
-        row = np.arange(len(keys))[:, None]
-        subgoals = [[s[i] for i in o[: len(s)]] for s, o in zip(answer.subgoals, order, strict=True)]
-        mask, support = answer.mask[row, order], answer.support[row, order]
-        p = answer.p[:, row, order]
-        cut, upper = cut_options(p, support, mask, subgoals, self.rule, prune=self.config.prune)
-
-        start, end, used = len(self), len(self) + len(keys), order.shape[1]
-        self._reserve(end, answer)
-        at = (slice(start, end), slice(0, used))
-        self.prior[at] = np.where(mask, answer.prior[row, order], 0.0)
-        self.support[at], self.cut[at], self.upper[at] = support, cut, upper
-        self.gap[at] = support_gap(support, self.rule.min_support)
-        self.p[start:end, :, :used] = np.moveaxis(p, 0, 1)
-        self.value[start:end, :, :used] = np.moveaxis(answer.value[:, row, order], 0, 1)
-        self.column[at] = order
+    def _insert(self, answer: Expansion, count: int) -> None:
+        _check_shapes(answer, count, self.config.k)
+        p, support, mask = answer.p, answer.support, answer.mask
+        cut, upper = cut_options(p, support, mask, answer.subgoals, self.rule, prune=self.config.prune)
+        gap = support_gap(support, self.rule.min_support)
+        found = _Judged(
+            prior=_plain(answer.prior, np.float32),
+            p=_plain(p, np.float32),
+            value=_plain(answer.value, np.float32),
+            support=_plain(support, np.float32),
+            mask=_plain(mask, np.bool_),
+        )
+        broken = _first_broken(found)
+        if broken:
+            raise VineError(_BROKEN[broken], where=_WHERE)
+        subgoals, order = self._sort(answer.subgoals)
+        self._reserve(len(self) + count, answer)
+        table = _Table(
+            prior=self.prior,
+            p=self.p,
+            value=self.value,
+            support=self.support,
+            cut=self.cut,
+            upper=self.upper,
+            gap=self.gap,
+            column=self.column,
+        )
+        judged = (_plain(cut, np.int8), _plain(upper, np.float32), _plain(gap, np.float64))
+        _store(table, len(self), order, found, *judged)
+        here = slice(len(self), len(self) + count)
         for mine, theirs in zip(_arrays(self._next), _arrays(answer.next), strict=True):
-            mine[start:end, :used] = theirs
+            mine[here, : mask.shape[1]] = theirs
         self.subgoals += subgoals
-        self._rows.update((key, start + place) for place, key in enumerate(keys))
+
+    def _sort(self, options: Sequence[Sequence[Subgoal]]) -> tuple[list[list[Subgoal]], Int]:
+        """The options of each row in the order of their text, and where the model put them. [n, K]"""
+        found = []
+        for names in options:
+            key = tuple(names)
+            known = self._sorted.get(key)
+            if known is None:
+                texts = [canonical_text(s) for s in key]
+                places = sorted(range(len(key)), key=texts.__getitem__)
+                padded = places + list(range(len(key), self.config.k))
+                known = self._sorted[key] = ([key[i] for i in places], padded)
+            found.append(known)
+        return [names for names, _ in found], np.array([places for _, places in found], np.int64)
 
     def _reserve(self, rows: int, answer: Expansion) -> None:
         """Make room for `rows` rows of the shape of `answer`."""
@@ -152,9 +187,33 @@ def _arrays(graphs: PackedGraphs) -> tuple[NDArray[Any], ...]:
     return tuple(graphs)
 
 
-def _check(answer: Expansion, count: int, k: int) -> None:
+_WHERE = "planning model, expand"
+_BROKEN = (
+    "",
+    "a prior is not in [0, 1]",
+    "a support is not in [0, 1]",
+    "outcome probabilities do not sum to 1",
+    "a value is not in [0, 1]",
+)
+
+
+class _Judged(NamedTuple):
+    """Arrays of an `Expansion` as the compiled loops want them: contiguous, float32."""
+
+    prior: Float
+    p: Float
+    value: Float
+    support: Float
+    mask: NDArray[np.bool_]
+
+
+def _plain(array: NDArray[Any], kind: type) -> NDArray[Any]:
+    """`array` contiguous and of that kind, so that every model meets the same compiled loop."""
+    return np.ascontiguousarray(array, kind)
+
+
+def _check_shapes(answer: Expansion, count: int, k: int) -> None:
     """Raises VineError unless `answer` is an expansion of `count` graphs with at most `k` options."""
-    where = "planning model, expand"
     width = answer.mask.shape[-1]
     members = answer.p.shape[0]
     shapes = {
@@ -167,17 +226,77 @@ def _check(answer: Expansion, count: int, k: int) -> None:
     }
     for name, (found, expected) in shapes.items():
         if found != expected:
-            raise VineError(f"{name} has shape {list(found)}, expected {list(expected)}", where=where)
+            raise VineError(f"{name} has shape {list(found)}, expected {list(expected)}", where=_WHERE)
     if width > k:
-        raise VineError(f"{width} proposals, but at most {k} were asked for", where=where)
+        raise VineError(f"{width} proposals, but at most {k} were asked for", where=_WHERE)
     if [len(row) for row in answer.subgoals] != answer.mask.sum(1).tolist():
-        raise VineError("subgoals and mask disagree", where=where, mend="put the padding last")
-    padding = ~answer.mask
-    for name, array in (("prior", answer.prior), ("support", answer.support)):
-        if not ((array > -1e-6) & (array < 1 + 1e-6) | padding).all():
-            raise VineError(f"a {name} is not in [0, 1]", where=where)
-    # Written so that NaN, which compares as false, is found too.
-    if not ((np.abs(answer.p.sum(-1) - 1) < 1e-3) & (answer.p.min(-1) > -1e-6) | padding).all():
-        raise VineError("outcome probabilities do not sum to 1", where=where)
-    if not ((answer.value.min(-1) > -1e-6) & (answer.value.max(-1) < 1 + 1e-6) | padding).all():
-        raise VineError("a value is not in [0, 1]", where=where)
+        raise VineError("subgoals and mask disagree", where=_WHERE, mend="put the padding last")
+
+
+@compiled
+def _first_broken(a: _Judged) -> int:
+    """0 if all numbers are probabilities, else which line of `_BROKEN` says what is wrong."""
+    members = len(a.p)
+    found = 0
+    for b in range(a.mask.shape[0]):
+        for k in range(a.mask.shape[1]):
+            if not a.mask[b, k]:
+                continue
+            # Written so that NaN, which compares as false, is found too.
+            if not _is_probability(a.prior[b, k]):
+                return 1
+            if not _is_probability(a.support[b, k]):
+                return 2
+            for m in range(members):
+                total = 0.0
+                for outcome in range(4):
+                    if not a.p[m, b, k, outcome] > -1e-6:
+                        found = 3
+                    total += a.p[m, b, k, outcome]
+                if not abs(total - 1) < 1e-3:
+                    found = 3
+                if not (_is_probability(a.value[m, b, k, 0]) and _is_probability(a.value[m, b, k, 1])):
+                    found = found or 4
+    return found
+
+
+@compiled
+def _is_probability(x: float) -> bool:
+    return x > -1e-6 and x < 1 + 1e-6
+
+
+class _Table(NamedTuple):
+    """The arrays of `Outputs`; names and shapes as there."""
+
+    prior: Float
+    p: Float
+    value: Float
+    support: Float
+    cut: NDArray[np.int8]
+    upper: Float
+    gap: NDArray[np.float64]
+    column: Int
+
+
+@compiled
+def _store(
+    table: _Table,
+    start: int,
+    order: Int,
+    found: _Judged,
+    cut: NDArray[np.int8],
+    upper: Float,
+    gap: NDArray[np.float64],
+) -> None:
+    """Write an answer into the rows from `start` on, the options in `order` [n, K]."""
+    count, width = found.mask.shape
+    for b in range(count):
+        for k in range(width):
+            row, theirs = start + b, order[b, k]
+            table.column[row, k] = theirs
+            table.prior[row, k] = found.prior[b, theirs] if found.mask[b, theirs] else 0.0
+            table.support[row, k], table.cut[row, k] = found.support[b, theirs], cut[b, theirs]
+            table.upper[row, k], table.gap[row, k] = upper[b, theirs], gap[b, theirs]
+            for m in range(len(found.p)):
+                table.p[row, m, k] = found.p[m, b, theirs]
+                table.value[row, m, k] = found.value[m, b, theirs]

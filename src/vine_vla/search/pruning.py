@@ -45,7 +45,7 @@ def cut_options(
         codes, int8 [B, K]; u in [0, 1], float32 [B, K].
     """
     u = upper_reachable(p, support, rule.min_support)
-    codes = np.where(mask, KEPT, NO_PROPOSAL).astype(np.int8)
+    codes = np.where(mask, np.int8(KEPT), np.int8(NO_PROPOSAL))
     if prune and rule.tau:
         tau = np.full(mask.shape, -np.inf)
         for b, row in enumerate(subgoals):

@@ -1,8 +1,6 @@
-"""Selection: from the root down to a leaf, one leaf of each problem at a time.
+"""Selection: from the root down to leaves, and virtual visits that spread the leaves of a round.
 
-Slots of the tree are addressed by their flat index over [B, N, K, 2]; `slot_places` takes it apart.
-Many problems descend together in arrays; a few descend one after the other, which is three times
-faster for each of them. Both make the same choices.
+Leaves are slots of the tree: rows problem, node, option and outcome of an array [4, L].
 """
 
 from __future__ import annotations
@@ -11,14 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vine_vla.search.compiled import compiled
 from vine_vla.search.outputs import Int
 from vine_vla.search.tree import F64, PENDING, Tree
 
 SelectionRule = Callable[[F64, F64, Int, float], F64]
-"""(score, prior, visits with virtual ones, c) -> urgency, the highest wins; arrays [K] or [R, K]."""
-
-FEW = 4
-"""Up to so many problems descend one after the other (measured)."""
+"""(score, prior, visits with virtual ones, c) -> urgency, the highest wins; arrays [K]."""
 
 
 def puct(score: F64, prior: F64, visits: Int, c: float) -> F64:
@@ -27,79 +23,111 @@ def puct(score: F64, prior: F64, visits: Int, c: float) -> F64:
     return score + prior * weight / (1 + visits)
 
 
-def descend(tree: Tree, problems: Int, rule: SelectionRule) -> tuple[Int, Int]:
-    """Choose one leaf in each of `problems` [R], which must have one left (`frontier` > 0).
+def choose_leaves(tree: Tree, rule: SelectionRule) -> Int:
+    """Leaves for one model call: `leaves` a problem, fewer where the expansions or the leaves end.
 
     Options are chosen by `rule` among those with leaves left; an outcome by its probability over its
     visits, so that the more probable one is searched more. The search's answer is an exact
-    expectation over both.
+    expectation over both. Each descent leaves a virtual visit in every slot that it passes, and its leaf
+    is pending. `puct` is compiled; any other rule is called at every node.
 
     Returns:
-        the paths: flat slots, all different, the leaves among them; the leaves: flat slots [R].
+        slots [4, L], the first leaf of every problem first.
     """
-    if len(problems) > FEW:
-        return _descend_together(tree, problems, rule)
-    paths = [_descend_alone(tree, int(b), rule) for b in problems]
-    return np.array([slot for path in paths for slot in path]), np.array([path[-1] for path in paths])
+    config = tree.config
+    if rule is puct:
+        moving = (tree.count, tree.children, tree.visits, tree.virtual, tree.frontier)
+        judged = (tree.score, tree.prior, tree.chance)
+        return _choose_by_puct(*moving, *judged, config.expansions, config.leaves, config.c_puct)
+    found: list[tuple[int, int, int, int]] = []
+    for taken in range(config.leaves):
+        for problem in range(tree.problems):
+            if tree.count[problem] + taken < config.expansions and tree.frontier[problem, 0].any():
+                found.append(_descend(tree, problem, rule))
+    return np.array(found, np.int64).reshape(-1, 4).T.copy()
 
 
-def _descend_alone(tree: Tree, problem: int, rule: SelectionRule) -> list[int]:
+def _descend(tree: Tree, problem: int, rule: SelectionRule) -> tuple[int, int, int, int]:
+    """One leaf of `problem` by any rule."""
     visits, virtual, frontier = tree.visits[problem], tree.virtual[problem], tree.frontier[problem]
-    score, prior, chance = tree.score[problem], tree.prior[problem], tree.chance[problem]
-    children, k = tree.children[problem], tree.config.k
-    start, node, path = problem * tree.capacity, 0, []
-    while node >= 0:
+    children, node = tree.children[problem], 0
+    while True:
         seen, left = visits[node] + virtual[node], frontier[node]
-        urgency = rule(score[node], prior[node], seen[:, 0] + seen[:, 1], tree.config.c_puct)
-        urgency[(left[:, 0] + left[:, 1]) == 0] = -np.inf
-        option = int(urgency.argmax())
-        reached, slipped = (chance[node, option] * (left[option] > 0) / (1 + seen[option])).tolist()
-        outcome = int(slipped > reached)
-        path.append(((start + node) * k + option) * 2 + outcome)
-        node = int(children[node, option, outcome])
-    return path
+        urgency = rule(tree.score[problem, node], tree.prior[problem, node], seen.sum(1), tree.config.c_puct)
+        option = int(np.where(left.sum(1) > 0, urgency, -np.inf).argmax())
+        weight = tree.chance[problem, node, option] * (left[option] > 0) / (1 + seen[option])
+        outcome = int(weight[1] > weight[0])
+        virtual[node, option, outcome] += 1
+        frontier[node, option, outcome] -= 1
+        child = int(children[node, option, outcome])
+        if child < 0:
+            children[node, option, outcome] = PENDING
+            return problem, node, option, outcome
+        node = child
 
 
-def _descend_together(tree: Tree, problems: Int, rule: SelectionRule) -> tuple[Int, Int]:
-    k = tree.config.k
-    visits, virtual, frontier = (a.reshape(-1, k, 2) for a in (tree.visits, tree.virtual, tree.frontier))
-    score, prior = tree.score.reshape(-1, k), tree.prior.reshape(-1, k)
-    chance, children = tree.chance.reshape(-1, k, 2), tree.children.reshape(-1)
-    path: list[Int] = []
-    leaf: Int = np.empty_like(problems)
-    place: Int = np.arange(len(problems))
-    first: Int = problems * tree.capacity
-    node = first
-    while len(place):
-        seen, left = visits[node] + virtual[node], frontier[node]
-        urgency = rule(score[node], prior[node], seen[..., 0] + seen[..., 1], tree.config.c_puct)
-        urgency[(left[..., 0] + left[..., 1]) == 0] = -np.inf
-        option = urgency.argmax(1)
-        each = np.arange(len(node))
-        weight = chance[node, option] * (left[each, option] > 0) / (1 + seen[each, option])
-        slot = (node * k + option) * 2 + (weight[:, 1] > weight[:, 0])
-        path.append(slot)
-        child = children[slot]
-        leaf[place[child < 0]] = slot[child < 0]
-        going = child >= 0
-        place, first = place[going], first[going]
-        node = first + child[going]
-    return np.concatenate(path), leaf
+@compiled
+def _choose_by_puct(
+    count: Int,
+    children: Int,
+    visits: Int,
+    virtual: Int,
+    frontier: Int,
+    score: F64,
+    prior: F64,
+    chance: F64,
+    expansions: int,
+    leaves: int,
+    c: float,
+) -> Int:
+    problems, _, k = prior.shape
+    slots = np.empty((4, problems * leaves), np.int64)
+    found = 0
+    for taken in range(leaves):
+        for b in range(problems):
+            if count[b] + taken >= expansions or not frontier[b, 0].any():
+                continue
+            node = 0
+            while node >= 0:
+                total = 1
+                for e in range(k):
+                    for o in range(2):
+                        total += visits[b, node, e, o] + virtual[b, node, e, o]
+                weight, option, highest = c * np.sqrt(total), 0, -np.inf
+                for e in range(k):
+                    if frontier[b, node, e, 0] + frontier[b, node, e, 1] > 0:
+                        seen = visits[b, node, e, 0] + virtual[b, node, e, 0]
+                        seen += visits[b, node, e, 1] + virtual[b, node, e, 1]
+                        urgency = score[b, node, e] + prior[b, node, e] * weight / (1 + seen)
+                        if urgency > highest:
+                            option, highest = e, urgency
+                outcome, heaviest = 0, 0.0
+                for o in range(2):
+                    if frontier[b, node, option, o] > 0:
+                        seen = visits[b, node, option, o] + virtual[b, node, option, o]
+                        heavy = chance[b, node, option, o] / (1 + seen)
+                        if heavy > heaviest:
+                            outcome, heaviest = o, heavy
+                virtual[b, node, option, outcome] += 1
+                frontier[b, node, option, outcome] -= 1
+                child = children[b, node, option, outcome]
+                if child < 0:
+                    children[b, node, option, outcome] = PENDING
+                    slots[:, found] = b, node, option, outcome
+                    found += 1
+                node = child
+    return slots[:, :found].copy()
 
 
-def slot_places(tree: Tree, slots: Int) -> tuple[Int, Int, Int, Int]:
-    """Problem, node, option and outcome of flat slots. [n] each"""
-    problem, node, option, outcome = np.unravel_index(slots, tree.children.shape)
-    return problem, node, option, outcome
+def release(tree: Tree, slots: Int) -> None:
+    """Take the virtual visits in and above the leaves `slots` back, exactly. `back_up` counts real ones."""
+    _release(slots, tree.parent, tree.option, tree.outcome, tree.virtual)
 
 
-def reserve(tree: Tree, path: Int, leaf: Int) -> None:
-    """Mark descents as under way: virtual visits along them, their leaves pending."""
-    tree.virtual.reshape(-1)[path] += 1
-    tree.frontier.reshape(-1)[path] -= 1
-    tree.children.reshape(-1)[leaf] = PENDING
-
-
-def release(tree: Tree, paths: list[Int]) -> None:
-    """Take the virtual visits of `paths` back, exactly; `count_visits` counts the real ones."""
-    np.subtract.at(tree.virtual.reshape(-1), np.concatenate(paths), 1)
+@compiled
+def _release(slots: Int, parent: Int, option: Int, outcome: Int, virtual: Int) -> None:
+    for i in range(slots.shape[1]):
+        b, node, e, o = slots[:, i]
+        while node >= 0:
+            virtual[b, node, e, o] -= 1
+            node, e, o = parent[b, node], option[b, node], outcome[b, node]

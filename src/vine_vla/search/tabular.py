@@ -187,7 +187,9 @@ class TabularModel:
             shape = (len(members), budget + 1, first.states)
             noise = np.random.default_rng(0).random(shape, np.float32)
             self._value = noise if leaf == "misleading" else np.zeros(shape, np.float32)
-        self._subgoals = [Subgoal(f"do_{a}", ("system",)) for a in range(first.actions)]
+        self._subgoals = np.empty(first.actions, object)
+        for a in range(first.actions):
+            self._subgoals[a] = Subgoal(f"do_{a}", ("system",))
         self._slot = attribute_slots(self._schema)["state"].start
 
     @property
@@ -239,14 +241,14 @@ class TabularModel:
         at = (state[:, None], order)
         mask = problem.applicable[at]
         shape = (*order.shape, 2)
-        arrays = (np.broadcast_to(a[:, None, None], shape + a.shape[1:]).copy() for a in graphs)
+        arrays = (a.repeat(2 * shape[1], 0).reshape(shape + a.shape[1:]) for a in graphs)
         following = PackedGraphs(*arrays)  # type: ignore[arg-type]
         following.attributes[..., 0, self._slot] = problem.next[at]
         following.budget[:] = np.maximum(graphs.budget[:, None, None] - 1, 0)
         return Expansion(
             subgoals=[
-                [self._subgoals[a] for a, there in zip(row, keep, strict=True) if there]
-                for row, keep in zip(order.tolist(), mask.tolist(), strict=True)
+                row[:there]
+                for row, there in zip(self._subgoals[order].tolist(), mask.sum(1).tolist(), strict=True)
             ],
             prior=np.where(mask, prior, 0).astype(np.float32),
             mask=mask,

@@ -7,11 +7,13 @@ A node is an expanded graph. What is not expanded yet is a slot of its parent: o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.protocols import REACHED, SLIPPED
+from vine_vla.protocols import REACHED, Float
+from vine_vla.search.compiled import compiled
 from vine_vla.search.config import SearchConfig, split_members
 from vine_vla.search.outputs import Int, Outputs
 from vine_vla.search.pruning import KEPT
@@ -101,7 +103,7 @@ def create_tree(problems: int, capacity: int, members: int, config: SearchConfig
     lead, k = (problems, capacity), config.k
 
     def integers(*shape: int, fill: int = 0) -> Int:
-        return np.full((*lead, *shape), fill, np.int64)
+        return np.full((*lead, *shape), fill, np.int64) if fill else np.zeros((*lead, *shape), np.int64)
 
     return Tree(
         config=config,
@@ -145,42 +147,91 @@ def grow_tree(tree: Tree, capacity: int) -> None:
         setattr(tree, name, array)
 
 
-def add_nodes(
-    tree: Tree,
-    outputs: Outputs,
-    problem: Int,
-    node: Int,
-    row: Int,
-    *,
-    slot: tuple[Int, Int, Int] | None = None,
-    budget: Int | None = None,
-) -> None:
-    """Fill in new nodes; values are left to `back_up`.
+class _Arrays(NamedTuple):
+    """What `add_nodes` reads and writes of a tree and its outputs; shapes as there."""
+
+    used: Int
+    row: Int
+    parent: Int
+    option: Int
+    outcome: Int
+    depth: Int
+    budget: Int
+    children: Int
+    frontier: Int
+    chance: F64
+    prior: F64
+    below: F64
+    score: F64
+    p: Float
+    priors: Float
+    values: Float
+    cut: NDArray[np.int8]
+
+
+def add_nodes(tree: Tree, outputs: Outputs, row: Int, slots: Int) -> Int:
+    """Fill in new nodes, for which there must be room; values are left to `back_up`.
 
     Args:
-        problem, node, row: where the n nodes stand and their rows in `outputs`. [n] each
-        slot: parent, option and outcome that they fill; None for roots. [n] each
-        budget: subgoals left at a root; other nodes have one less than their parent. [n]
+        row: their rows in `outputs`. [n]
+        slots: problem, parent, option and outcome that they fill; for roots, whose budget is already in the
+            tree, the last three are NO_NODE. [4, n]
+
+    Returns:
+        their indices, the next free ones of each problem. [n]
     """
-    at = (problem, node)
-    tree.row[at] = row
-    if slot is None:
-        assert budget is not None
-        tree.budget[at] = budget
-    else:
-        parent, option, outcome = slot
-        tree.parent[at], tree.option[at], tree.outcome[at] = slot
-        tree.depth[at] = tree.depth[problem, parent] + 1
-        tree.budget[at] = tree.budget[problem, parent] - 1
-        tree.children[problem, parent, option, outcome] = node
-    left = tree.budget[at] - 1
-    chance = outputs.p[row][..., REACHED : SLIPPED + 1].mean(1, dtype=np.float64)
-    kept = outputs.cut[row] == KEPT
-    further = (left > 0) & (tree.depth[at] + 1 < tree.config.depth)
-    may = kept[..., None] & further[:, None, None] & (chance > tree.config.min_outcome)
-    tree.chance[at], tree.prior[at] = chance, outputs.prior[row]
-    tree.children[at] = np.where(may, UNEXPANDED, CLOSED)
-    tree.frontier[at] = may
-    tree.score[at] = np.where(kept, 0.0, -np.inf)
-    value = np.clip(outputs.value[row], 0.0, 1.0) * (left > 0)[:, None, None, None]
-    tree.below[at] = value[:, None]
+    arrays = _Arrays(
+        used=tree.count,
+        row=tree.row,
+        parent=tree.parent,
+        option=tree.option,
+        outcome=tree.outcome,
+        depth=tree.depth,
+        budget=tree.budget,
+        children=tree.children,
+        frontier=tree.frontier,
+        chance=tree.chance,
+        prior=tree.prior,
+        below=tree.below,
+        score=tree.score,
+        p=outputs.p,
+        priors=outputs.prior,
+        values=outputs.value,
+        cut=outputs.cut,
+    )
+    return _add_nodes(arrays, row, slots, tree.config.depth, float(tree.config.min_outcome))
+
+
+@compiled
+def _add_nodes(t: _Arrays, row: Int, slots: Int, depth: int, min_outcome: float) -> Int:
+    nodes = np.empty_like(row)
+    members, options = t.p.shape[1:3]
+    for i in range(len(row)):
+        b, parent, option, outcome = slots[:, i]
+        n = t.used[b]
+        nodes[i] = n
+        t.used[b] += 1
+        r = row[i]
+        t.row[b, n], t.parent[b, n], t.option[b, n], t.outcome[b, n] = r, parent, option, outcome
+        if parent >= 0:
+            t.depth[b, n], t.budget[b, n] = t.depth[b, parent] + 1, t.budget[b, parent] - 1
+            t.children[b, parent, option, outcome] = n
+        left = t.budget[b, n] - 1
+        further = left > 0 and t.depth[b, n] + 1 < depth
+        for e in range(options):
+            kept = t.cut[r, e] == KEPT
+            t.prior[b, n, e] = t.priors[r, e]
+            t.score[b, n, e] = 0.0 if kept else -np.inf
+            for o in range(2):
+                chance = 0.0
+                for m in range(members):
+                    chance += t.p[r, m, e, REACHED + o]
+                    value = min(max(t.values[r, m, e, o], 0.0), 1.0) if left > 0 else 0.0
+                    for bound in range(3):
+                        t.below[b, n, bound, m, e, o] = value
+                chance /= members
+                may = kept and further and chance > min_outcome
+                t.chance[b, n, e, o] = chance
+                t.children[b, n, e, o] = UNEXPANDED if may else CLOSED
+                t.frontier[b, n, e, o] = may
+    return nodes
