@@ -19,6 +19,9 @@ LEVELS = 64
 KNOTS = 5
 """Points between which a tone curve is straight."""
 
+RIM = 16
+"""Levels of 255 by which an object's pixels differ from the rim of its box."""
+
 
 def recolour(x: Tensor, colour: float, tone: float, rng: np.random.Generator) -> Tensor:
     """Images as they might look elsewhere. float32 [B, 3, H, W] in [0, 1], and so is the answer.
@@ -67,6 +70,33 @@ def repaint(x: Tensor, regions: Tensor, tint: Tensor, tone: float, rng: np.rando
     grey = painted.mean(1, keepdim=True)
     painted = ((grey + saturation * (painted - grey)) * gain).clamp(0, 1)
     return torch.where(regions[:, None] > 0, painted, x)
+
+
+def regions(
+    images: NDArray[np.uint8], boxes: NDArray[np.float32], chosen: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Which object's paint a pixel gets: 1 + its column, 0 for none; the smaller box lies on top. [B, H, W]
+
+    Of a box, what looks unlike its rim: painted whole, its edges would give away what is to be found.
+
+    Args:
+        images: [B, H, W, 3]. boxes: corners in shares. [B, O, 4]. chosen: objects that are painted. [B, O]
+    """
+    height, width = images.shape[1:3]
+    found = np.zeros(images.shape[:3], np.int64)
+    size = np.array([width, height, width, height])
+    corners = np.clip((boxes * size).round().astype(int), 0, size)
+    areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    for i in range(len(images)):
+        for j in np.argsort(-areas[i], kind="stable"):
+            if chosen[i, j]:
+                x0, y0, x1, y1 = corners[i, j]
+                inside = images[i, y0:y1, x0:x1].astype(np.int16)
+                if inside.size:
+                    rim = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
+                    unlike = np.abs(inside - np.median(rim, axis=0)).max(-1) > RIM
+                    found[i, y0:y1, x0:x1][unlike] = j + 1
+    return found
 
 
 def mix_channels(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:

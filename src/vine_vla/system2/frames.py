@@ -16,7 +16,7 @@ from vine_vla.options import Demonstration
 from vine_vla.packing import attribute_slots, attribute_width
 from vine_vla.relations import GRIPPER
 from vine_vla.system2.detector import SIZE, shrink
-from vine_vla.system2.reader import SIDE, SPARE, Examples, empty_examples, readable, windows
+from vine_vla.system2.reader import SIDE, SPARE, Examples, empty_examples, painted, readable, windows
 
 Float = NDArray[np.float32]
 
@@ -178,11 +178,7 @@ def load_frames(
             if c == 0:
                 size = (found.shape[2], found.shape[1])
             images[len(numbers) : len(numbers) + len(frames), c] = shrink(found)
-            for i in np.unique(chosen_objects[:, 0]):
-                mine = np.flatnonzero((chosen_objects[:, 0] == i) & annotated.seen[*chosen_objects.T, c])
-                views[mine, c] = windows(
-                    found[i], annotated.boxes[i, chosen_objects[mine, 1], c], spare=SPARE
-                )
+            _cut(views[:, c], found, annotated, chosen_objects, c, rng)
         at = tuple(chosen_objects.T)
         examples.append(
             Examples(
@@ -206,6 +202,23 @@ def load_frames(
         size,
         Examples(*(np.concatenate(a) for a in zip(*map(_fields, examples), strict=True))),
     )
+
+
+def _cut(
+    views: NDArray[np.uint8],
+    images: NDArray[np.uint8],
+    annotated: _Annotated,
+    chosen: NDArray[np.int64],
+    camera: int,
+    rng: np.random.Generator,
+) -> None:
+    """Windows of the chosen (frame, object) pairs [K, 2] of repainted images into `views` [K, S, S, 3]."""
+    for i in np.unique(chosen[:, 0]):
+        mine = np.flatnonzero((chosen[:, 0] == i) & annotated.seen[*chosen.T, camera])
+        if len(mine):
+            at = slice(i, i + 1)
+            image = painted(images[at], annotated.boxes[at, :, camera], annotated.seen[at, :, camera], rng)[0]
+            views[mine] = windows(image, annotated.boxes[i, chosen[mine, 1], camera], spare=SPARE)
 
 
 def _fields(examples: Examples) -> tuple[NDArray[Any], ...]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vine_vla.demos.colours import mix_channels, recolour
+from vine_vla.demos.colours import mix_channels, recolour, regions, repaint
 from vine_vla.demos.precision import bfloat16_pays
 from vine_vla.graph import Schema
 from vine_vla.packing import attribute_slots, attribute_width
@@ -31,6 +31,8 @@ AROUND = 2.5
 """Side of a window in longer sides of the object's box: what stands beside it is to be seen."""
 LEAST = 0.12
 """Least side of a window, shares of the image's shorter side."""
+PAINTED, TINT, TONE = 0.6, 0.3, 0.9
+"""Share of the objects that get paint of their own before windows are cut for training, see `repaint`."""
 
 
 def readable(schema: Schema) -> list[slice]:
@@ -40,6 +42,22 @@ def readable(schema: Schema) -> list[slice]:
         for name, slot in attribute_slots(schema).items()
         if schema.attributes[name] and name not in schema.describing
     ]
+
+
+def painted(
+    images: NDArray[np.uint8], boxes: Float, seen: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Images in which things have paint of their own, each another one.
+
+    A window mostly shows two things, and what tells their shapes must not be which of them is darker.
+
+    Args:
+        images: of one camera. [B, H, W, 3]. boxes: corners in shares. [B, O, 4]. seen: [B, O]
+    """
+    where = torch.from_numpy(regions(images, boxes, seen & (rng.random(seen.shape) < PAINTED)))
+    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    x = repaint(x, where, torch.full(seen.shape, TINT), TONE, rng)
+    return (255 * x).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 def windows(image: NDArray[np.uint8], boxes: Float, side: int = SIDE, spare: int = 0) -> NDArray[np.uint8]:

@@ -12,17 +12,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vine_vla.demos.colours import recolour, repaint
+from vine_vla.demos.colours import recolour, regions, repaint
 from vine_vla.demos.precision import bfloat16_pays
 from vine_vla.graph import Schema
 from vine_vla.packing import attribute_slots
-from vine_vla.system2.detector import FEATURES, GRID, SIZE, Detector, DetectorConfig, Maps, peaks, sample
+from vine_vla.system2.detector import FEATURES, GRID, Detector, DetectorConfig, Maps, peaks, sample
 from vine_vla.system2.frames import Frames
 from vine_vla.system2.perception import Perception, PerceptionSetup
 from vine_vla.system2.reader import train_reader
-
-RIM = 16
-"""Levels of 255 by which an object's pixels differ from the rim of its box."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +178,10 @@ def _loss(
     for c in range(cameras):
         images = _images(frames.images[index, c])
         if config.paint > 0:
-            regions = _regions(frames.images[index, c], cls, boxes[:, :, c], seen[:, :, c], config.paint, rng)
+            chosen = (cls >= 0) & seen[:, :, c] & (rng.random(cls.shape) < config.paint)
+            painted = torch.from_numpy(regions(frames.images[index, c], boxes[:, :, c], chosen))
             tint = torch.from_numpy(np.where(plain[cls], config.tint, 0.0).astype(np.float32))
-            images = repaint(images, torch.from_numpy(regions), tint, config.tone, rng)
+            images = repaint(images, painted, tint, config.tone, rng)
         images = recolour(images, config.colour, config.tone, rng)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_pays("cpu")):
             maps = detector.maps(c, images)
@@ -209,38 +207,6 @@ def _loss(
     raw = detector.read(one_hot, state[rows], views)
     want, known = frames.attributes[index][n, o], frames.known[index][n, o]
     return total + _attribute_loss(raw, torch.from_numpy(want), torch.from_numpy(known), cls[n, o], setup)
-
-
-def _regions(
-    images: NDArray[np.uint8],
-    cls: NDArray[np.int64],
-    boxes: NDArray[np.float32],
-    seen: NDArray[np.bool_],
-    share: float,
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
-    """Which object's paint a pixel gets: 1 + its column, 0 for none; the smaller box lies on top. [B, S, S]
-
-    Of a box, what looks unlike its rim: painted whole, its edges would give away what is to be found.
-
-    Args:
-        images: [B, S, S, 3]. cls: [B, O]. boxes: of one camera. [B, O, 4]. seen: [B, O].
-        share: of the objects that are painted.
-    """
-    regions = np.zeros((len(cls), SIZE, SIZE), np.int64)
-    chosen = (cls >= 0) & seen & (rng.random(cls.shape) < share)
-    corners = np.clip((boxes * SIZE).round().astype(int), 0, SIZE)
-    areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    for i in range(len(cls)):
-        for j in np.argsort(-areas[i], kind="stable"):
-            if chosen[i, j]:
-                x0, y0, x1, y1 = corners[i, j]
-                inside = images[i, y0:y1, x0:x1].astype(np.int16)
-                if inside.size:
-                    rim = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
-                    unlike = np.abs(inside - np.median(rim, axis=0)).max(-1) > RIM
-                    regions[i, y0:y1, x0:x1][unlike] = j + 1
-    return regions
 
 
 def _images(images: NDArray[np.uint8]) -> Tensor:
