@@ -24,7 +24,7 @@ from vine_vla.agent.records import (
     Streams,
     Verdict,
 )
-from vine_vla.agent.verify import agreement, expects_goal, surprise
+from vine_vla.agent.verify import agreement, as_begun, expects_goal, surprise
 from vine_vla.errors import VineError
 from vine_vla.graph import SceneGraph
 from vine_vla.options import Subgoal
@@ -87,6 +87,7 @@ class Agent:
         self._policy, self._search = (np.random.default_rng(s) for s in (streams.policy, streams.planner))
         self._previous: Plan | None = None
         self._watched: _Watch | None = None
+        self._before: SceneGraph | None = None  # at the start of the subgoal under way
         self._acting: Acting[StopReason] | None = None
 
     def act(self, sight: Sight) -> Float | None:
@@ -193,9 +194,11 @@ class Agent:
             next_look = body.steps + self.config.watch
             return self._doubts(body, budget)
 
+        self._before = before
         verdict, done = yield from body.execute(
             subgoal, self.text, _seed(self._policy), doubt if watches else None
         )
+        self._before = None
         share = None
         if self.place < len(plan.predicted):
             expected = plan.predicted[self.place]
@@ -228,19 +231,22 @@ class Agent:
         """
         if not self.watching or self.plan is None:
             return False
-        rest = self.plan.subgoals[self.place :]
+        rest, graph, camera = self.plan.subgoals[self.place :], body.graph, self.config.camera
+        if self._before is not None:
+            ahead = self.plan.predicted[self.place] if self.place < len(self.plan.predicted) else None
+            graph = as_begun(self._before, ahead, graph, rest[0], camera)
         with body.clock("plan"):
             found: Forecast = self.planner.forecast(  # type: ignore[attr-defined]
-                body.graph, self.instruction, rest, budget
+                graph, self.instruction, rest, budget
             )
         self.watch_calls += found.model_calls
         if self._watched is None:
-            self._watched = _Watch(found, body.graph)
+            self._watched = _Watch(found, graph)
             return False
         then = self._watched
         fell = then.forecast.feasibility - found.feasibility > self.config.fall
         rose = found.spread - then.forecast.spread > self.config.rise
-        changed = surprise(then.graph, body.graph, rest[0], self.config.camera) > 0
+        changed = surprise(then.graph, graph, rest[0], camera) > 0
         if found.feasibility >= then.forecast.feasibility:
             self._watched = _Watch(found, then.graph)
         return fell and (rose or changed)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from vine_vla.graph import SceneGraph
+from vine_vla.graph import SceneGraph, SceneObject
 from vine_vla.options import Subgoal
 from vine_vla.protocols import Plan
 from vine_vla.relations import GRIPPER
@@ -89,6 +90,52 @@ def surprise(expected: SceneGraph, now: SceneGraph, subgoal: Subgoal, camera: st
             differs = _distance(item.boxes[camera].center, other.boxes[camera].center) > MOVED
         changed += differs
     return changed
+
+
+def as_begun(
+    before: SceneGraph, predicted: SceneGraph | None, now: SceneGraph, subgoal: Subgoal, camera: str
+) -> SceneGraph:
+    """The scene in which a subgoal that is under way would begin now: what a model of options can judge.
+
+    An option is learned from graphs in which it begins; half-way through (the plug in the hand, `grasp` not
+    yet done) it has never begun. So what the subgoal itself changes is taken from its start: attributes that
+    the plan predicted to change, and boxes and relations of what moves. The rest is as it is now; boxes in
+    cameras that ride on the hand stay those of the start.
+
+    Args:
+        before: at the subgoal's start. predicted: what the plan expects after it, None if it does not say.
+        now: the present one.
+    """
+    held = {name for graph in (before, now, predicted) if graph for pair in _held(graph) for name in pair}
+    moving = {o.id for o in before.objects if o.cls == GRIPPER or o.id in held}
+    moving |= {a for a in subgoal.args if a in before and _moves(before[a], predicted, camera)}
+    objects = []
+    for old in before.objects:
+        if old.id not in now:
+            objects.append(old)
+            continue
+        new, boxes, values = now[old.id], dict(old.boxes), dict(now[old.id].attributes)
+        if old.id in moving or old.id in subgoal.args:
+            goal = predicted[old.id].attributes if predicted and old.id in predicted else {}
+            unsure = predicted is None
+            values |= {n: v for n, v in old.attributes.items() if unsure or goal.get(n, v) != v}
+        if old.id not in moving and camera in new.boxes:
+            boxes[camera] = new.boxes[camera]
+        objects.append(replace(old, boxes=boxes, attributes=values))
+    objects += [item for item in now.objects if item.id not in before]
+    kept = [r for r in before.relations if moving & {r.subject, r.object}]
+    fresh = [r for r in now.relations if not moving & {r.subject, r.object}]
+    return SceneGraph(tuple(objects), (*kept, *fresh))
+
+
+def _moves(item: SceneObject, predicted: SceneGraph | None, camera: str) -> bool:
+    """Whether the plan expects an object to move in `camera`, or does not say."""
+    if predicted is None or item.id not in predicted:
+        return True
+    new = predicted[item.id]
+    if camera not in item.boxes or camera not in new.boxes:
+        return True
+    return _distance(item.boxes[camera].center, new.boxes[camera].center) > MOVED
 
 
 def _held(graph: SceneGraph) -> set[tuple[str, str]]:
