@@ -44,3 +44,68 @@ def save_act(
     for processor in make_pre_post_processors(config, dataset_stats=stats):
         processor.save_pretrained(folder)
     return folder
+
+
+def save_smolvla(folder: Path, *, state: int = 6, cameras: Sequence[str] = SCHEMA.cameras) -> Path:
+    """LeRobot's own SmolVLA with random weights: two layers of a language model of width 32, a word a token."""
+    from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+    from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+    torch.manual_seed(0)
+    inputs = {f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, 48, 48)) for c in cameras}
+    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (state,))
+    config = SmolVLAConfig(
+        input_features=inputs,
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (3,))},
+        vlm_model_name=str(_save_small_vlm(folder.parent / "smolvlm")),
+        load_vlm_weights=False,
+        num_vlm_layers=2,
+        resize_imgs_with_padding=(32, 32),
+        tokenizer_max_length=16,
+        max_state_dim=8,
+        max_action_dim=4,
+        num_steps=2,
+        chunk_size=8,
+        n_action_steps=8,
+        device="cpu",
+        push_to_hub=False,
+    )
+    SmolVLAPolicy(config).float().save_pretrained(folder)
+    stats = {
+        name: {"mean": torch.zeros(f.shape), "std": torch.ones(f.shape)}
+        for name, f in {**config.input_features, **config.output_features}.items()
+    }
+    for processor in make_pre_post_processors(config, dataset_stats=stats):
+        processor.save_pretrained(folder)
+    return folder
+
+
+def _save_small_vlm(folder: Path) -> Path:
+    """Configuration, tokenizer and image processor of a vision-language model, as a hub would have them."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        PreTrainedTokenizerFast,
+        SmolVLMConfig,
+        SmolVLMImageProcessor,
+        SmolVLMProcessor,
+        SmolVLMVideoProcessor,
+    )
+
+    special = ["<pad>", "<unk>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+    words = [*special, *"reach leave the a block red blue green left right".split()]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    named = dict(zip(("image", "fake_image", "global_image", "end_of_utterance"), special[2:]))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        extra_special_tokens={f"{name}_token": token for name, token in named.items()},
+    )
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    text = {"model_type": "llama", "vocab_size": len(words), "num_hidden_layers": 2, "head_dim": 16}
+    text |= {"num_key_value_heads": 2, "pad_token_id": 0} | sizes
+    seen = {"image_size": 32, "patch_size": 8, "num_hidden_layers": 1} | sizes
+    SmolVLMConfig(text_config=text, vision_config=seen, scale_factor=2, image_token_id=2).save_pretrained(folder)
+    SmolVLMProcessor(SmolVLMImageProcessor(), tokenizer, SmolVLMVideoProcessor()).save_pretrained(folder)
+    return folder
