@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
@@ -37,8 +37,16 @@ def save_act(
         push_to_hub=False,
     )
     ACTPolicy(config).save_pretrained(folder)
+    return _save_processors(config, folder)
+
+
+MEAN, SPREAD = 0.3, 2.0
+"""Statistics of everything that is normalised: none that could be left out without notice."""
+
+
+def _save_processors(config: PreTrainedConfig, folder: Path) -> Path:
     stats = {
-        name: {"mean": torch.zeros(f.shape), "std": torch.ones(f.shape)}
+        name: {"mean": torch.full(f.shape, MEAN), "std": torch.full(f.shape, SPREAD)}
         for name, f in {**config.input_features, **config.output_features}.items()
     }
     for processor in make_pre_post_processors(config, dataset_stats=stats):
@@ -47,7 +55,7 @@ def save_act(
 
 
 def save_smolvla(folder: Path, *, state: int = 6, cameras: Sequence[str] = SCHEMA.cameras) -> Path:
-    """LeRobot's own SmolVLA with random weights: two layers of a language model of width 32, a word a token."""
+    """LeRobot's own SmolVLA with random weights: a language model of two layers, a word a token."""
     from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
     from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
@@ -71,13 +79,7 @@ def save_smolvla(folder: Path, *, state: int = 6, cameras: Sequence[str] = SCHEM
         push_to_hub=False,
     )
     SmolVLAPolicy(config).float().save_pretrained(folder)
-    stats = {
-        name: {"mean": torch.zeros(f.shape), "std": torch.ones(f.shape)}
-        for name, f in {**config.input_features, **config.output_features}.items()
-    }
-    for processor in make_pre_post_processors(config, dataset_stats=stats):
-        processor.save_pretrained(folder)
-    return folder
+    return _save_processors(config, folder)
 
 
 def _save_small_vlm(folder: Path) -> Path:
@@ -92,7 +94,7 @@ def _save_small_vlm(folder: Path) -> Path:
     )
 
     special = ["<pad>", "<unk>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
-    words = [*special, *"reach leave the a block red blue green left right".split()]
+    words = [*special, "reach", "leave", "the", "block", "red", "blue"]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     named = dict(zip(("image", "fake_image", "global_image", "end_of_utterance"), special[2:]))
@@ -106,6 +108,7 @@ def _save_small_vlm(folder: Path) -> Path:
     text = {"model_type": "llama", "vocab_size": len(words), "num_hidden_layers": 2, "head_dim": 16}
     text |= {"num_key_value_heads": 2, "pad_token_id": 0} | sizes
     seen = {"image_size": 32, "patch_size": 8, "num_hidden_layers": 1} | sizes
-    SmolVLMConfig(text_config=text, vision_config=seen, scale_factor=2, image_token_id=2).save_pretrained(folder)
+    config = SmolVLMConfig(text_config=text, vision_config=seen, scale_factor=2, image_token_id=2)
+    config.save_pretrained(folder)
     SmolVLMProcessor(SmolVLMImageProcessor(), tokenizer, SmolVLMVideoProcessor()).save_pretrained(folder)
     return folder

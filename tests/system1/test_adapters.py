@@ -8,7 +8,7 @@ import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets import LeRobotDataset
-from system1.policies import save_act
+from system1.policies import MEAN, SPREAD, save_act
 from system1.toy import SCHEMA, ToyWorld
 
 from vine_vla.demos import open_dataset
@@ -77,6 +77,21 @@ def test_a_joint_export_shows_what_the_policy_is_shown_at_run_time(toy, tmp_path
             np.testing.assert_allclose(value, row[key], atol=1.01 / 255, err_msg=key)
         verb = row["observation.environment_state"][: len(layout.verbs)]
         assert verb.sum() == (1 if number else 0)
+
+
+def test_its_own_processors_stand_before_and_after_it(checkpoint):
+    """State and actions are normalised with the statistics that were saved with the policy."""
+    skill, world = LeRobotSkill.load(checkpoint), ToyWorld(0)
+    skill.start(REACH, "reach", 0)
+    seen = world.observe()
+    found = skill.act(seen, world.graph()).actions
+    sample = policy_inputs(skill.policy.config, skill.cameras, skill.layout, seen, world.graph(), REACH)
+    batch = {key: value[None] for key, value in sample.items()}
+    for key in (*skill.cameras, "observation.state"):
+        batch[key] = (batch[key] - MEAN) / SPREAD
+    with torch.no_grad():
+        chunk = skill.policy.predict_action_chunk(batch)[0, :4] * SPREAD + MEAN
+    np.testing.assert_allclose(found, chunk, atol=1e-5)
 
 
 def test_a_policy_is_asked_again_when_its_queue_is_empty(checkpoint):

@@ -125,7 +125,7 @@ def test_whole_images_by_the_command_line(toy: DemoDataset, tmp_path: Path) -> N
 
 
 def test_a_joint_export_has_nothing_of_what_an_expert_cut_short(toy: DemoDataset, tmp_path: Path) -> None:
-    """No trainer but VINE's reads outcomes, so a novice's part must not be there; and no image, if so asked."""
+    """No trainer but VINE's reads outcomes, so a novice's part must not be there; and no image if asked."""
     first = toy.demonstrations[0]
     reached, second = first.segments
     middle = (second.start + second.end) // 2

@@ -2,8 +2,8 @@
 
     python -m vine_vla.system1.in_memory --policy.type=act --dataset.root=path/to/joint ...
 
-LeRobot's loader reads an item by a PNG per camera and a row look-up per action of the chunk, which takes longer
-than the gradient step of a small policy. Nothing else of its trainer is changed; `memory` says what fits.
+LeRobot's loader reads an item by a PNG per camera and a row look-up per action of the chunk, which takes
+longer than the gradient step of a small policy. Nothing else is changed; `memory` says what fits.
 """
 
 from __future__ import annotations
