@@ -156,31 +156,41 @@ def test_what_would_be_uploaded_is_the_whole_checkpoint(agent, tmp_path, monkeyp
     assert policy.supports_text_generation()
 
 
-@pytest.mark.parametrize("kind", ["act", "diffusion"])
-def test_a_policy_of_lerobot_runs_alone_and_under_vine(kind, demos, run, tmp_path):
+SMALL = {
+    "act": [
+        *("--policy.chunk_size=8", "--policy.n_action_steps=4", "--policy.dim_model=32"),
+        *("--policy.n_heads=2", "--policy.dim_feedforward=32", "--policy.pretrained_backbone_weights=null"),
+    ],
+    "diffusion": [
+        *("--policy.horizon=8", "--policy.n_action_steps=4", "--policy.down_dims=[16,32]"),
+        *("--policy.num_train_timesteps=4", "--policy.crop_ratio=1.0"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "pixels", "trainer"),
+    [
+        ("act", 96, "lerobot.scripts.lerobot_train"),
+        ("diffusion", 96, "lerobot.scripts.lerobot_train"),
+        ("act", 0, "vine_vla.system1.in_memory"),
+    ],
+)
+def test_a_policy_of_lerobot_runs_alone_and_under_vine(kind, pixels, trainer, demos, run, tmp_path):
     """Trained by lerobot-train on the joint export, adopted, and evaluated as `flat` and under VINE."""
-    if kind == "diffusion":
-        pytest.importorskip("diffusers", reason="pip install 'lerobot[diffusion]'")
     joint, out, both = tmp_path / "joint", tmp_path / "out", tmp_path / "run"
-    vine("export", "joint", demos, joint)
-    small = {
-        "act": ["--policy.chunk_size=8", "--policy.n_action_steps=4", "--policy.dim_model=32"],
-        "diffusion": ["--policy.horizon=8", "--policy.n_action_steps=4", "--policy.down_dims=[16,32]"],
-    }[kind]
-    if kind == "act":
-        small += [
-            "--policy.n_heads=2",
-            "--policy.dim_feedforward=32",
-            "--policy.pretrained_backbone_weights=null",
-        ]
-    else:
-        small += ["--policy.num_train_timesteps=4", "--policy.crop_ratio=1.0"]
-    lerobot(
-        *("lerobot_train", f"--policy.type={kind}", *small, *QUIET),
-        *("--dataset.repo_id=vine/joint", f"--dataset.root={joint}", f"--output_dir={out}"),
-        *("--steps=2", "--batch_size=2", "--log_freq=1"),
+    vine("export", "joint", demos, joint, "--pixels", str(pixels))
+    said = finish(
+        start(
+            *("-m", trainer, f"--policy.type={kind}", *SMALL[kind], *QUIET),
+            *("--dataset.repo_id=vine/joint", f"--dataset.root={joint}", f"--output_dir={out}"),
+            *("--steps=2", "--batch_size=2", "--log_freq=1"),
+        )
     )
+    assert "step:2 " in said
     saved = out / "checkpoints/last/pretrained_model"
+    seen = json.loads((saved / "config.json").read_text())["input_features"]
+    assert ("observation.images.front" in seen) == (pixels > 0) and "observation.environment_state" in seen
     both.mkdir()
     shutil.copytree(run / "system2", both / "system2")
     layout = joint / "meta/vine_crops.json"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
@@ -37,10 +37,78 @@ def save_act(
         push_to_hub=False,
     )
     ACTPolicy(config).save_pretrained(folder)
+    return _save_processors(config, folder)
+
+
+MEAN, SPREAD = 0.3, 2.0
+"""Statistics of everything that is normalised: none that could be left out without notice."""
+
+
+def _save_processors(config: PreTrainedConfig, folder: Path) -> Path:
     stats = {
-        name: {"mean": torch.zeros(f.shape), "std": torch.ones(f.shape)}
+        name: {"mean": torch.full(f.shape, MEAN), "std": torch.full(f.shape, SPREAD)}
         for name, f in {**config.input_features, **config.output_features}.items()
     }
     for processor in make_pre_post_processors(config, dataset_stats=stats):
         processor.save_pretrained(folder)
+    return folder
+
+
+def save_smolvla(folder: Path, *, state: int = 6, cameras: Sequence[str] = SCHEMA.cameras) -> Path:
+    """LeRobot's own SmolVLA with random weights: a language model of two layers, a word a token."""
+    from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+    from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+    torch.manual_seed(0)
+    inputs = {f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, 48, 48)) for c in cameras}
+    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (state,))
+    config = SmolVLAConfig(
+        input_features=inputs,
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (3,))},
+        vlm_model_name=str(_save_small_vlm(folder.parent / "smolvlm")),
+        load_vlm_weights=False,
+        num_vlm_layers=2,
+        resize_imgs_with_padding=(32, 32),
+        tokenizer_max_length=16,
+        max_state_dim=8,
+        max_action_dim=4,
+        num_steps=2,
+        chunk_size=8,
+        n_action_steps=8,
+        device="cpu",
+        push_to_hub=False,
+    )
+    SmolVLAPolicy(config).float().save_pretrained(folder)
+    return _save_processors(config, folder)
+
+
+def _save_small_vlm(folder: Path) -> Path:
+    """Configuration, tokenizer and image processor of a vision-language model, as a hub would have them."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        PreTrainedTokenizerFast,
+        SmolVLMConfig,
+        SmolVLMImageProcessor,
+        SmolVLMProcessor,
+        SmolVLMVideoProcessor,
+    )
+
+    special = ["<pad>", "<unk>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+    words = [*special, "reach", "leave", "the", "block", "red", "blue"]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    named = dict(zip(("image", "fake_image", "global_image", "end_of_utterance"), special[2:]))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        extra_special_tokens={f"{name}_token": token for name, token in named.items()},
+    )
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    text = {"model_type": "llama", "vocab_size": len(words), "num_hidden_layers": 2, "head_dim": 16}
+    text |= {"num_key_value_heads": 2, "pad_token_id": 0} | sizes
+    seen = {"image_size": 32, "patch_size": 8, "num_hidden_layers": 1} | sizes
+    config = SmolVLMConfig(text_config=text, vision_config=seen, scale_factor=2, image_token_id=2)
+    config.save_pretrained(folder)
+    SmolVLMProcessor(SmolVLMImageProcessor(), tokenizer, SmolVLMVideoProcessor()).save_pretrained(folder)
     return folder

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets import LeRobotDataset
-from system1.policies import save_act
+from system1.policies import MEAN, SPREAD, save_act
 from system1.toy import SCHEMA, ToyWorld
 
 from vine_vla.demos import open_dataset
@@ -28,10 +28,12 @@ def test_a_lerobot_policy_executes_subgoals(checkpoint):
     assert skill.cameras == {f"observation.images.{c}": c for c in SCHEMA.cameras}
     skill.start(REACH, "reach the red block", 0)
     first = skill.act(world.observe(), world.graph())
-    assert first.actions.shape == (1, 3) and first.actions.dtype == np.float32 and first.execute == 1
+    assert first.actions.shape == (4, 3) and first.actions.dtype == np.float32 and first.execute == 4
     assert np.isfinite(first.actions).all() and first.done.tolist() == [1, 0, 0]
     second = skill.act(world.observe(), world.graph())
-    assert not np.array_equal(first.actions, second.actions)  # the next of the chunk
+    assert not np.array_equal(first.actions, second.actions)  # the rest of the chunk
+    third = skill.act(world.observe(), world.graph())
+    np.testing.assert_array_equal(third.actions, first.actions)  # a new chunk of the same sight
     skill.start(REACH, "reach the red block", 0)
     np.testing.assert_array_equal(skill.act(world.observe(), world.graph()).actions, first.actions)
     skill.check()
@@ -75,6 +77,44 @@ def test_a_joint_export_shows_what_the_policy_is_shown_at_run_time(toy, tmp_path
             np.testing.assert_allclose(value, row[key], atol=1.01 / 255, err_msg=key)
         verb = row["observation.environment_state"][: len(layout.verbs)]
         assert verb.sum() == (1 if number else 0)
+
+
+def test_its_own_processors_stand_before_and_after_it(checkpoint):
+    """State and actions are normalised with the statistics that were saved with the policy."""
+    skill, world = LeRobotSkill.load(checkpoint), ToyWorld(0)
+    skill.start(REACH, "reach", 0)
+    seen = world.observe()
+    found = skill.act(seen, world.graph()).actions
+    sample = policy_inputs(skill.policy.config, skill.cameras, skill.layout, seen, world.graph(), REACH)
+    batch = {key: value[None] for key, value in sample.items()}
+    for key in (*skill.cameras, "observation.state"):
+        batch[key] = (batch[key] - MEAN) / SPREAD
+    with torch.no_grad():
+        chunk = skill.policy.predict_action_chunk(batch)[0, :4] * SPREAD + MEAN
+    np.testing.assert_allclose(found, chunk, atol=1e-5)
+
+
+def test_a_policy_is_asked_again_when_its_queue_is_empty(checkpoint):
+    """What it says by VINE's chunks is what it says by the step, if it is shown the same."""
+    skill, world = LeRobotSkill.load(checkpoint), ToyWorld(0)
+    skill.policy.config.n_action_steps = 6
+    skill.start(REACH, "reach", 0)
+    sights, found = [], []
+    for count in (4, 2, 4, 2):
+        sights += [(world.observe(), world.graph())] * count
+        output = skill.act(*sights[-1])
+        assert output.execute == len(output.actions) == count
+        found += list(output.actions)
+        for action in output.actions:
+            world.step(np.clip(action, -0.05, 0.05))
+    skill.start(REACH, "reach", 0)
+    for sight, expected in zip(sights, found):
+        sample = policy_inputs(skill.policy.config, skill.cameras, skill.layout, *sight, REACH)
+        with torch.no_grad():
+            action = skill._post(skill.policy.select_action(skill._pre(sample | {"task": "reach"})))
+        np.testing.assert_allclose(action[0], expected, atol=1e-6)
+    skill.policy.config.n_obs_steps = 2
+    assert skill.horizon == 1  # it has to see every step
 
 
 def test_changed_weights_are_noticed(checkpoint):

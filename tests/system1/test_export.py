@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from vine_vla.demos import open_dataset
 from vine_vla.demos.clips import ClipReader
 from vine_vla.demos.crops import LAYOUT, CropLayout, skill_inputs
 from vine_vla.demos.dataset import DemoDataset
-from vine_vla.demos.skills import export_skills
+from vine_vla.demos.skills import export_joint, export_skills
 from vine_vla.errors import VineError
-from vine_vla.options import Outcome, Split
+from vine_vla.options import Collector, Outcome, Split
 
 
 def test_skills_hold_the_segments_frames(toy: DemoDataset, skills: Path) -> None:
@@ -121,3 +122,33 @@ def test_whole_images_by_the_command_line(toy: DemoDataset, tmp_path: Path) -> N
     assert item["observation.images.wrist"].shape == (3, 48, 48)
     assert item["observation.environment_state"].tolist() == [1.0, 0.0]
     assert json.loads((out / "meta/vine_export.json").read_text())["images"] == "whole"
+
+
+def test_a_joint_export_has_nothing_of_what_an_expert_cut_short(toy: DemoDataset, tmp_path: Path) -> None:
+    """No trainer but VINE's reads outcomes, so a novice's part must not be there; and no image if asked."""
+    first = toy.demonstrations[0]
+    reached, second = first.segments
+    middle = (second.start + second.end) // 2
+    segments = (
+        reached,
+        replace(second, end=middle, outcome=Outcome.CENSORED),
+        replace(second, start=middle),
+    )
+    taken_over = replace(first, collector=Collector.INTERVENTION, segments=segments)
+    source = replace(toy, demonstrations=(taken_over,))
+    out = export_joint(source, tmp_path / "joint", whole_pixels=0, threads=1).out
+    name, clips = first.episode_id, open_dataset(out).demonstrations
+    assert {c.episode_id: c.length for c in clips} == {
+        f"{name}.00": reached.end,
+        f"{name}.02": first.length - middle,
+        f"{name}-0000": reached.end,
+        f"{name}-{middle:04d}": first.length - middle,
+    }
+    assert [c.outcome.value for c in clips if c.episode_id == f"{name}-0000"] == ["truncated"]
+    seen = export_joint(source, tmp_path / "seen", whole_pixels=32, threads=1).out
+    blind, sighted = (LeRobotDataset("vine/joint", root=root) for root in (out, seen))
+    assert not blind.meta.camera_keys and len(sighted.meta.camera_keys) == 2
+    assert len(blind) == len(sighted) == 2 * (reached.end + first.length - middle)
+    for name in ("observation.environment_state", "observation.state", "action"):
+        for i in (0, len(blind) - 1):
+            assert np.array_equal(blind[i][name], sighted[i][name])

@@ -16,13 +16,16 @@ from vine_vla.system1.memory import InMemoryDataset
 
 
 @pytest.mark.parametrize("room", [12e9, 0])
-@pytest.mark.parametrize("episodes", [None, [1, 3]])
+@pytest.mark.parametrize(("episodes", "present"), [(None, False), ([1, 3], True)])
 def test_identical_batches(
-    skills: Path, episodes: list[int] | None, room: float, monkeypatch: pytest.MonkeyPatch
+    skills: Path, episodes: list[int] | None, present: bool, room: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "DECODED_BYTES", room)  # decoded once, or a batch at a time
     arguments = {"root": skills, "episodes": episodes, "return_uint8": True}
     arguments["delta_timestamps"] = {"action": [i / 10 for i in range(-1, 12)]}
+    if present:  # as a policy that could keep a history, and keeps none, asks
+        keys = ("observation.images.front", "observation.state", "observation.environment_state")
+        arguments["delta_timestamps"] |= {key: [0.0] for key in keys}
     own = InMemoryDataset("vine/skills", **arguments)
     theirs = LeRobotDataset("vine/skills", **arguments)
     assert len(own) == len(theirs)

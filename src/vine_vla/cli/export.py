@@ -64,7 +64,7 @@ class Joint(_Common):
     """Options of `vine export joint`."""
 
     pixels: int = 96
-    """Shorter side of the images."""
+    """Shorter side of the images; 0: none, for policies that see by verb, boxes and state alone."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vine_vla.demos.crops import Boxes, CropLayout, graph_boxes, skill_inputs, slot_ids
 from vine_vla.demos.dataset import DemoDataset, open_dataset
-from vine_vla.demos.tables import to_matrix
+from vine_vla.demos.tables import image_size, to_matrix
 from vine_vla.errors import VineError
 from vine_vla.graph import SceneGraph
 from vine_vla.options import Demonstration, Outcome, OutcomeSource, Subgoal
@@ -86,7 +86,7 @@ class ClipReader:
 
     Args:
         layout: of verb and boxes in the environment vector; None: the verb alone.
-        whole_pixels: shorter side of whole frames; None: the layout's windows in their place.
+        whole_pixels: shorter side of whole frames; 0: no images; None: the layout's windows.
     """
 
     def __init__(
@@ -126,9 +126,7 @@ class ClipReader:
         """`read` from the source's videos."""
         episode = clips[0].demonstration.episode_index
         first, last = min(c.start for c in clips), max(c.end for c in clips)
-        frames = {
-            role: self.dataset.images(episode, range(first, last), role) for role in self.dataset.cameras
-        }
+        frames = {role: self._frames(episode, first, last, role) for role in self.dataset.cameras}
         boxes = self.dataset.boxes(episode) if self.layout is not None else {}
         states, actions = self.dataset.proprioception(episode), self.dataset.actions(episode)
         return [
@@ -141,6 +139,13 @@ class ClipReader:
             | {"observation.state": states[c.start : c.end], "action": actions[c.start : c.end]}
             for c in clips
         ]
+
+    def _frames(self, episode: int, first: int, last: int, role: str) -> NDArray[np.uint8]:
+        """Frames of a camera; where nobody looks at them, black ones that take no memory."""
+        if self.whole_pixels == 0 and self.eyes is None:
+            size = image_size(self.dataset.files.features[self.dataset.cameras[role]])
+            return np.broadcast_to(np.uint8(0), (last - first, *size, 3))
+        return self.dataset.images(episode, range(first, last), role)
 
     def _found(
         self,
@@ -179,7 +184,8 @@ class ClipReader:
                 boxes = self._found(self.eyes, clip, frames, states, boxes)
             for i in range(clip.end - clip.start):
                 now = {role: f[i] for role, f in frames.items()}
-                inputs = skill_inputs(now, boxes.get(clip.start + i, {}), layout, clip.subgoal, ids)
+                here = boxes.get(clip.start + i, {})
+                inputs = skill_inputs(now, here, layout, clip.subgoal, ids, cut=self.whole_pixels is None)
                 environment.append(inputs.environment_state)
                 if self.whole_pixels is None:
                     for role, picture in inputs.crops.items():
@@ -190,7 +196,9 @@ class ClipReader:
             if clip.subgoal is not None:
                 verb[verbs.index(clip.subgoal.verb)] = 1.0
             environment = [verb] * (clip.end - clip.start)
-        if self.whole_pixels is not None:
+        if self.whole_pixels == 0:
+            pictures = {}
+        elif self.whole_pixels is not None:
             for role, images in frames.items():
                 pictures[role] = [_shrink(image, self.whole_pixels) for image in images]
         return {

@@ -198,6 +198,8 @@ def skill_inputs(
     layout: CropLayout,
     subgoal: Subgoal | None,
     ids: Sequence[str | None],
+    *,
+    cut: bool = True,
 ) -> SkillInputs:
     """Windows at the boxes of `ids` in every camera, and the environment vector.
 
@@ -206,6 +208,7 @@ def skill_inputs(
         boxes: where the objects are now, normalised.
         layout: slots and sizes; `ids` has one entry a slot (`slot_ids`).
         subgoal: its verb sets the one-hot; None leaves it zero.
+        cut: give windows too; False: their centres alone, and no crops.
 
     A slot whose object the camera does not see is a black window with zeros for its seven numbers.
     """
@@ -218,26 +221,30 @@ def skill_inputs(
     numbers = environment[verbs:].reshape(layout.slot_count, len(layout.cameras), SLOT_FEATURES)
     crops = {}
     for c, camera in enumerate(layout.cameras):
-        picture = np.zeros((layout.slot_count * size, size, 3), np.uint8)
+        picture = np.zeros((layout.slot_count * size, size, 3) if cut else (0, size, 3), np.uint8)
         seen = boxes.get(camera, {})
         for s, name in enumerate(ids):
             box = seen.get(name) if name is not None else None
             if box is None:
                 continue
-            center = cut_window(images[camera], box.center, layout.share, picture[s * size : (s + 1) * size])
-            numbers[s, c] = *box, 1.0, *center
-        crops[camera] = picture
+            window = picture[s * size : (s + 1) * size] if cut else None
+            numbers[s, c] = *box, 1.0, *cut_window(images[camera], box.center, layout.share, window)
+        if cut:
+            crops[camera] = picture
     return SkillInputs(crops, environment)
 
 
-def cut_window(image: Image, center: tuple[float, float], share: float, out: Image) -> tuple[float, float]:
+def cut_window(
+    image: Image, center: tuple[float, float], share: float, out: Image | None
+) -> tuple[float, float]:
     """Cut the square window around `center` out of `image` into `out`; black beyond the border.
 
     Args:
         image: uint8 [height, width, 3].
         center: x and y, normalised; where the window should be centred.
         share: side of the window relative to the image's shorter side.
-        out: where the window is written, zeroed, uint8 [pixels, pixels, 3]; resampled if sizes differ.
+        out: where the window is written, zeroed, uint8 [pixels, pixels, 3]; resampled if sizes differ. None:
+            nothing is cut.
 
     Returns:
         x and y of the window's true centre, normalised: windows start at whole pixels.
@@ -247,7 +254,7 @@ def cut_window(image: Image, center: tuple[float, float], share: float, out: Ima
     left, top = round(center[0] * width - side / 2), round(center[1] * height - side / 2)
     x0, x1 = max(left, 0), min(left + side, width)
     y0, y1 = max(top, 0), min(top + side, height)
-    if x1 > x0 and y1 > y0:
+    if out is not None and x1 > x0 and y1 > y0:
         if side == len(out):
             out[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
         else:

@@ -80,8 +80,8 @@ class ExportWriter:
             "task_index": np.full(length, self.meta.get_task_index(clip.text)),
         }
         statistics = compute_episode_stats(frames, self.meta.features)
-        for role, key in self.cameras.items():
-            sample = columns["samples"][role].transpose(0, 3, 1, 2)
+        for role, pictures in columns["samples"].items():
+            key, sample = self.cameras[role], pictures.transpose(0, 3, 1, 2)
             found = get_feature_stats(sample, axis=(0, 2, 3), keepdims=True)
             statistics[key] = {
                 name: value if name == "count" else np.squeeze(value / 255.0, axis=0)
@@ -136,10 +136,11 @@ class ExportWriter:
         schema = self.dataset.schema
         if any(d.segments[0].subgoal.verb == EPISODE.name for d in self._rows):
             schema = replace(schema, verbs=(*schema.verbs, EPISODE))
-        write_info(self.root, SidecarInfo(schema, self.cameras))
+        cameras = {r: k for r, k in self.cameras.items() if k in self.meta.features}
+        write_info(self.root, SidecarInfo(schema, cameras))
 
 
-def _turns(clip: Clip) -> list[tuple[int, int, Outcome]]:
+def turns(clip: Clip) -> list[tuple[int, int, Outcome]]:
     """Start, end, outcome: the clip, cut where policy and expert take turns in a whole episode.
 
     What a policy did before an expert took over is censored, a drop too: it is nothing to imitate.
@@ -176,7 +177,7 @@ def _demonstration(clip: Clip, index: int) -> Demonstration:
         outcome_source=clip.source,
         segments=tuple(
             Segment(start, end, subgoal, clip.text, outcome, clip.source)
-            for start, end, outcome in _turns(clip)
+            for start, end, outcome in turns(clip)
         ),
         graphs={0: graph} if graph is not None else {},
         scene=source.scene,

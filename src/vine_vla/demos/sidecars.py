@@ -137,7 +137,7 @@ def read_info(root: Path) -> SidecarInfo:
             f"sidecar version {version!r}, this VINE reads {VERSION}", where=f"{path}, field version"
         )
     schema = Schema.from_json(raw, where=f"{path}, field schema")
-    if set(cameras) != set(schema.cameras):
+    if cameras and set(cameras) != set(schema.cameras):  # none: an export without images
         raise VineError(
             f"roles {sorted(cameras)} are not the schema's {list(schema.cameras)}",
             where=f"{path}, field cameras",

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from vine_vla.demos.clips import Clip, ClipReader, EarlierExport, Eyes, read_clips
 from vine_vla.demos.crops import LAYOUT, CropLayout, joint_layout, scene_layout, target_layout
 from vine_vla.demos.dataset import DemoDataset
-from vine_vla.demos.export_writer import ExportWriter, camera_features
+from vine_vla.demos.export_writer import ExportWriter, camera_features, turns
 from vine_vla.demos.files import folder_in_the_making, write_json
 from vine_vla.demos.tables import image_size
 from vine_vla.errors import VineError
@@ -173,10 +173,11 @@ def export_joint(
 
     One checkpoint that is trained on it can be run alone (`flat`) and under VINE. Verb, the target's box
     and the boxes of all that subgoals name are in `observation.environment_state` (`joint_layout`); in whole
-    episodes verb and target are zero. Arguments as `export_skills`.
+    episodes verb and target are zero. Nothing of what somebody did before an expert took over is in it: such
+    an episode is cut there. Arguments as `export_skills`; without images if `whole_pixels` is 0.
     """
     clips = _segments(dataset, splits, (Outcome.REACHED,))
-    clips += _episodes(dataset, splits, successful_only=True)
+    clips += [part for clip in _episodes(dataset, splits, successful_only=True) for part in _imitable(clip)]
     clips.sort(key=lambda clip: clip.demonstration.episode_index)  # an episode is decoded once
     layout = joint_layout(dataset.schema, _image_sizes(dataset), _graphs(dataset))
     settings = {"kind": "joint", "splits": sorted(splits)}
@@ -199,6 +200,18 @@ def _episodes(dataset: DemoDataset, splits: Sequence[Split], successful_only: bo
         for d in dataset.demonstrations
         if d.split in splits and (d.outcome is EpisodeOutcome.SUCCESS or not successful_only)
     ]
+
+
+def _imitable(clip: Clip) -> list[Clip]:
+    """The parts of a whole successful episode that are worth imitating, for trainers that see no outcomes."""
+    parts, last = [], clip.end
+    for start, end, outcome in turns(clip):
+        if outcome is Outcome.REACHED:
+            whole = (start, end) == (clip.start, last)
+            name = clip.name if whole else f"{clip.name}-{start:04d}"
+            part = replace(clip, name=name, start=start, end=end)
+            parts.append(part if end == last else replace(part, outcome=Outcome.CENSORED))
+    return parts
 
 
 def _graphs(dataset: DemoDataset) -> Iterable[SceneGraph]:

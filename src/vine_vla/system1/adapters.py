@@ -29,6 +29,9 @@ from vine_vla.graph import SceneGraph
 from vine_vla.options import Subgoal
 from vine_vla.protocols import Float, Observation, SkillOutput
 
+LOOK_EVERY = 4
+"""Actions, at most, between two looks: a policy that queues more is asked for the rest of them then."""
+
 RUNNING_ALWAYS = np.array([1, 0, 0], np.float32)
 
 
@@ -73,9 +76,22 @@ class LeRobotSkill:
         self.weights = weights or module_hash(policy)
         self._subgoal: Subgoal | None = None
         self._text = ""
+        self._taken = 0  # actions since the subgoal's start
 
-    horizon = 1
-    """Actions that are executed before it looks again."""
+    @property
+    def horizon(self) -> int:
+        """Most actions that are executed before anybody looks again: few, so that a subgoal's end is seen.
+
+        One where the policy has to see every step: it keeps a history, or averages over its chunks.
+        """
+        config = self.policy.config
+        history = getattr(config, "n_obs_steps", 1) > 1 or getattr(config, "temporal_ensemble_coeff", None)
+        return 1 if history else min(LOOK_EVERY, self._queued)
+
+    @property
+    def _queued(self) -> int:
+        """Actions of a chunk that the policy executes before it predicts another."""
+        return int(getattr(self.policy.config, "n_action_steps", 1))
 
     @classmethod
     def load(
@@ -130,21 +146,24 @@ class LeRobotSkill:
         """Begin `subgoal`; what was queued of an earlier one is dropped."""
         getattr(self.policy, "drop_queued_actions", self.policy.reset)()
         torch.manual_seed(seed)  # policies draw their noise from torch's own generator
-        self._subgoal, self._text = subgoal, text
+        self._subgoal, self._text, self._taken = subgoal, text, 0
         if self._done is not None:
             self._done.start(subgoal, text, seed)
 
     def act(self, observation: Observation, graph: SceneGraph) -> SkillOutput:
-        """The next action: policies keep queues and histories by the step."""
+        """The next actions: up to `horizon`, none of which the policy would rather see more for."""
         if self._subgoal is None:
             raise VineError("no subgoal has been started", mend="call `start` first")
         sample = policy_inputs(
             self.policy.config, self.cameras, self.layout, observation, graph, self._subgoal
         )
         with torch.no_grad():
-            action = self._post(self.policy.select_action(self._pre(sample | {"task": self._text})))
+            batch = self._pre(sample | {"task": self._text})
+            count = min(self.horizon, self._queued - self._taken % self._queued)
+            chosen = [self._post(self.policy.select_action(batch)).flatten() for _ in range(count)]
+        self._taken += count
         done = RUNNING_ALWAYS if self._done is None else self._done.done(observation, graph)
-        return SkillOutput(action.reshape(1, -1).cpu().numpy().astype(np.float32), 1, done)
+        return SkillOutput(torch.stack(chosen).cpu().numpy().astype(np.float32), len(chosen), done)
 
     def check(self) -> None:
         """Raises VineError if the weights are not those that were loaded."""
@@ -225,8 +244,9 @@ def policy_inputs(
         whole = subgoal.verb not in layout.verbs and not subgoal.args
         target = None if whole else subgoal
         ids = slot_ids(layout, target, {o.id: o.cls for o in graph.objects})
-        vector = skill_inputs(observation.images, graph_boxes(graph), layout, target, ids).environment_state
-        sample[OBS_ENV_STATE] = torch.from_numpy(vector)
+        boxes = graph_boxes(graph)
+        found = skill_inputs(observation.images, boxes, layout, target, ids, cut=False)
+        sample[OBS_ENV_STATE] = torch.from_numpy(found.environment_state)
     return sample
 
 

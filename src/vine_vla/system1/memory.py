@@ -31,7 +31,7 @@ class InMemoryDataset(LeRobotDataset):
     """`LeRobotDataset` with image columns (not videos) that reads them on construction; same arguments.
 
     Raises:
-        VineError: the dataset has video features, or image transforms or deltas of images are asked for.
+        VineError: the dataset has video features, or image transforms or several frames are asked for.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -40,7 +40,7 @@ class InMemoryDataset(LeRobotDataset):
         if (
             self.meta.video_keys
             or self.image_transforms is not None
-            or set(deltas) & set(self.meta.image_keys)
+            or any(deltas.get(key, [0]) != [0] for key in self.meta.image_keys)
         ):
             raise VineError(
                 "only single frames of image features fit in memory",
@@ -49,6 +49,7 @@ class InMemoryDataset(LeRobotDataset):
             )
         table = self.reader.hf_dataset.with_format("arrow")[:]
         self._columns: dict[str, Tensor] = {}
+        self._timed: set[str] = set()
         self._encoded: dict[str, list[pa.Buffer]] = {}
         sizes = [np.prod(f["shape"]) for f in self.meta.features.values() if f["dtype"] == "image"]
         fits = len(table) * float(sum(sizes)) <= DECODED_BYTES
@@ -77,7 +78,12 @@ class InMemoryDataset(LeRobotDataset):
         starts, ends = np.concatenate([[0], changes]), np.concatenate([changes, [len(episode)]])
         lengths = ends - starts
         first, last = np.repeat(starts, lengths), np.repeat(ends - 1, lengths)
+        self._timed = set(deltas) & set(self.meta.image_keys)  # the present frame, with an axis of time
+        for name in self._timed:
+            self._columns[f"{name}_is_pad"] = torch.zeros((len(episode), 1), dtype=torch.bool)
         for name, offsets in deltas.items():
+            if name in self._timed:
+                continue
             wanted = np.arange(len(episode))[:, None] + np.asarray(offsets)
             outside = (wanted < first[:, None]) | (wanted > last[:, None])
             inside = np.clip(wanted, first[:, None], last[:, None])
@@ -97,12 +103,15 @@ class InMemoryDataset(LeRobotDataset):
             name: _decode(files, indices, self.meta.features[name]["shape"])
             for name, files in self._encoded.items()
         }
-        return [
+        items = [
             {name: column[index] for name, column in self._columns.items()}
             | {name: column[place] for name, column in images.items()}
             | {"task": self._task_of[index]}
             for place, index in enumerate(indices)
         ]
+        for item in items:
+            item |= {name: item[name][None] for name in self._timed}
+        return items
 
 
 def _decode(files: Sequence[pa.Buffer], indices: Sequence[int], shape: Sequence[int]) -> Tensor:
