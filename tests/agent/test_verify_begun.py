@@ -36,9 +36,7 @@ def test_what_the_subgoal_does_is_taken_from_its_start_and_what_others_did_from_
     assert found["plug"] == BEFORE["plug"] and found["gripper"] == BEFORE["gripper"]
     assert found["socket_1"].attributes == {"flank": "tall"}
     assert found["block_1"].boxes["front"] == box(0.72)  # carried there
-    assert (
-        found["block_1"].boxes["wrist"] == BEFORE["block_1"].boxes["wrist"]
-    )  # as at the start
+    assert found["block_1"].boxes["wrist"] == BEFORE["block_1"].boxes["wrist"]  # as at the start
     assert set(found.relations) == {NEAR}
 
 

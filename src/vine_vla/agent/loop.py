@@ -88,6 +88,7 @@ class Agent:
         self._previous: Plan | None = None
         self._watched: _Watch | None = None
         self._before: SceneGraph | None = None  # at the start of the subgoal under way
+        self._judged: tuple[SceneGraph, tuple[Subgoal, ...], int, Forecast] | None = None  # the last look
         self._acting: Acting[StopReason] | None = None
 
     def act(self, sight: Sight) -> Float | None:
@@ -235,11 +236,7 @@ class Agent:
         if self._before is not None:
             ahead = self.plan.predicted[self.place] if self.place < len(self.plan.predicted) else None
             graph = as_begun(self._before, ahead, graph, rest[0], camera)
-        with body.clock("plan"):
-            found: Forecast = self.planner.forecast(  # type: ignore[attr-defined]
-                graph, self.instruction, rest, budget
-            )
-        self.watch_calls += found.model_calls
+        found = self._forecast(body, graph, rest, budget)
         if self._watched is None:
             self._watched = _Watch(found, graph)
             return False
@@ -250,6 +247,18 @@ class Agent:
         if found.feasibility >= then.forecast.feasibility:
             self._watched = _Watch(found, then.graph)
         return fell and (rose or changed)
+
+    def _forecast(self, body: Body, graph: SceneGraph, rest: tuple[Subgoal, ...], budget: int) -> Forecast:
+        """What `rest` is worth from `graph`; not asked again where nothing has changed since."""
+        if self._judged is not None and self._judged[:3] == (graph, rest, budget):
+            return self._judged[3]
+        with body.clock("plan"):
+            found: Forecast = self.planner.forecast(  # type: ignore[attr-defined]
+                graph, self.instruction, rest, budget
+            )
+        self.watch_calls += found.model_calls
+        self._judged = (graph, rest, budget, found)
+        return found
 
 
 class _Watch:
