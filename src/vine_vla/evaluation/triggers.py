@@ -195,6 +195,8 @@ class Config:
     """Results directory."""
     skill: Literal["learned", "scripted"] = "learned"
     """Who executes: System 1, or the scripted expert, which leaves the triggers alone to be judged."""
+    perception: Literal["learned", "true"] = "learned"
+    """Graphs that are perceived, or the simulator's."""
     workers: int = 2
     """Processes."""
     fall: float = AgentConfig.fall
@@ -213,7 +215,12 @@ def main() -> int:
         check_scenes(scenes, final=config.final)
         agent = AgentConfig(fall=config.fall, rise=config.rise, watch=config.watch)
         builder = RunBuilder(
-            task="plug", split=config.split, runs=(str(config.run),), agent=agent, skill=config.skill
+            task="plug",
+            split=config.split,
+            runs=(str(config.run),),
+            agent=agent,
+            skill=config.skill,
+            perception=config.perception,
         )
         builder.check(("vine",))
         if config.final:
@@ -225,8 +232,10 @@ def main() -> int:
         return 2
     table = trigger_table(rows)
     record = {
-        "settings": {"split": config.split, "scenes": config.scenes, "skill": config.skill}
-        | {name: getattr(config, name) for name in ("fall", "rise", "watch")},
+        "settings": {
+            name: getattr(config, name)
+            for name in ("split", "scenes", "skill", "perception", "fall", "rise", "watch")
+        },
         "triggers": table.to_dict("records"),
         "environment": environment(),
     }
