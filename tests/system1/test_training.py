@@ -157,7 +157,7 @@ def test_no_such_device(skills: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("vine: error: no device 'cuda:99': ")
-    assert done.stderr.endswith("(--device); give --device cpu\n")
+    assert done.stderr.endswith("(--device): give --device cpu\n")
     assert not (tmp_path / "run").exists()
 
 
