@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vine_vla.errors import VineError
-from vine_vla.graph import Box, Relation, SceneGraph, SceneObject, Schema, Verb
-from vine_vla.options import (
-    Collector,
-    Demonstration,
-    EpisodeOutcome,
-    Option,
-    Outcome,
-    OutcomeSource,
-    Segment,
-    Split,
-    Subgoal,
-)
-from vine_vla.packing import PackedGraphs, pack, unpack
-from vine_vla.protocols import (
-    Expansion,
-    Observation,
-    Perceiver,
-    Plan,
-    Planner,
-    PlanningModel,
-    PlanStatus,
-    Robot,
-    Skill,
-)
+
+if TYPE_CHECKING:
+    from vine_vla.graph import Box, Relation, SceneGraph, SceneObject, Schema, Verb
+    from vine_vla.options import (
+        Collector,
+        Demonstration,
+        EpisodeOutcome,
+        Option,
+        Outcome,
+        OutcomeSource,
+        Segment,
+        Split,
+        Subgoal,
+    )
+    from vine_vla.packing import PackedGraphs, pack, unpack
+    from vine_vla.protocols import (
+        Expansion,
+        Observation,
+        Perceiver,
+        Plan,
+        Planner,
+        PlanningModel,
+        PlanStatus,
+        Robot,
+        Skill,
+    )
 
 __all__ = [
     "Box",
@@ -62,6 +65,19 @@ __all__ = [
     "pack",
     "unpack",
 ]
+
+
+_HOMES = ("graph", "options", "packing", "protocols")
+"""Modules of the names above; read when a name is asked for, so that `vine --help` waits for no NumPy."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"{__name__}.{home}")
+            if getattr(module.__dict__.get(name), "__module__", None) == module.__name__:
+                return module.__dict__[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(path: Path | str, variant: str | None = None) -> Any:

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import tomllib
-from collections.abc import Callable
 from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -126,18 +126,13 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_is_fast() -> None:
-    """Its own work is that of some bare interpreters, in the best of three."""
-
-    def least(command: Callable[[], object]) -> float:
-        took = []
-        for _ in range(3):
-            started = os.times().children_user + os.times().children_system
-            command()
-            took.append(os.times().children_user + os.times().children_system - started)
-        return min(took)
-
-    bare = least(lambda: subprocess.run([sys.executable, "-c", "import json, pathlib"], check=True))
-    assert least(lambda: call("--help")) < max(0.5, 12 * bare)
+    """Its own work stays under half a second, in the best of three (a busy machine only adds to it)."""
+    took = []
+    for _ in range(3):
+        started = time.process_time_ns(), os.times().children_user + os.times().children_system
+        call("--help")
+        took.append(os.times().children_user + os.times().children_system - started[1])
+    assert min(took) < 0.5, took
 
 
 def test_unknown_command_names_the_nearest() -> None:

@@ -166,7 +166,6 @@ def test_unseen_crops_count_as_black(skills: Path) -> None:
     assert all(torch.allclose(a, b, atol=1e-4, rtol=1e-3) for a, b in zip(*gradients, strict=True))
 
 
-@pytest.mark.timeout(900)  # a quarter of a minute alone, many times that beside other work
 def test_learns_a_small_set(skills: Path) -> None:
     none = ("state_noise", "box_noise", "box_dropout", "tone", "colour", "hue")
     exact = dict.fromkeys(none, 0.0) | {"shift": 0}
