@@ -169,17 +169,17 @@ SMALL = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "pixels", "trainer"),
+    ("kind", "images", "trainer"),
     [
-        ("act", 96, "lerobot.scripts.lerobot_train"),
-        ("diffusion", 96, "lerobot.scripts.lerobot_train"),
-        ("act", 0, "vine_vla.system1.in_memory"),
+        ("act", "whole", "lerobot.scripts.lerobot_train"),
+        ("diffusion", "windows", "lerobot.scripts.lerobot_train"),
+        ("act", "none", "vine_vla.system1.in_memory"),
     ],
 )
-def test_a_policy_of_lerobot_runs_alone_and_under_vine(kind, pixels, trainer, demos, run, tmp_path):
+def test_a_policy_of_lerobot_runs_alone_and_under_vine(kind, images, trainer, demos, run, tmp_path):
     """Trained by lerobot-train on the joint export, adopted, and evaluated as `flat` and under VINE."""
     joint, out, both = tmp_path / "joint", tmp_path / "out", tmp_path / "run"
-    vine("export", "joint", demos, joint, "--pixels", str(pixels))
+    vine("export", "joint", demos, joint, "--images", images, "--pixels", "64")
     said = finish(
         start(
             *("-m", trainer, f"--policy.type={kind}", *SMALL[kind], *QUIET),
@@ -190,7 +190,9 @@ def test_a_policy_of_lerobot_runs_alone_and_under_vine(kind, pixels, trainer, de
     assert "step:2 " in said
     saved = out / "checkpoints/last/pretrained_model"
     seen = json.loads((saved / "config.json").read_text())["input_features"]
-    assert ("observation.images.front" in seen) == (pixels > 0) and "observation.environment_state" in seen
+    assert ("observation.images.front" in seen) == (
+        images != "none"
+    ) and "observation.environment_state" in seen
     both.mkdir()
     shutil.copytree(run / "system2", both / "system2")
     layout = joint / "meta/vine_crops.json"

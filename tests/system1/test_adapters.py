@@ -51,9 +51,10 @@ def test_a_switch_drops_the_queue_and_changes_the_action(checkpoint):
     np.testing.assert_array_equal(fresh.act(world.observe(), world.graph()).actions, new)
 
 
-def test_a_joint_export_shows_what_the_policy_is_shown_at_run_time(toy, tmp_path):
+@pytest.mark.parametrize("images", ["whole", "windows"])
+def test_a_joint_export_shows_what_the_policy_is_shown_at_run_time(toy, tmp_path, images):
     """The same numbers and pixels in the dataset and at run time, for subgoals and for the whole task."""
-    summary = export_joint(toy, tmp_path / "joint", whole_pixels=48, threads=1)
+    summary = export_joint(toy, tmp_path / "joint", images=images, pixels=48, threads=1)
     clips = open_dataset(summary.out).demonstrations
     layout = CropLayout.from_json((summary.out / LAYOUT).read_text())
     config = PreTrainedConfig.from_pretrained(save_act(tmp_path / "act", environment=layout.width))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from vine_vla.demos.crops import (
     skill_inputs,
     slot_ids,
     target_layout,
+    with_windows,
 )
 from vine_vla.errors import VineError
 from vine_vla.graph import Box, SceneGraph, SceneObject
@@ -101,6 +104,24 @@ def test_joint_layout_has_the_target_and_then_the_scene() -> None:
     classes = {o.id: o.cls for o in blocks.objects}
     assert slot_ids(layout, Subgoal("leave", ("block_2",)), classes) == ("block_2", "block_1", "block_2")
     assert slot_ids(layout, None, classes) == (None, "block_1", "block_2")
+    assert CropLayout.from_json(layout.to_json()) == layout
+
+
+def test_a_window_at_the_target_or_the_whole_image() -> None:
+    """A joint layout with windows: of the subgoal's target, and of everything for the whole task."""
+    blocks = SceneGraph((SceneObject("block_1", "block"), SceneObject("block_2", "block")))
+    layout = with_windows(joint_layout(SCHEMA, SIZES, [blocks]), SIZES, 48)
+    images = {c: coordinates() for c in SIZES}
+    boxes = {"front": {"block_2": Box(0.25, 0.5, 0.35, 0.6)}}
+    ids = ("block_2", "block_1", "block_2")
+    inputs = skill_inputs(images, boxes, layout, Subgoal("leave", ("block_2",)), ids)
+    left, top = round(0.3 * 192 - 24), round(0.55 * 192 - 24)
+    assert np.array_equal(inputs.crops["front"], images["front"][top : top + 48, left : left + 48])
+    assert not inputs.crops["wrist"].any()  # the camera does not see it
+    whole = skill_inputs(images, boxes, layout, None, (None, *ids[1:])).crops["front"]
+    assert whole.shape == (48, 48, 3)
+    assert np.abs(whole.astype(int) - images["front"].reshape(48, 4, 48, 4, 3).mean((1, 3))).max() <= 1
+    assert not skill_inputs(images, boxes, replace(layout, windows=0), None, (None, *ids[1:])).crops
     assert CropLayout.from_json(layout.to_json()) == layout
 
 

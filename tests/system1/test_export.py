@@ -78,6 +78,7 @@ def test_statistics_are_those_of_the_frames(skills: Path) -> None:
     assert reader.meta.stats["action"]["mean"] == pytest.approx(actions.mean(0), abs=1e-5)
     assert reader.meta.stats["action"]["std"] == pytest.approx(actions.std(0), abs=1e-5)
     assert reader.meta.stats["observation.images.front"]["mean"].shape == (3, 1, 1)
+    assert reader.meta.stats["observation.environment_state"]["std"].min() >= 0.1
 
 
 def test_flat_holds_whole_episodes_with_all_objects(toy: DemoDataset, flat: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_joint_export_has_nothing_of_what_an_expert_cut_short(toy: DemoDataset
     )
     taken_over = replace(first, collector=Collector.INTERVENTION, segments=segments)
     source = replace(toy, demonstrations=(taken_over,))
-    out = export_joint(source, tmp_path / "joint", whole_pixels=0, threads=1).out
+    out = export_joint(source, tmp_path / "joint", images="none", threads=1).out
     name, clips = first.episode_id, open_dataset(out).demonstrations
     assert {c.episode_id: c.length for c in clips} == {
         f"{name}.00": reached.end,
@@ -145,7 +146,7 @@ def test_a_joint_export_has_nothing_of_what_an_expert_cut_short(toy: DemoDataset
         f"{name}-{middle:04d}": first.length - middle,
     }
     assert [c.outcome.value for c in clips if c.episode_id == f"{name}-0000"] == ["truncated"]
-    seen = export_joint(source, tmp_path / "seen", whole_pixels=32, threads=1).out
+    seen = export_joint(source, tmp_path / "seen", pixels=32, threads=1).out
     blind, sighted = (LeRobotDataset("vine/joint", root=root) for root in (out, seen))
     assert not blind.meta.camera_keys and len(sighted.meta.camera_keys) == 2
     assert len(blind) == len(sighted) == 2 * (reached.end + first.length - middle)

@@ -34,6 +34,8 @@ class EvalConfig:
     """Processes, one thread each; 0: in this one."""
     max_steps: int = 400
     """Limit of an episode in robot actions (10 a second), the same for every arm."""
+    watch: int = 4
+    """Robot steps between two looks at the rest of the plan, for `uncertainty`; 0: between subgoals only."""
     keep: int = 3
     """Scenes whose traces are kept, of each kind (won, lost, both failed, both succeeded)."""
     probes: int = 0
@@ -48,6 +50,7 @@ class EvalConfig:
 
 def run(config: EvalConfig) -> int:
     """Evaluate; 0 when done."""
+    from vine_vla.agent import AgentConfig
     from vine_vla.errors import VineError
     from vine_vla.evaluation.arms import find_arm
     from vine_vla.evaluation.build import RunBuilder
@@ -70,6 +73,7 @@ def run(config: EvalConfig) -> int:
         perception=config.perception,
         skill=config.skill,
         max_steps=config.max_steps,
+        agent=AgentConfig(frames="subgoals", watch=config.watch),
     )
     builder.check(labels)
     if config.final:

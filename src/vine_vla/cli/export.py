@@ -63,8 +63,11 @@ class Flat(_Pictured):
 class Joint(_Common):
     """Options of `vine export joint`."""
 
+    images: Literal["whole", "windows", "none"] = "whole"
+    """Whole frames; windows at the subgoal's target, which are cheaper and show more of it; or none, for
+    policies that see by verb, boxes and state alone."""
     pixels: int = 96
-    """Shorter side of the images; 0: none, for policies that see by verb, boxes and state alone."""
+    """Shorter side of whole frames, or side of a window in the frames' own resolution."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ Config = (
         Joint,
         tyro.conf.subcommand(
             name="joint",
-            description="Reached segments and successful episodes, whole images, verb and boxes: for ACT, "
+            description="Reached segments and successful episodes, images, verb and boxes: for ACT, "
             "Diffusion and others that are run alone and under VINE.",
         ),
     ]
@@ -167,7 +170,7 @@ def run(config: Config) -> int:
     shared: dict[str, Any] = {"splits": splits, "threads": config.threads, "earlier": config.earlier}
     shared |= {"eyes": eyes, "progress": progress}
     if isinstance(config, Joint):
-        summary = export_joint(dataset, config.out, whole_pixels=config.pixels, **shared)
+        summary = export_joint(dataset, config.out, images=config.images, pixels=config.pixels, **shared)
     else:
         shared |= {"images": config.images, "whole_pixels": config.whole_pixels}
         if isinstance(config, Skills):

@@ -185,11 +185,10 @@ class ClipReader:
             for i in range(clip.end - clip.start):
                 now = {role: f[i] for role, f in frames.items()}
                 here = boxes.get(clip.start + i, {})
-                inputs = skill_inputs(now, here, layout, clip.subgoal, ids, cut=self.whole_pixels is None)
+                inputs = skill_inputs(now, here, layout, clip.subgoal, ids)
                 environment.append(inputs.environment_state)
-                if self.whole_pixels is None:
-                    for role, picture in inputs.crops.items():
-                        pictures[role].append(picture)
+                for role, picture in inputs.crops.items():
+                    pictures[role].append(picture)
         else:
             verbs = [v.name for v in self.dataset.schema.verbs]
             verb = np.zeros(max(len(verbs), 1), np.float32)

@@ -11,7 +11,8 @@ from what it was trained on. A layout has one or more *slots*, each an object se
 - joint layout: the target's slot (`TARGET`) and then the scene's, for policies that are run both ways.
   Under the instruction alone, verb and target are zero.
 
-The slots of a camera are stacked downwards in one picture of `slots * pixels` rows.
+The windows of a camera are stacked downwards in one picture of `shown * pixels` rows. In a joint layout the
+target's window shows the whole image where the whole task is the target.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class CropLayout:
         pixels: side of a window in the stored picture.
         share: side of a window relative to the shorter side of the image.
         aspects: per camera, width and height of the image relative to its shorter side.
+        windows: slots, from the first, whose windows are cut; None: all. The others are numbers alone.
     """
 
     cameras: tuple[str, ...]
@@ -69,10 +71,16 @@ class CropLayout:
     pixels: int = WINDOW_PIXELS
     share: float = WINDOW_SHARE
     aspects: tuple[tuple[float, float], ...] = ()
+    windows: int | None = None
 
     @property
     def slot_count(self) -> int:
         return len(self.slots) or 1
+
+    @property
+    def shown(self) -> int:
+        """Slots whose windows are cut."""
+        return self.slot_count if self.windows is None else self.windows
 
     @property
     def width(self) -> int:
@@ -99,6 +107,7 @@ class CropLayout:
                 pixels=int(data["pixels"]),
                 share=float(data["share"]),
                 aspects=tuple((float(w), float(h)) for w, h in data["aspects"]),
+                windows=data.get("windows"),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise VineError(f"malformed crop layout: {error!r}", where=where) from error
@@ -108,7 +117,8 @@ class SkillInputs(NamedTuple):
     """What System 1 gets besides proprioception.
 
     Args:
-        crops: camera role -> windows of all slots, stacked. uint8 [slots * pixels, pixels, 3]
+        crops: camera role -> windows of the slots, stacked; none if none are cut. uint8 [shown * pixels,
+            pixels, 3]
         environment_state: verb one-hot, then per slot and camera box, visible, centre. float32 [E]
     """
 
@@ -149,9 +159,15 @@ def scene_layout(
 def joint_layout(
     schema: Schema, image_sizes: Mapping[str, tuple[int, int]], graphs: Iterable[SceneGraph]
 ) -> CropLayout:
-    """The target layout's slot and verbs, and the scene layout's slots."""
+    """The target layout's slot and verbs, and the scene layout's slots, without windows."""
     target, scene = target_layout(schema, image_sizes), scene_layout(schema, image_sizes, graphs)
-    return replace(target, slots=(TARGET, *scene.slots))
+    return replace(target, slots=(TARGET, *scene.slots), windows=0)
+
+
+def with_windows(layout: CropLayout, image_sizes: Mapping[str, tuple[int, int]], pixels: int) -> CropLayout:
+    """A joint layout whose target has a window of `pixels` in the resolution of the smallest image."""
+    shortest = min(min(image_sizes[camera]) for camera in layout.cameras)
+    return replace(layout, windows=1, pixels=pixels, share=min(1.0, pixels / shortest))
 
 
 def _aspects(schema: Schema, image_sizes: Mapping[str, tuple[int, int]]) -> tuple[tuple[float, float], ...]:
@@ -198,8 +214,6 @@ def skill_inputs(
     layout: CropLayout,
     subgoal: Subgoal | None,
     ids: Sequence[str | None],
-    *,
-    cut: bool = True,
 ) -> SkillInputs:
     """Windows at the boxes of `ids` in every camera, and the environment vector.
 
@@ -207,12 +221,12 @@ def skill_inputs(
         images: camera role -> RGB image. uint8 [height, width, 3]
         boxes: where the objects are now, normalised.
         layout: slots and sizes; `ids` has one entry a slot (`slot_ids`).
-        subgoal: its verb sets the one-hot; None leaves it zero.
-        cut: give windows too; False: their centres alone, and no crops.
+        subgoal: its verb sets the one-hot; None leaves it zero, and the target's window shows the whole
+            image.
 
     A slot whose object the camera does not see is a black window with zeros for its seven numbers.
     """
-    size, verbs = layout.pixels, len(layout.verbs)
+    size, shown, verbs = layout.pixels, layout.shown, len(layout.verbs)
     environment = np.zeros(layout.width, np.float32)
     if subgoal is not None and layout.verbs:
         if subgoal.verb not in layout.verbs:
@@ -221,15 +235,16 @@ def skill_inputs(
     numbers = environment[verbs:].reshape(layout.slot_count, len(layout.cameras), SLOT_FEATURES)
     crops = {}
     for c, camera in enumerate(layout.cameras):
-        picture = np.zeros((layout.slot_count * size, size, 3) if cut else (0, size, 3), np.uint8)
+        picture = np.zeros((shown * size, size, 3), np.uint8)
         seen = boxes.get(camera, {})
         for s, name in enumerate(ids):
             box = seen.get(name) if name is not None else None
-            if box is None:
-                continue
-            window = picture[s * size : (s + 1) * size] if cut else None
-            numbers[s, c] = *box, 1.0, *cut_window(images[camera], box.center, layout.share, window)
-        if cut:
+            window = picture[s * size : (s + 1) * size] if s < shown else None
+            if box is not None:
+                numbers[s, c] = *box, 1.0, *cut_window(images[camera], box.center, layout.share, window)
+            elif window is not None and subgoal is None and layout.slots[s : s + 1] == (TARGET,):
+                window[:] = _resample(images[camera], size)
+        if shown:
             crops[camera] = picture
     return SkillInputs(crops, environment)
 

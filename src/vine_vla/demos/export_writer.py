@@ -26,6 +26,10 @@ from vine_vla.options import Collector, Demonstration, EpisodeOutcome, Outcome, 
 
 DATA_FILE_BYTES = 100_000_000
 
+LEAST_SPREAD = 0.1
+"""Of a number of the environment vector, in the statistics: they are shares of the image, and flags. What
+never changed in training (an object always seen) would be divided by almost nothing on the day it does."""
+
 
 def camera_features(dataset: DemoDataset) -> dict[str, str]:
     """Role -> image feature of an export of `dataset`."""
@@ -131,7 +135,10 @@ class ExportWriter:
         info.splits = {"train": f"0:{len(self._rows)}"}
         self.meta.finalize()
         write_lerobot_info(info, self.root)
-        write_stats(aggregate_stats(self._statistics), self.root)
+        statistics = aggregate_stats(self._statistics)
+        spread = statistics["observation.environment_state"]
+        spread["std"] = np.maximum(spread["std"], LEAST_SPREAD)
+        write_stats(statistics, self.root)
         write_demonstrations(self.root, self._rows)
         schema = self.dataset.schema
         if any(d.segments[0].subgoal.verb == EPISODE.name for d in self._rows):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vine_vla.demos.clips import Clip, ClipReader, EarlierExport, Eyes, read_clips
-from vine_vla.demos.crops import LAYOUT, CropLayout, joint_layout, scene_layout, target_layout
+from vine_vla.demos.crops import LAYOUT, CropLayout, joint_layout, scene_layout, target_layout, with_windows
 from vine_vla.demos.dataset import DemoDataset
 from vine_vla.demos.export_writer import ExportWriter, camera_features, turns
 from vine_vla.demos.files import folder_in_the_making, write_json
@@ -40,6 +40,7 @@ KNOWN = (Outcome.REACHED, Outcome.SLIPPED, Outcome.DEAD)
 says that the policy's part was not over: near misses, from which the done head learns."""
 
 Images = Literal["crops", "whole"]
+JointImages = Literal["whole", "windows", "none"]
 
 
 @dataclass(frozen=True)
@@ -163,25 +164,36 @@ def export_joint(
     out: Path,
     *,
     splits: Sequence[Split] = (Split.TRAIN,),
-    whole_pixels: int = 96,
+    images: JointImages = "whole",
+    pixels: int = 96,
     threads: int = 2,
     earlier: Path | None = None,
     eyes: Eyes | None = None,
     progress: Progress | None = None,
 ) -> ExportSummary:
-    """Reached segments under their subgoal and successful episodes under their instruction, whole images.
+    """Reached segments under their subgoal and successful episodes under their instruction.
 
     One checkpoint that is trained on it can be run alone (`flat`) and under VINE. Verb, the target's box
     and the boxes of all that subgoals name are in `observation.environment_state` (`joint_layout`); in whole
     episodes verb and target are zero. Nothing of what somebody did before an expert took over is in it: such
-    an episode is cut there. Arguments as `export_skills`; without images if `whole_pixels` is 0.
+    an episode is cut there.
+
+    Args:
+        images: `whole` frames shrunk to `pixels` along the shorter side; `windows` of `pixels` at the target,
+            in the images' own resolution, and in whole episodes of the whole image; `none`.
+
+    Other arguments as `export_skills`.
     """
     clips = _segments(dataset, splits, (Outcome.REACHED,))
     clips += [part for clip in _episodes(dataset, splits, successful_only=True) for part in _imitable(clip)]
     clips.sort(key=lambda clip: clip.demonstration.episode_index)  # an episode is decoded once
-    layout = joint_layout(dataset.schema, _image_sizes(dataset), _graphs(dataset))
+    sizes = _image_sizes(dataset)
+    layout = joint_layout(dataset.schema, sizes, _graphs(dataset))
+    if images == "windows":
+        layout = with_windows(layout, sizes, pixels)
+    whole = {"whole": pixels, "windows": None, "none": 0}[images]
     settings = {"kind": "joint", "splits": sorted(splits)}
-    return _export(dataset, out, clips, layout, settings, whole_pixels, threads, earlier, eyes, progress)
+    return _export(dataset, out, clips, layout, settings, whole, threads, earlier, eyes, progress)
 
 
 def _episodes(dataset: DemoDataset, splits: Sequence[Split], successful_only: bool) -> list[Clip]:

@@ -214,19 +214,29 @@ def policy_inputs(
     graph: SceneGraph,
     subgoal: Subgoal,
 ) -> dict[str, Any]:
-    """What a LeRobot policy gets: images as it was trained on them, state, verb and boxes.
+    """What a LeRobot policy gets: images or windows as it was trained on them, state, verb and boxes.
 
     Raises:
         VineError: a camera is missing, or the state has another size.
     """
     sample: dict[str, Any] = {}
-    for key, role in cameras.items():
+    for role in cameras.values():
         if role not in observation.images:
             raise VineError(
-                f"no image of {role} for {key}",
-                where=f"observation has {', '.join(observation.images) or 'no images'}",
+                f"no image of {role}", where=f"observation has {', '.join(observation.images) or 'no images'}"
             )
-        picture = torch.from_numpy(np.ascontiguousarray(observation.images[role].transpose(2, 0, 1)))
+    images: Mapping[str, NDArray[np.uint8]] = observation.images
+    if layout is not None:
+        # The whole task (`flat`) is no verb of the layout and about nothing: the sentence alone says it.
+        whole = subgoal.verb not in layout.verbs and not subgoal.args
+        target = None if whole else subgoal
+        ids = slot_ids(layout, target, {o.id: o.cls for o in graph.objects})
+        found = skill_inputs(images, graph_boxes(graph), layout, target, ids)
+        images = found.crops or images
+        if config.env_state_feature:
+            sample[OBS_ENV_STATE] = torch.from_numpy(found.environment_state)
+    for key, role in cameras.items():
+        picture = torch.from_numpy(np.ascontiguousarray(images[role].transpose(2, 0, 1)))
         wanted = tuple(config.image_features[key].shape[-2:])
         scaled = picture.float()[None] / 255
         if scaled.shape[-2:] != wanted:
@@ -239,14 +249,6 @@ def policy_inputs(
                 f"state has {len(observation.proprioception)} numbers, the policy was trained on {size}"
             )
         sample[OBS_STATE] = torch.from_numpy(observation.proprioception)
-    if config.env_state_feature and layout is not None:
-        # The whole task (`flat`) is no verb of the layout and about nothing: the sentence alone says it.
-        whole = subgoal.verb not in layout.verbs and not subgoal.args
-        target = None if whole else subgoal
-        ids = slot_ids(layout, target, {o.id: o.cls for o in graph.objects})
-        boxes = graph_boxes(graph)
-        found = skill_inputs(observation.images, boxes, layout, target, ids, cut=False)
-        sample[OBS_ENV_STATE] = torch.from_numpy(found.environment_state)
     return sample
 
 
