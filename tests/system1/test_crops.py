@@ -102,7 +102,7 @@ def test_joint_layout_has_the_target_and_then_the_scene() -> None:
     layout = joint_layout(SCHEMA, SIZES, [blocks])
     assert layout.slots == (TARGET, "block", "block")
     classes = {o.id: o.cls for o in blocks.objects}
-    assert slot_ids(layout, Subgoal("leave", ("block_2",)), classes) == ("block_2", "block_1", "block_2")
+    assert slot_ids(layout, Subgoal("leave", ("block_2",)), classes) == ("block_2", None, None)
     assert slot_ids(layout, None, classes) == (None, "block_1", "block_2")
     assert CropLayout.from_json(layout.to_json()) == layout
 
@@ -113,15 +113,17 @@ def test_a_window_at_the_target_or_the_whole_image() -> None:
     layout = with_windows(joint_layout(SCHEMA, SIZES, [blocks]), SIZES, 48)
     images = {c: coordinates() for c in SIZES}
     boxes = {"front": {"block_2": Box(0.25, 0.5, 0.35, 0.6)}}
-    ids = ("block_2", "block_1", "block_2")
+    ids = ("block_2", None, None)
     inputs = skill_inputs(images, boxes, layout, Subgoal("leave", ("block_2",)), ids)
     left, top = round(0.3 * 192 - 24), round(0.55 * 192 - 24)
     assert np.array_equal(inputs.crops["front"], images["front"][top : top + 48, left : left + 48])
     assert not inputs.crops["wrist"].any()  # the camera does not see it
-    whole = skill_inputs(images, boxes, layout, None, (None, *ids[1:])).crops["front"]
+    whole = skill_inputs(images, boxes, layout, None, (None, "block_1", "block_2")).crops["front"]
     assert whole.shape == (48, 48, 3)
     assert np.abs(whole.astype(int) - images["front"].reshape(48, 4, 48, 4, 3).mean((1, 3))).max() <= 1
-    assert not skill_inputs(images, boxes, replace(layout, windows=0), None, (None, *ids[1:])).crops
+    assert not skill_inputs(
+        images, boxes, replace(layout, windows=0), None, (None, "block_1", "block_2")
+    ).crops
     assert CropLayout.from_json(layout.to_json()) == layout
 
 

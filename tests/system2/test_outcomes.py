@@ -11,9 +11,10 @@ from system2.worlds import SIDES, sides_demonstrations, sides_scene
 
 from vine_vla import SceneGraph, Subgoal, VineError, pack, unpack
 from vine_vla.options import EpisodeOutcome, Outcome, Split
-from vine_vla.protocols import DEAD, GOAL, REACHED, Evidence, PlanningModel
+from vine_vla.protocols import DEAD, GOAL, REACHED, SLIPPED, Evidence, PlanningModel
 from vine_vla.system2 import Failures, Probe, calibrate_on_probes, train_outcomes
 from vine_vla.system2.fit import FitConfig
+from vine_vla.system2.model import NEGLIGIBLE
 from vine_vla.system2.nets import SubgoalTensors, member
 from vine_vla.system2.outcome import outcome_logits, outcome_net, table_inputs, train_outcome
 from vine_vla.system2.probes import probe_table
@@ -68,6 +69,21 @@ def test_no_value_without_budget(sides):
     later = [model.expand(graphs.with_budget(b), [TEXT] * 4, 3).value for b in (1, 2, 3, 9)]
     for less, more in zip(later, later[1:], strict=False):
         assert (more >= less - 1e-6).all()
+
+
+def test_what_hardly_happens_is_worth_what_was_there_before(sides):
+    """V of every next graph that may come; of the others V of the graph before, with one less to spend."""
+    _, model = sides
+    _, graphs = fresh(20)
+    answer = model.expand(graphs, [TEXT] * 20, 5)
+    before, _ = model.feasibility(graphs.with_budget(1), [TEXT] * 20)
+    rare = (answer.p.mean(0)[..., [REACHED, SLIPPED]] <= NEGLIGIBLE) & answer.mask[..., None]
+    happens = answer.mask[..., None] & ~rare
+    assert rare.any() and happens.any()
+    after, _ = model.feasibility(answer.next.select(happens), [TEXT] * int(happens.sum()))
+    np.testing.assert_allclose(answer.value[:, happens], after, atol=1e-6)
+    expected = np.broadcast_to(before[:, :, None, None], answer.value.shape)
+    np.testing.assert_allclose(answer.value[:, rare], expected[:, rare], atol=1e-6)
 
 
 def test_rows_of_a_batch_are_independent(sides):

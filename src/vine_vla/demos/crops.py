@@ -9,7 +9,8 @@ from what it was trained on. A layout has one or more *slots*, each an object se
   policies that are conditioned on the instruction alone (the `flat` arm). What nothing can be done with is
   seen beside them: every slot costs such a policy steps;
 - joint layout: the target's slot (`TARGET`) and then the scene's, for policies that are run both ways.
-  Under the instruction alone, verb and target are zero.
+  Under the instruction alone, verb and target are zero. Under a subgoal the scene's slots are: a policy that
+  saw all sockets beside its target went to the one that operators would have taken.
 
 The windows of a camera are stacked downwards in one picture of `shown * pixels` rows. In a joint layout the
 target's window shows the whole image where the whole task is the target.
@@ -198,8 +199,9 @@ def slot_ids(
     if not layout.slots:
         return (target,)
     waiting: dict[str, list[str]] = {} if target is None else {TARGET: [target]}
-    for name in sorted(classes, key=_id_order, reverse=True):
-        waiting.setdefault(classes[name], []).append(name)
+    if target is None or TARGET not in layout.slots:
+        for name in sorted(classes, key=_id_order, reverse=True):
+            waiting.setdefault(classes[name], []).append(name)
     return tuple(waiting[cls].pop() if waiting.get(cls) else None for cls in layout.slots)
 
 

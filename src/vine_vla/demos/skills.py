@@ -173,9 +173,9 @@ def export_joint(
 ) -> ExportSummary:
     """Reached segments under their subgoal and successful episodes under their instruction.
 
-    One checkpoint that is trained on it can be run alone (`flat`) and under VINE. Verb, the target's box
-    and the boxes of all that subgoals name are in `observation.environment_state` (`joint_layout`); in whole
-    episodes verb and target are zero. Nothing of what somebody did before an expert took over is in it: such
+    One checkpoint that is trained on it can be run alone (`flat`) and under VINE. Verb and the target's box
+    are in `observation.environment_state`, in whole episodes the boxes of all that subgoals name in their
+    stead (`joint_layout`). Nothing of what somebody did before an expert took over is in it: such
     an episode is cut there.
 
     Args:

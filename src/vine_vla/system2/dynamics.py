@@ -124,8 +124,10 @@ class Predicted(NamedTuple):
     attributes: Tensor
 
 
-def _predict(parts: Parts, before: State, args: Tensor, encoder: Encoder) -> Predicted:
-    """Apply the residuals to graphs; args [N, A]."""
+def _predict(
+    parts: Parts, before: State, args: Tensor, encoder: Encoder, alters: NDArray[np.bool_] | None = None
+) -> Predicted:
+    """Apply the residuals to graphs; args [N, A]. Attributes outside `alters` [F] stay as they are."""
     schema, scales = encoder.schema, {name: spread for name, _, spread in encoder.scales}
     boxes, seen, attributes = before
     center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).clamp(min=5e-3)
@@ -145,6 +147,9 @@ def _predict(parts: Parts, before: State, args: Tensor, encoder: Encoder) -> Pre
     changed = []
     for index, (name, slot) in enumerate(attribute_slots(schema).items()):
         old, fresh = attributes[slot], parts.attributes[:, slot]
+        if alters is not None and not alters[slot].any():
+            changed.append(old.expand(2, *old.shape))
+            continue
         gate = parts.gate[:, index, None].sigmoid()
         if schema.attributes[name]:
             logits = torch.cat([fresh, parts.gone[:, index, None]], 1)
@@ -193,15 +198,14 @@ def next_graphs(
     before = State.of(graphs)
     with torch.inference_mode():
         raw = net.object_heads["next"](net(inputs)[1])[0]
-        predicted = _predict(_split(raw, encoder), before, inputs.args, encoder)
+        predicted = _predict(_split(raw, encoder), before, inputs.args, encoder, changes.alters)
     center, size = predicted.boxes[:, :, :2].numpy(), predicted.boxes[:, :, 2:].numpy()
     boxes = np.concatenate([center - size / 2, center + size / 2], 2)  # [2, C, 4, O, N]
     present = graphs.cls.T >= 0
     moves = changes.moves.T[:, np.maximum(graphs.cls.T, 0)] & present  # [C, O, N]
     visible = np.where(moves, predicted.visible.numpy() >= 0.5, graphs.visible.T)
     boxes = np.where(moves[:, None], boxes, before.boxes.numpy()) * visible[:, :, None]
-    alters = changes.alters[:, None, None]
-    attributes = np.where(alters, predicted.attributes.numpy(), before.attributes.numpy()) * present
+    attributes = predicted.attributes.numpy() * present
     n, o = graphs.cls.shape
     result = PackedGraphs(
         cls=np.repeat(graphs.cls[:, None], 2, 1),

@@ -15,7 +15,7 @@ Both fall monotonically: with distance, with disagreement, with rarity.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ class Support:
     usual: float
     held_out: Float
     together: Float
+    _by_verb: dict[int, Float] = field(default_factory=dict, repr=False, compare=False)
 
     def place(self, embedding: Float) -> Float:
         """Embeddings [N, E] on the axes. [N, P]"""
@@ -54,15 +55,26 @@ class Support:
 
     def distances(self, points: Float, verbs: Int) -> Float:
         """Distance of each point to the training segments of its verb, inf to the others. [n, N]"""
-        square = (points**2).sum(1)[:, None] + (self.points**2).sum(1) - 2 * points @ self.points.T
-        return np.where(self.verbs == verbs[:, None], np.sqrt(np.maximum(square, 0.0)), np.inf)
+        away = np.sqrt(np.maximum(_squares(points, self.points), 0.0))
+        return np.where(self.verbs == verbs[:, None], away, np.inf)
 
     def score(self, points: Float, verbs: Int, spread: Float) -> Float:
-        """How far out: mean distance to the nearest of the verb plus disagreement. [n]"""
-        away = self.distances(points, verbs)
-        few = min(NEIGHBOURS, away.shape[1])
-        near = np.sort(np.partition(away, few - 1, 1)[:, :few], 1) if few else away
-        return (near.mean(1) if near.shape[1] else np.full(len(points), np.inf)) + spread / self.usual
+        """How far out: mean distance to the nearest of the verb plus disagreement; inf if too few. [n]"""
+        few = min(NEIGHBOURS, len(self.points))
+        near = np.full(len(points), np.inf, np.float32)
+        for verb in np.unique(verbs):
+            asked, known = verbs == verb, self._points_of(int(verb))
+            if 0 < few <= len(known):
+                square = _squares(points[asked], known)
+                nearest = np.sort(np.partition(square, few - 1, 1)[:, :few], 1)
+                near[asked] = np.sqrt(np.maximum(nearest, 0.0)).mean(1)
+        return near + spread / self.usual
+
+    def _points_of(self, verb: int) -> Float:
+        """Training segments of `verb`. [n, P]"""
+        if verb not in self._by_verb:
+            self._by_verb[verb] = self.points[self.verbs == verb]
+        return self._by_verb[verb]
 
     def of(self, embedding: Float, verbs: Int, spread: Float, context: NDArray[np.bool_]) -> Float:
         """Support of n pairs, in [0, 1].
@@ -91,6 +103,11 @@ class Support:
         pairs = context[:, :, None] & context[:, None, :]
         # Without any category on the arguments, the verb's own bit (always there) decides.
         return np.where(pairs, count / (count + RARE), 1.0).min((1, 2))
+
+
+def _squares(points: Float, others: Float) -> Float:
+    """Squared distances [n, N] of [n, P] to [N, P], rounding errors below 0 included."""
+    return (points**2).sum(1)[:, None] + (others**2).sum(1) - 2 * points @ others.T
 
 
 def context_bits(encoder: Encoder, graphs: PackedGraphs, rows: Int, args: Int) -> NDArray[np.bool_]:
