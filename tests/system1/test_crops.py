@@ -118,7 +118,8 @@ def test_a_window_at_the_target_or_the_whole_image() -> None:
     left, top = round(0.3 * 192 - 24), round(0.55 * 192 - 24)
     assert np.array_equal(inputs.crops["front"], images["front"][top : top + 48, left : left + 48])
     assert not inputs.crops["wrist"].any()  # the camera does not see it
-    whole = skill_inputs(images, boxes, layout, None, (None, "block_1", "block_2")).crops["front"]
+    everything = (None, "block_1", "block_2")
+    whole = skill_inputs(images, boxes, layout, None, everything).crops["front"]
     assert whole.shape == (48, 48, 3)
     assert np.abs(whole.astype(int) - images["front"].reshape(48, 4, 48, 4, 3).mean((1, 3))).max() <= 1
     assert not skill_inputs(
