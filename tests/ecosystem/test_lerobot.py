@@ -164,6 +164,7 @@ SMALL = {
     "diffusion": [
         *("--policy.horizon=8", "--policy.n_action_steps=4", "--policy.down_dims=[16,32]"),
         *("--policy.num_train_timesteps=4", "--policy.crop_ratio=1.0"),
+        "--policy.pretrained_backbone_weights=null",
     ],
 }
 

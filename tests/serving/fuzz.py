@@ -10,13 +10,15 @@ SAMPLES = ({}, {"reset": True}, {"episode_id": "a"}, {"executed": 1}, {"budget":
 """Further keys of the good messages that the others are made from."""
 
 
-def good_messages() -> list[dict]:
-    """What a well-behaved client sends, of different scenes."""
+def good_messages(tags: int = 0) -> list[dict]:
+    """What a well-behaved client sends, of different scenes; with `tags` more numbers behind the state."""
     found = []
     for scene, more in enumerate(SAMPLES):
         world = SeenWorld()
         world.reset(scene, 0)
-        found.append(message_of(world, **more))
+        message = message_of(world, **more)
+        state = message["observation/state"]
+        found.append(message | {"observation/state": np.append(state, np.zeros(tags, state.dtype))})
     return found
 
 
@@ -101,14 +103,14 @@ def strange(rng: np.random.Generator):
     return some[int(rng.integers(len(some)))]
 
 
-def run_fuzz(port: int, count: int, seed: int = 0, path: str = "/") -> tuple[int, int]:
+def run_fuzz(port: int, count: int, seed: int = 0, path: str = "/", tags: int = 0) -> tuple[int, int]:
     """Send fuzzed messages over one connection; how many were answered and how many refused.
 
     Raises:
         AssertionError: a message got no answer, or came upon a bug in the server.
     """
     rng = np.random.default_rng(seed)
-    messages = good_messages()
+    messages = good_messages(tags)
     good = [pack_message(message) for message in messages]
     answered = refused = 0
     with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as client:
