@@ -82,6 +82,7 @@ def strange(rng: np.random.Generator):
         b"bytes",
         [],
         list(range(int(rng.integers(400)))),
+        [1.0, [2.0, 3.0]],
         deep,
         {},
         {"front": {"front": 1}},

@@ -138,6 +138,7 @@ def test_what_is_wrong_is_told_and_the_connection_lives_on():
             "no text": good | {"prompt": 7},
             "executed": good | {"executed": -1},
             "reset is neither": good | {"reset": np.array([True, False])},
+            "state is no list of numbers": good | {"observation/state": [0.0, [1.0, 2.0]]},
             "state holds NaN or infinity": good | {"observation/state": np.full(3, 1e300)},
             "episode_id": good | {"episode_id": "../../etc"},
         }

@@ -134,7 +134,10 @@ def read_image(value: Any, name: str) -> NDArray[np.uint8]:
 
 
 def _numbers(value: Any, name: str) -> NDArray[np.float32]:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal length, or too deep
+        array = np.array(None)
     if array.dtype.kind not in "iuf" or array.ndim > 1 or array.size > 1024:
         raise VineError(f"{name} is no list of numbers", where="observation")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity
