@@ -108,7 +108,7 @@ class CropLayout:
                 pixels=int(data["pixels"]),
                 share=float(data["share"]),
                 aspects=tuple((float(w), float(h)) for w, h in data["aspects"]),
-                windows=data.get("windows"),
+                windows=None if data.get("windows") is None else int(data["windows"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise VineError(f"malformed crop layout: {error!r}", where=where) from error
