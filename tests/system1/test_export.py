@@ -146,6 +146,8 @@ def test_a_joint_export_has_nothing_of_what_an_expert_cut_short(toy: DemoDataset
         f"{name}-{middle:04d}": first.length - middle,
     }
     assert [c.outcome.value for c in clips if c.episode_id == f"{name}-0000"] == ["truncated"]
+    with pytest.raises(VineError, match="0 pixels"):
+        export_joint(source, tmp_path / "seen", pixels=0)
     seen = export_joint(source, tmp_path / "seen", pixels=32, threads=1).out
     blind, sighted = (LeRobotDataset("vine/joint", root=root) for root in (out, seen))
     assert not blind.meta.camera_keys and len(sighted.meta.camera_keys) == 2

@@ -41,6 +41,8 @@ says that the policy's part was not over: near misses, from which the done head 
 
 Images = Literal["crops", "whole"]
 JointImages = Literal["whole", "windows", "none"]
+LEAST_PIXELS = 8
+"""Side of the smallest picture in which anything can be seen."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,8 @@ def export_joint(
 
     Other arguments as `export_skills`.
     """
+    if images != "none" and pixels < LEAST_PIXELS:
+        raise VineError(f"{pixels} pixels", mend=f"give {LEAST_PIXELS} or more, or leave images out: none")
     clips = _segments(dataset, splits, (Outcome.REACHED,))
     clips += [part for clip in _episodes(dataset, splits, successful_only=True) for part in _imitable(clip)]
     clips.sort(key=lambda clip: clip.demonstration.episode_index)  # an episode is decoded once
