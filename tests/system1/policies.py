@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
@@ -18,26 +19,28 @@ def save_act(
 ) -> Path:
     """An ACT that reads 48 x 48 images, state and, if asked to, that many numbers of the environment."""
     torch.manual_seed(0)
-    inputs = {f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, 48, 48)) for c in cameras}
-    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (state,))
-    if environment:
-        inputs["observation.environment_state"] = PolicyFeature(FeatureType.ENV, (environment,))
     config = ACTConfig(
-        input_features=inputs,
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (3,))},
+        **_usual(state, cameras, environment),
         pretrained_backbone_weights=None,
         dim_model=32,
         n_heads=2,
         dim_feedforward=32,
         n_encoder_layers=1,
         n_vae_encoder_layers=1,
-        chunk_size=8,
-        n_action_steps=8,
-        device="cpu",
-        push_to_hub=False,
     )
     ACTPolicy(config).save_pretrained(folder)
     return _save_processors(config, folder)
+
+
+def _usual(state: int, cameras: Sequence[str], environment: int = 0) -> dict[str, Any]:
+    """What both kinds of policy are told: features, chunks of 8 actions, no hub."""
+    inputs = {f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, 48, 48)) for c in cameras}
+    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (state,))
+    if environment:
+        inputs["observation.environment_state"] = PolicyFeature(FeatureType.ENV, (environment,))
+    outputs = {"action": PolicyFeature(FeatureType.ACTION, (3,))}
+    usual = {"chunk_size": 8, "n_action_steps": 8, "device": "cpu", "push_to_hub": False}
+    return {"input_features": inputs, "output_features": outputs} | usual
 
 
 MEAN, SPREAD = 0.3, 2.0
@@ -60,11 +63,8 @@ def save_smolvla(folder: Path, *, state: int = 6, cameras: Sequence[str] = SCHEM
     from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
     torch.manual_seed(0)
-    inputs = {f"observation.images.{c}": PolicyFeature(FeatureType.VISUAL, (3, 48, 48)) for c in cameras}
-    inputs["observation.state"] = PolicyFeature(FeatureType.STATE, (state,))
     config = SmolVLAConfig(
-        input_features=inputs,
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (3,))},
+        **_usual(state, cameras),
         vlm_model_name=str(_save_small_vlm(folder.parent / "smolvlm")),
         load_vlm_weights=False,
         num_vlm_layers=2,
@@ -73,10 +73,6 @@ def save_smolvla(folder: Path, *, state: int = 6, cameras: Sequence[str] = SCHEM
         max_state_dim=8,
         max_action_dim=4,
         num_steps=2,
-        chunk_size=8,
-        n_action_steps=8,
-        device="cpu",
-        push_to_hub=False,
     )
     SmolVLAPolicy(config).float().save_pretrained(folder)
     return _save_processors(config, folder)

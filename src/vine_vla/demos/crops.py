@@ -9,8 +9,8 @@ from what it was trained on. A layout has one or more *slots*, each an object se
   policies that are conditioned on the instruction alone (the `flat` arm). What nothing can be done with is
   seen beside them: every slot costs such a policy steps;
 - joint layout: the target's slot (`TARGET`) and then the scene's, for policies that are run both ways.
-  Under the instruction alone, verb and target are zero. Under a subgoal the scene's slots are: a policy that
-  saw all sockets beside its target went to the one that operators would have taken.
+  Under the instruction alone, verb and target are zero. Under a subgoal the scene's slots are, as in the
+  target layout: what stands beside the target says what operators choose, not what is asked for.
 
 The windows of a camera are stacked downwards in one picture of `shown * pixels` rows. In a joint layout the
 target's window shows the whole image where the whole task is the target.
