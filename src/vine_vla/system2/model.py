@@ -35,7 +35,8 @@ from vine_vla.system2.value import at_budget, values
 from vine_vla.system2.words import Texts
 
 NEGLIGIBLE = 0.02
-"""Outcomes of at most this probability are worth what their graph was worth before: no net is asked."""
+"""Outcomes of at most this probability, the members' mean, are worth what the graph was worth before: no net
+is asked."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class GraphModel:
         """V after reached and after slipped of N subgoals, each in one of B graphs. [M, N, 2]
 
         Half of all outcomes hardly ever happen. There V of the graph before the subgoal stands in, at one
-        less to spend, and Q is off by at most `NEGLIGIBLE`.
+        less to spend, and the members' mean of Q is off by at most `NEGLIGIBLE`.
         """
         unasked = p.mean(0)[:, [REACHED, SLIPPED]] <= NEGLIGIBLE
         owners, which = np.unique(rows[unasked.any(1)], return_inverse=True)
