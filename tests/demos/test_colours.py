@@ -1,9 +1,10 @@
 """Colour noise changes brightness and saturation, never shapes; hues only where none has a name."""
 
 import numpy as np
+import pytest
 import torch
 
-from vine_vla.demos.colours import mix_channels, recolour, repaint, tone_curves
+from vine_vla.demos.colours import mix_channels, negate_channels, recolour, repaint, tone_curves
 
 RED, LIGHT, DARK = (200, 40, 40), (220, 220, 220), (60, 60, 60)
 
@@ -62,3 +63,14 @@ def test_regions_are_painted_apart_and_the_background_stays():
     assert abs(np.corrcoef(red[:, 0], dark[:, 0])[0, 1]) < 0.2, "regions are drawn apart"
     untouched = repaint(images, torch.zeros_like(regions), tint, 1.0, np.random.default_rng(0))
     assert torch.equal(untouched, images)
+
+
+def test_negatives_turn_whole_channels_over_in_a_share_of_the_images():
+    images = torch.rand(4000, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    out = negate_channels(images, 0.6, np.random.default_rng(0))
+    over = (out == 1 - images).flatten(2).all(2)
+    assert ((out == images).flatten(2).all(2) | over).all()
+    # A channel of a chosen image is turned over half the time; none of the others' is.
+    assert over.float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert over.any(1).float().mean().item() == pytest.approx(0.6 * 7 / 8, abs=0.03)
+    assert torch.equal(negate_channels(images, 0.0, np.random.default_rng(0)), images)

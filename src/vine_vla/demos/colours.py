@@ -114,6 +114,15 @@ def mix_channels(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     return torch.bmm(weights, x.flatten(2)).reshape(x.shape)
 
 
+def negate_channels(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Negatives: in a `share` of the images each channel is turned over or not. [B, 3, H, W] in [0, 1]
+
+    Shapes stay, and what is bright in every picture of a dataset is dark in half of these.
+    """
+    over = (rng.random((len(x), 3)) < 0.5) & (rng.random((len(x), 1)) < share)
+    return torch.where(torch.from_numpy(over).to(x.device)[:, :, None, None], 1 - x, x)
+
+
 def tone_curves(count: int, tone: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Brightness by brightness, in [0, 1]: a share `tone` random blends, the rest as it is. [B, LEVELS]"""
     at = np.linspace(0, 1, KNOTS)

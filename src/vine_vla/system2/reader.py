@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vine_vla.demos.colours import mix_channels, recolour, regions, repaint
+from vine_vla.demos.colours import mix_channels, negate_channels, recolour, regions, repaint
 from vine_vla.demos.precision import bfloat16_pays
 from vine_vla.graph import Schema
 from vine_vla.packing import attribute_slots, attribute_width
@@ -87,9 +87,8 @@ def windows(image: NDArray[np.uint8], boxes: Float, side: int = SIDE, spare: int
     return found.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def _block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    pad = 0 if kernel == stride else kernel // 2
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, pad, bias=False)
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
@@ -104,9 +103,10 @@ class Reader(nn.Module):
         super().__init__()
         self.eyes = nn.ModuleList(
             [
+                # Full resolution first: what tells kinds apart, such as a hole, is two pixels wide.
                 nn.Sequential(
-                    _block(3, 32, 4, 4), _block(32, 32), _block(32, 64, 3, 2), _block(64, 64),
-                    nn.Conv2d(64, 24, 1), nn.Flatten(), nn.ReLU(),
+                    _block(3, 16), _block(16, 32, 2), _block(32, 32, 2), _block(32, 64, 2),
+                    _block(64, 64), nn.Conv2d(64, 24, 1), nn.Flatten(), nn.ReLU(),
                 )
                 for _ in range(cameras)
             ]
@@ -182,6 +182,7 @@ def train_reader(
     batch: int = 64,
     rate: float = 2e-3,
     hues: float = 0.8,
+    negative: float = 0.6,
     colour: float = 0.15,
     tone: float = 0.9,
     seed: int = 0,
@@ -191,7 +192,8 @@ def train_reader(
 
     Args:
         examples: of training episodes. steps, batch, rate: as usual, cosine decay.
-        hues: share of the windows whose channels are mixed. colour, tone: see `recolour`.
+        hues: share of the windows whose channels are mixed. negative: of those in which channels are turned
+            over. colour, tone: see `recolour`.
     """
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
@@ -211,7 +213,8 @@ def train_reader(
             views = []
             for c in range(examples.views.shape[1]):
                 x = _moved(examples.views[index, c], rng)
-                views.append(recolour(mix_channels(x, hues, rng), colour, tone, rng))
+                x = negate_channels(mix_channels(x, hues, rng), negative, rng)
+                views.append(recolour(x, colour, tone, rng))
             # One camera alone is to be enough.
             seen = examples.seen[index] & (rng.random((len(index), len(views))) > 0.15)
             one_hot = classes[torch.from_numpy(examples.cls[index])]

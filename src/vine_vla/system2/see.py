@@ -48,7 +48,7 @@ class PerceptionConfig:
     paint: float = 0.4
     tint: float = 0.25
     state_noise: float = 0.03
-    reader: float = 0.75
+    reader: float = 1.5
     objects: int = 20_000
     seed: int = 0
 

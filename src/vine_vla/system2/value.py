@@ -35,8 +35,8 @@ from vine_vla.system2.nets import GraphNet, GraphTensors
 from vine_vla.system2.segments import SegmentTable
 from vine_vla.system2.words import Texts
 
-CHUNK = 512
-"""Graphs a pass when many are evaluated."""
+CHUNK = 64
+"""Graphs a pass when many are evaluated: what their pairs of objects need then fits a core's cache."""
 
 
 def value_net(
