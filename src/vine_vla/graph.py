@@ -8,7 +8,7 @@ to the image, so that a graph does not depend on resolution.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -75,8 +75,29 @@ class Box(NamedTuple):
         return cls(x_min / width, y_min / height, x_max / width, y_max / height)
 
 
+class Belief(str):
+    """A category that is believed rather than known: the likeliest one, with the probabilities of all.
+
+    Wherever categories are compared it is that category; packed graphs hold the probabilities, so that
+    planning knows the doubt.
+
+    Args:
+        category: the likeliest. probabilities: of the attribute's categories, in the schema's order.
+    """
+
+    probabilities: tuple[float, ...]
+
+    def __new__(cls, category: str, probabilities: Sequence[float]) -> Belief:
+        belief = super().__new__(cls, category)
+        belief.probabilities = tuple(float(p) for p in probabilities)
+        return belief
+
+    def __reduce__(self) -> tuple[type[Belief], tuple[str, tuple[float, ...]]]:
+        return Belief, (str(self), self.probabilities)  # for copies and worker processes
+
+
 Attribute = str | float
-"""A category (`blue`) or a number (`0.25`)."""
+"""A category (`blue`), which may be a `Belief`, or a number (`0.25`)."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import itertools
 import re
 
 from vine_vla.errors import VineError
-from vine_vla.graph import NAME, Attribute, Box, Relation, SceneGraph, SceneObject, Schema
+from vine_vla.graph import NAME, Attribute, Belief, Box, Relation, SceneGraph, SceneObject, Schema
 from vine_vla.options import Subgoal
 
 _OBJECT = re.compile(rf"({NAME.pattern}): ({NAME.pattern})(?: \{{(.*?)\}})?((?: {NAME.pattern}\[[^\]]*\])*)")
@@ -51,7 +51,17 @@ def _format_object(item: SceneObject) -> str:
 
 
 def _format_value(value: Attribute) -> str:
+    """`blue`, `0.25`, or `blue~0.75~0.25` for a `Belief`."""
+    if isinstance(value, Belief):
+        return "~".join([value, *(repr(p) for p in value.probabilities)])
     return value if isinstance(value, str) else repr(float(value))
+
+
+def _parse_value(text: str) -> Attribute:
+    name, *chances = text.split("~")
+    if not NAME.fullmatch(name) or name in ("nan", "inf"):
+        return float(text)
+    return Belief(name, [float(p) for p in chances]) if chances else name
 
 
 def _parse_object(match: re.Match[str], number: int) -> SceneObject:
@@ -59,9 +69,7 @@ def _parse_object(match: re.Match[str], number: int) -> SceneObject:
     try:
         for pair in match[3].split(", ") if match[3] else []:
             name, value = pair.split("=")
-            attributes[name] = (
-                value if NAME.fullmatch(value) and value not in ("nan", "inf") else float(value)
-            )
+            attributes[name] = _parse_value(value)
         boxes = {}
         for camera, numbers in _BOX.findall(match[4]):
             x_min, y_min, x_max, y_max = (float(v) for v in numbers.split())

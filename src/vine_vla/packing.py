@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vine_vla.errors import VineError
-from vine_vla.graph import Attribute, Box, Relation, SceneGraph, SceneObject, Schema
+from vine_vla.graph import Attribute, Belief, Box, Relation, SceneGraph, SceneObject, Schema
 
 
 class PackedGraphs(NamedTuple):
@@ -23,7 +23,8 @@ class PackedGraphs(NamedTuple):
         number: the id's number, 0 for an id without one (`plug` -> 0, `socket_2` -> 2). int16 [..., O]
         boxes: normalised x_min, y_min, x_max, y_max; 0 where not visible. float32 [..., O, C, 4]
         visible: whether the camera sees the object. bool [..., O, C]
-        attributes: one-hot categories, (value, known) pairs of numbers (`attribute_slots`). f32 [..., O, F]
+        attributes: probabilities of categories, 0 and 1 where known, (value, known) pairs of numbers
+            (`attribute_slots`). float32 [..., O, F]
         relations: predicate p holds from object i to object j. bool [..., P, O, O]
         budget: subgoals that may still be executed, >= 0. int16 [...]
     """
@@ -191,8 +192,16 @@ def _encode(value: Attribute, name: str, where: str, schema: Schema) -> NDArray[
         if isinstance(value, str):
             raise VineError(f"attribute {name} must be a number, not {value!r}", where=f"object {where}")
         return np.array([value, 1.0], np.float32)
+    place = _index(categories, str(value), f"category of {name}", f"object {where}")
+    if isinstance(value, Belief):
+        if len(value.probabilities) != len(categories):
+            raise VineError(
+                f"{len(value.probabilities)} probabilities for the {len(categories)} categories of {name}",
+                where=f"object {where}",
+            )
+        return np.array(value.probabilities, np.float32)
     code = np.zeros(len(categories), np.float32)
-    code[_index(categories, str(value), f"category of {name}", f"object {where}")] = 1.0
+    code[place] = 1.0
     return code
 
 

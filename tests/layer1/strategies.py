@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from vine_vla import Box, SceneGraph, SceneObject, Schema, Verb
+from vine_vla.graph import Belief
 from vine_vla.relations import PREDICATES, derive_relations
 
 SCHEMA = Schema(
@@ -34,9 +35,20 @@ def boxes(draw):
 
 
 @st.composite
+def categories(draw, name):
+    """A category of the attribute, known or believed, or None."""
+    names = SCHEMA.attributes[name]
+    believed = [
+        Belief(best, [1 - rest if n == best else rest / (len(names) - 1) for n in names])
+        for best in names
+        for rest in (0.02, 0.48)
+    ]
+    return draw(st.sampled_from([None, *names, *believed]))
+
+
+@st.composite
 def objects(draw, cls, object_id):
-    colour = draw(st.sampled_from([None, *SCHEMA.attributes["colour"]]))
-    kind = draw(st.sampled_from([None, *SCHEMA.attributes["kind"]]))
+    colour, kind = draw(categories("colour")), draw(categories("kind"))
     weight = draw(st.none() | st.floats(-1e3, 1e3, width=32))
     grip = draw(st.sampled_from(SCHEMA.attributes["grip"])) if cls == "gripper" else None
     values = {"colour": colour, "kind": kind, "weight": weight, "grip": grip}

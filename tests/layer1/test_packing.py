@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.layer1.strategies import SCHEMA, graphs
 from vine_vla import SceneGraph, SceneObject, VineError, pack, unpack
+from vine_vla.graph import Belief
 from vine_vla.packing import attribute_width, concatenate
 
 
@@ -66,11 +70,22 @@ def test_reshape_keeps_graphs(batch):
         SceneObject("plug", "plug", attributes={"colour": "mauve"}),
         SceneObject("plug", "plug", attributes={"taste": "sweet"}),
         SceneObject("plug", "plug", attributes={"weight": "heavy"}),
+        SceneObject("plug", "plug", attributes={"colour": Belief("red", (0.4, 0.6))}),
     ],
 )
 def test_what_the_schema_lacks_is_refused(item):
     with pytest.raises(VineError):
         pack([SceneGraph((item,))], SCHEMA)
+
+
+def test_a_belief_is_its_category_and_packs_its_probabilities():
+    belief = Belief("red", (0.25, 0.625, 0.125))
+    assert belief == "red" and {"red": 1}[belief] == 1
+    assert copy.deepcopy(belief).probabilities == belief.probabilities
+    assert pickle.loads(pickle.dumps(belief)).probabilities == belief.probabilities
+    packed = pack([SceneGraph((SceneObject("plug", "plug", attributes={"colour": belief}),))], SCHEMA)
+    assert packed.attributes[0, 0, :3].tolist() == [0.25, 0.625, 0.125]
+    assert unpack(packed, SCHEMA)[0]["plug"].attributes["colour"] == "red"
 
 
 def test_soft_attributes_are_read_from_one_half():

@@ -5,14 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.layer1.strategies import SCHEMA, graphs
-from vine_vla import Box, SceneGraph, SceneObject, Schema, Subgoal, VineError
+from vine_vla import Box, SceneGraph, SceneObject, Schema, Subgoal, VineError, pack
 from vine_vla.graph_text import describe, format_graph, parse_graph, refer
 from vine_vla.options import candidate_subgoals, check_subgoal, parse_subgoal
 
 
 @given(graphs())
 def test_graph_round_trips_exactly(graph):
-    assert parse_graph(format_graph(graph)) == graph
+    again = parse_graph(format_graph(graph))
+    assert again == graph
+    assert pack([again], SCHEMA).digests() == pack([graph], SCHEMA).digests()  # beliefs too
 
 
 @given(graphs())

@@ -7,6 +7,7 @@ import pytest
 from system2.pictures import PICTURES, PictureSource, scene, view
 
 from vine_vla import VineError
+from vine_vla.graph import Belief
 from vine_vla.options import Split
 from vine_vla.packing import attribute_slots
 from vine_vla.protocols import Observation, Perceiver
@@ -57,6 +58,23 @@ def test_is_a_perceiver_and_tracks(eyes):
                 same.append(np.hypot(*gap) < 0.1)  # nothing but the hand has moved
                 kept.append(o.attributes["colour"] == later[o.id].attributes["colour"])
     assert np.mean(same) > 0.95 and np.mean(kept) == 1.0
+
+
+def test_what_is_seen_badly_is_believed_not_known(eyes):
+    doubts = {"clear": [], "blurred": []}
+    for seed in range(12):
+        rng = np.random.default_rng([2, seed])
+        images, state, _ = view(scene(rng), rng)
+        grey = {c: (0.1 * i + 0.9 * i.mean((0, 1))).astype(np.uint8) for c, i in images.items()}
+        for name, shown in (("clear", images), ("blurred", grey)):
+            graph = eyes.perceive(Observation(shown, state))
+            values = [o.attributes["mark"] for o in graph.of_class("brick")]
+            doubts[name] += [isinstance(v, Belief) for v in values]
+            for v in values:
+                if isinstance(v, Belief):
+                    chances = dict(zip(PICTURES.attributes["mark"], v.probabilities, strict=True))
+                    assert max(chances, key=chances.get) == v and sum(chances.values()) == pytest.approx(1)
+    assert np.mean(doubts["blurred"]) > np.mean(doubts["clear"])
 
 
 def test_any_image_size(eyes):

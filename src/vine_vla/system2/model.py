@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from vine_vla.errors import VineError
 from vine_vla.graph import SceneGraph, Schema
 from vine_vla.options import Option, Subgoal, check_subgoal
-from vine_vla.packing import PackedGraphs, pack, unpack
+from vine_vla.packing import PackedGraphs, attribute_slots, pack, unpack
 from vine_vla.protocols import (
     AFTER_REACHED,
     AFTER_SLIPPED,
@@ -30,6 +31,7 @@ from vine_vla.system2.features import Candidates, Encoder, Float, Int
 from vine_vla.system2.nets import GraphNet, SubgoalNet, SubgoalTensors
 from vine_vla.system2.outcome import outcome_logits
 from vine_vla.system2.proposal import Flat, prior
+from vine_vla.system2.readings import readings
 from vine_vla.system2.support import Support, context_bits
 from vine_vla.system2.value import at_budget, values
 from vine_vla.system2.words import Texts
@@ -174,10 +176,35 @@ class GraphModel:
         verbs, args = flat.verbs[chosen], flat.args[chosen]
         inputs = inputs[torch.from_numpy(chosen)]
         judged = self.judge(graphs, rows, verbs, args, inputs)
+        judged = self._over_readings(judged, graphs, texts, rows, verbs, args)
         before = graphs.select(rows)
         after = next_graphs(self.dynamics, self.encoder, self.changes, before, inputs)
         value = self._values_after(graphs, texts, rows, judged.p, after)
         return self._padded(graphs, candidates, likely, picked, judged, after, value)
+
+    def _over_readings(
+        self, judged: Judged, graphs: PackedGraphs, texts: Texts, rows: Int, verbs: Int, args: Int
+    ) -> Judged:
+        """`judged` [N] with probabilities and support averaged over what a doubtful scene may be."""
+        found = readings(graphs, rows, args, self._constant)
+        if not len(found.pair):
+            return judged
+        pair, each = found.pair, np.arange(len(found.pair))
+        read = graphs.select(rows[pair])._replace(attributes=found.attributes)
+        told = texts.select(rows[pair])
+        inputs = SubgoalTensors(self.encoder.subgoal_inputs(read, each, verbs[pair], args[pair], told))
+        answer = self.judge(read, each, verbs[pair], args[pair], inputs)
+        p, support = judged.p.copy(), judged.support.copy()
+        p[:, pair], support[pair] = 0.0, 0.0
+        np.add.at(p, (slice(None), pair), found.weight[:, None] * answer.p)
+        np.add.at(support, pair, found.weight * answer.support)
+        return replace(judged, p=p, support=support)
+
+    @cached_property
+    def _constant(self) -> list[slice]:
+        """The slots of categories that no subgoal alters."""
+        slots = attribute_slots(self.schema).items()
+        return [s for name, s in slots if self.schema.attributes[name] and not self.changes.alters[s].any()]
 
     def _values_after(
         self, graphs: PackedGraphs, texts: Texts, rows: Int, p: Float, after: PackedGraphs

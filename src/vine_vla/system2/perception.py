@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from torch import Tensor
 
 from vine_vla.errors import VineError
-from vine_vla.graph import Attribute, Box, SceneGraph, SceneObject, Schema
+from vine_vla.graph import Attribute, Belief, Box, SceneGraph, SceneObject, Schema
 from vine_vla.identity import assign_ids, linear_assignment, match_identity
 from vine_vla.packing import attribute_slots
 from vine_vla.protocols import Observation
@@ -39,6 +39,8 @@ ALONE = 0.6
 DETECTOR_SAYS = 0.25
 """Weight of the detector's log-probabilities beside the reader's. It is sure even in paint that it never saw;
 a quarter of its word gave unseen looks the best likelihood."""
+SURE = 0.98
+"""Probability from which a category counts as known; below it the graph holds a `Belief`."""
 _PLACE = "#place"  # no schema can have this name
 
 
@@ -288,7 +290,7 @@ class Perception:
         for name in self.setup.allowed[cls]:
             values, part = self.schema.attributes[name], raw[slots[name]]
             if values:
-                found[name] = values[int(part.argmax())]
+                found[name] = _category(values, part)
             elif part[1] > 0:
                 mean, spread = self.setup.scales.get(name, (0.0, 1.0))
                 found[name] = float(mean + spread * part[0])
@@ -320,6 +322,12 @@ class Perception:
             else:
                 followed.append(SceneObject(old.id, old.cls, new.boxes, {**new.attributes, **kept}))
         return tuple(followed)
+
+
+def _category(categories: Sequence[str], logits: Float) -> str:
+    """The likeliest category, a `Belief` if perception is not sure of it."""
+    best, chances = int(logits.argmax()), softmax(logits)
+    return categories[best] if chances[best] >= SURE else Belief(categories[best], chances)
 
 
 def _keep(view: Detections, threshold: Float, least: Sequence[int], most: Sequence[int]) -> list[int]:
