@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vine_vla.errors import VineError
 
 if TYPE_CHECKING:
-    from vine_vla.graph import Box, Relation, SceneGraph, SceneObject, Schema, Verb
+    from vine_vla.graph import Belief, Box, Relation, SceneGraph, SceneObject, Schema, Verb
     from vine_vla.options import (
         Collector,
         Demonstration,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Belief",
     "Box",
     "Collector",
     "Demonstration",

@@ -3,8 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from vine_vla import Box, SceneGraph, SceneObject, Schema, Verb
-from vine_vla.graph import Belief
+from vine_vla import Belief, Box, SceneGraph, SceneObject, Schema, Verb
 from vine_vla.relations import PREDICATES, derive_relations
 
 SCHEMA = Schema(

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from system2.pictures import PICTURES, PictureSource, scene, view
 
-from vine_vla import VineError
-from vine_vla.graph import Belief
+from vine_vla import Belief, VineError
 from vine_vla.options import Split
 from vine_vla.packing import attribute_slots
 from vine_vla.protocols import Observation, Perceiver

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from system2.worlds import SIDES, sides_scene
 
-from vine_vla import SceneGraph, pack
-from vine_vla.graph import Belief
+from vine_vla import Belief, SceneGraph, pack
 from vine_vla.packing import attribute_slots
-from vine_vla.system2.readings import LEAST, MOST, readings
+from vine_vla.system2.readings import LEAST, MOST, likeliest, readings
 
 TEXT = "put the part into a slot"
 
@@ -51,6 +50,19 @@ def test_only_the_likeliest_readings_are_kept():
     found = readings(graphs, np.array([0]), np.array([[1, -1]]), slots)
     assert len(found.pair) == MOST and (np.diff(found.weight) <= 1e-7).all()
     assert found.weight.sum() == pytest.approx(1) and found.weight[0] > 0.8**4
+
+
+def test_the_likeliest_scene_is_without_doubt():
+    slots = attribute_slots(SIDES)
+    sure = pack([sides_scene(np.random.default_rng(s), slots=2)[0] for s in range(2)], SIDES, objects=9)
+    assert likeliest(sure, [slots["colour"]]).attributes is sure.attributes
+    graphs = sure._replace(attributes=sure.attributes.copy())
+    graphs.attributes[0, 1, slots["colour"]] = [0.45, 0.55]
+    graphs.attributes[0, 1, slots["grip"]] = [0.4, 0.3, 0.3]  # not among the slots
+    found = likeliest(graphs, [slots["colour"]]).attributes
+    assert found[0, 1, slots["colour"]].tolist() == [0.0, 1.0]
+    found[0, 1, slots["colour"]] = [0.45, 0.55]
+    assert (found == graphs.attributes).all()  # nothing else has changed
 
 
 def test_a_doubtful_subgoal_is_worth_the_mean_of_its_readings(sides):

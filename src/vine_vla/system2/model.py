@@ -31,7 +31,7 @@ from vine_vla.system2.features import Candidates, Encoder, Float, Int
 from vine_vla.system2.nets import GraphNet, SubgoalNet, SubgoalTensors
 from vine_vla.system2.outcome import outcome_logits
 from vine_vla.system2.proposal import Flat, prior
-from vine_vla.system2.readings import readings
+from vine_vla.system2.readings import likeliest, readings
 from vine_vla.system2.support import Support, context_bits
 from vine_vla.system2.value import at_budget, values
 from vine_vla.system2.words import Texts
@@ -168,14 +168,15 @@ class GraphModel:
         if len(instructions) != count:
             raise VineError(f"{count} graphs but {len(instructions)} instructions")
         texts = self.encoder.texts(list(instructions))
-        base = self.encoder.base(graphs, texts)
-        candidates, flat, inputs, likely, picked = self.proposals(graphs, texts, k, base)
+        seen = likeliest(graphs, self._constant)
+        base = self.encoder.base(seen, texts)
+        candidates, flat, inputs, likely, picked = self.proposals(seen, texts, k, base)
         mask = picked >= 0
         rows, columns = np.nonzero(mask)
         chosen = flat.place[rows, picked[rows, columns]]
         verbs, args = flat.verbs[chosen], flat.args[chosen]
         inputs = inputs[torch.from_numpy(chosen)]
-        judged = self.judge(graphs, rows, verbs, args, inputs)
+        judged = self.judge(seen, rows, verbs, args, inputs)
         judged = self._over_readings(judged, graphs, texts, rows, verbs, args)
         before = graphs.select(rows)
         after = next_graphs(self.dynamics, self.encoder, self.changes, before, inputs)
@@ -190,7 +191,7 @@ class GraphModel:
         if not len(found.pair):
             return judged
         pair, each = found.pair, np.arange(len(found.pair))
-        read = graphs.select(rows[pair])._replace(attributes=found.attributes)
+        read = likeliest(graphs.select(rows[pair])._replace(attributes=found.attributes), self._constant)
         told = texts.select(rows[pair])
         inputs = SubgoalTensors(self.encoder.subgoal_inputs(read, each, verbs[pair], args[pair], told))
         answer = self.judge(read, each, verbs[pair], args[pair], inputs)
@@ -222,7 +223,8 @@ class GraphModel:
         flat = after.reshape(-1).select(asked)
         both = PackedGraphs(*(np.concatenate(pair) for pair in zip(flat, parents, strict=True)))
         told = texts.select(np.concatenate([rows[asked // 2], owners]))
-        found = at_budget(values(self.value, self.encoder, both, told, self.members), both.budget)
+        seen = likeliest(both, self._constant)
+        found = at_budget(values(self.value, self.encoder, seen, told, self.members), both.budget)
         value = np.zeros((self.members, len(rows), 2), np.float32)
         value[:, unasked.any(1)] = found[:, len(asked) :][:, which, None]
         value.reshape(self.members, -1)[:, asked] = found[:, : len(asked)]
@@ -269,8 +271,9 @@ class GraphModel:
     def feasibility(self, graphs: PackedGraphs, instructions: Sequence[str]) -> tuple[Float, Float]:
         """`V` at each graph's budget [M, B], and the diagnostic `V_mu` [B]."""
         texts = self.encoder.texts(list(instructions))
-        best = at_budget(values(self.value, self.encoder, graphs, texts, self.members), graphs.budget)
-        return best, values(self.value_mu, self.encoder, graphs, texts, 1)[0, :, 1]
+        seen = likeliest(graphs, self._constant)
+        best = at_budget(values(self.value, self.encoder, seen, texts, self.members), graphs.budget)
+        return best, values(self.value_mu, self.encoder, seen, texts, 1)[0, :, 1]
 
     def nearest(self, graph: SceneGraph, subgoal: Subgoal, count: int = 3) -> Neighbours:
         """Training episodes in which this verb, in the most similar scenes, was reached and was not."""

@@ -1,8 +1,9 @@
 """Readings: what a doubtful scene may be, and how likely each is.
 
 Where perception is not sure of a category the graph holds probabilities (`graph.Belief`). The nets learned
-from graphs without doubt and hardly mind half a category, so a subgoal is judged in each scene that this may
-be, and its outcome probabilities are their mean: a socket that is round with .4 is reached at most with .6.
+from graphs without doubt and hardly mind half a category. So they are asked about the likeliest scene, and a
+subgoal is judged in each scene that this may be: its outcome probabilities are their mean, and a socket that
+is round with .4 is reached at most with .6.
 """
 
 from __future__ import annotations
@@ -75,6 +76,23 @@ def readings(graphs: PackedGraphs, rows: Int, args: Int, slots: Sequence[slice])
         np.array(weights, np.float32),
         np.array(attributes, np.float32).reshape(-1, *shape),
     )
+
+
+def likeliest(graphs: PackedGraphs, slots: Sequence[slice]) -> PackedGraphs:
+    """`graphs` [B] in which the likeliest category of each doubtful attribute holds.
+
+    Args:
+        slots: as for `readings`.
+    """
+    attributes = graphs.attributes
+    for slot in slots:
+        chances = graphs.attributes[..., slot]
+        soft = (chances.max(-1) < 1) & (chances.sum(-1) >= 0.5)
+        if soft.any():
+            attributes = attributes.copy() if attributes is graphs.attributes else attributes
+            best = chances[soft].argmax(-1)
+            attributes[..., slot][soft] = np.eye(chances.shape[-1], dtype=np.float32)[best]
+    return graphs._replace(attributes=attributes)
 
 
 def _doubt(chances: Float) -> NDArray[np.bool_]:
