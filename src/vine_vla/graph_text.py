@@ -6,6 +6,8 @@ A graph prints as one line an object and one a relation::
     socket_1: socket {colour=blue, kind=two_pin} front[0.1 0.5 0.2 0.6]
     left_of(socket_1, plug)
 
+A category that is believed (`graph.Belief`) has its probabilities behind it: `kind=two_pin~0.75~0.25`.
+
 A subgoal's sentence uses referring expressions that are unique in the scene, which is what a
 language-conditioned policy needs: `insert the plug into the left blue socket`.
 """

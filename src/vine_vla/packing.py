@@ -137,7 +137,7 @@ def unpack(packed: PackedGraphs, schema: Schema) -> list[SceneGraph]:
     """Inverse of `pack` for a flat batch [B], up to float32 and the order of attributes.
 
     A category is read as the largest of its slots if that reaches 0.5 (predicted graphs hold
-    probabilities), a number if `known` reaches 0.5.
+    probabilities, and a `Belief` comes back without its own), a number if `known` reaches 0.5.
     """
     slots = attribute_slots(schema)
     graphs = []
@@ -199,7 +199,12 @@ def _encode(value: Attribute, name: str, where: str, schema: Schema) -> NDArray[
                 f"{len(value.probabilities)} probabilities for the {len(categories)} categories of {name}",
                 where=f"object {where}",
             )
-        return np.array(value.probabilities, np.float32)
+        chances = np.array(value.probabilities, np.float32)
+        if not (np.isfinite(chances).all() and chances.min() >= 0 and abs(chances.sum() - 1) < 1e-3):
+            raise VineError(f"probabilities of {name} do not sum to 1", where=f"object {where}")
+        if chances[place] < chances.max():
+            raise VineError(f"{value} is not the likeliest {name}", where=f"object {where}")
+        return chances
     code = np.zeros(len(categories), np.float32)
     code[place] = 1.0
     return code

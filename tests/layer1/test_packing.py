@@ -70,6 +70,9 @@ def test_reshape_keeps_graphs(batch):
         SceneObject("plug", "plug", attributes={"taste": "sweet"}),
         SceneObject("plug", "plug", attributes={"weight": "heavy"}),
         SceneObject("plug", "plug", attributes={"colour": Belief("red", (0.4, 0.6))}),
+        SceneObject("plug", "plug", attributes={"colour": Belief("red", (0.4, 0.7, 0.1))}),
+        SceneObject("plug", "plug", attributes={"colour": Belief("red", (0.0, float("nan"), 0.5))}),
+        SceneObject("plug", "plug", attributes={"colour": Belief("red", (0.5, 0.4, 0.1))}),
     ],
 )
 def test_what_the_schema_lacks_is_refused(item):

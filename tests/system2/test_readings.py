@@ -8,9 +8,12 @@ from system2.worlds import SIDES, sides_scene
 
 from vine_vla import Belief, SceneGraph, pack
 from vine_vla.packing import attribute_slots
+from vine_vla.system2.outcome import table_inputs
 from vine_vla.system2.readings import LEAST, MOST, likeliest, readings
+from vine_vla.system2.segments import segment_table
 
 TEXT = "put the part into a slot"
+CHANCES = {"red": (0.7, 0.3), "green": (0.3, 0.7)}
 
 
 def painted(scene, colour, name="slot_1"):
@@ -41,6 +44,8 @@ def test_readings_are_the_products_of_the_doubts_of_the_arguments():
         others = np.delete(np.arange(read.shape[0]), args[pair])
         assert (read[others] == graphs.attributes[0, others]).all()
     assert not len(readings(graphs, rows, args, []).pair)  # what subgoals alter is not read
+    bare = graphs._replace(attributes=graphs.attributes[..., :0])
+    assert readings(bare, rows, args, []).attributes.shape == (0, *bare.attributes.shape[1:])
 
 
 def test_only_the_likeliest_readings_are_kept():
@@ -63,6 +68,19 @@ def test_the_likeliest_scene_is_without_doubt():
     assert found[0, 1, slots["colour"]].tolist() == [0.0, 1.0]
     found[0, 1, slots["colour"]] = [0.45, 0.55]
     assert (found == graphs.attributes).all()  # nothing else has changed
+
+
+def test_segments_in_doubt_teach_and_calibrate_as_the_likeliest_scene(sides):
+    demonstrations, model = sides
+    doubted = [
+        replace(d, graphs={f: painted(g, Belief(g["slot_1"].attributes["colour"], CHANCES[c]))
+                           for f, g in d.graphs.items() for c in [g["slot_1"].attributes["colour"]]})
+        for d in demonstrations[:20]
+    ]  # fmt: skip
+    plain, soft = (segment_table(some, SIDES) for some in (demonstrations[:20], doubted))
+    assert (soft.graphs.attributes != plain.graphs.attributes).any()
+    for a, b in zip(table_inputs(model.encoder, plain), table_inputs(model.encoder, soft), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_doubtful_subgoal_is_worth_the_mean_of_its_readings(sides):

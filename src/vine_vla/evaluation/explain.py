@@ -170,7 +170,8 @@ class _AttributeOf:
 
     def read(self, case: Case) -> Attribute | None:
         name = self._id(case)
-        return case.graph[name].attributes.get(self.attribute) if name is not None else None
+        value = case.graph[name].attributes.get(self.attribute) if name is not None else None
+        return str(value) if isinstance(value, str) else value  # the category, not the doubt about it
 
     def write(self, case: Case, value: Attribute | None) -> Case:
         name = self._id(case)

@@ -338,7 +338,8 @@ def rule_of(model: GraphModel, held_out: SegmentTable, config: OutcomeConfig) ->
     """Conformal thresholds of `model` from held-out segments."""
     rows = np.arange(len(held_out))
     inputs = SubgoalTensors(table_inputs(model.encoder, held_out))
-    judged = model.judge(held_out.graphs, rows, held_out.verbs, held_out.args, inputs)
+    texts = model.encoder.texts(held_out.instructions)
+    judged = model.judge_in_doubt(held_out.graphs, texts, rows, held_out.verbs, held_out.args, inputs)
     return pruning_rule(
         [v.name for v in model.schema.verbs],
         judged.p,

@@ -176,17 +176,27 @@ class GraphModel:
         chosen = flat.place[rows, picked[rows, columns]]
         verbs, args = flat.verbs[chosen], flat.args[chosen]
         inputs = inputs[torch.from_numpy(chosen)]
-        judged = self.judge(seen, rows, verbs, args, inputs)
-        judged = self._over_readings(judged, graphs, texts, rows, verbs, args)
+        judged = self.judge_in_doubt(graphs, texts, rows, verbs, args, inputs)
         before = graphs.select(rows)
         after = next_graphs(self.dynamics, self.encoder, self.changes, before, inputs)
         value = self._values_after(graphs, texts, rows, judged.p, after)
         return self._padded(graphs, candidates, likely, picked, judged, after, value)
 
-    def _over_readings(
-        self, judged: Judged, graphs: PackedGraphs, texts: Texts, rows: Int, verbs: Int, args: Int
+    def judge_in_doubt(
+        self,
+        graphs: PackedGraphs,
+        texts: Texts,
+        rows: Int,
+        verbs: Int,
+        args: Int,
+        inputs: SubgoalTensors,
     ) -> Judged:
-        """`judged` [N] with probabilities and support averaged over what a doubtful scene may be."""
+        """`judge` in graphs that perception may doubt: probabilities and support are means over readings.
+
+        Args:
+            inputs: features of the N subgoals in the likeliest scenes, whose logits and embedding are given.
+        """
+        judged = self.judge(likeliest(graphs, self._constant), rows, verbs, args, inputs)
         found = readings(graphs, rows, args, self._constant)
         if not len(found.pair):
             return judged
@@ -278,7 +288,7 @@ class GraphModel:
     def nearest(self, graph: SceneGraph, subgoal: Subgoal, count: int = 3) -> Neighbours:
         """Training episodes in which this verb, in the most similar scenes, was reached and was not."""
         check_subgoal(subgoal, graph, self.schema)
-        graphs = pack([graph], self.schema)
+        graphs = likeliest(pack([graph], self.schema), self._constant)
         place = {o.id: slot for slot, o in enumerate(graph.objects)}
         args = np.full((1, self.encoder.arity), -1, np.int64)
         args[0, : len(subgoal.args)] = [place[a] for a in subgoal.args]

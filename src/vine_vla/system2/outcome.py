@@ -13,6 +13,7 @@ from vine_vla.packing import PackedGraphs
 from vine_vla.system2.features import Encoder, SubgoalInputs, jitter, move_cameras
 from vine_vla.system2.fit import FitConfig, bootstrap, fit
 from vine_vla.system2.nets import SubgoalNet, SubgoalTensors
+from vine_vla.system2.readings import categorical, likeliest
 from vine_vla.system2.rules import derive_packed
 from vine_vla.system2.segments import SegmentTable
 
@@ -40,10 +41,14 @@ def outcome_logits(net: SubgoalNet, inputs: SubgoalTensors, dropout: float = 0.0
 
 
 def table_inputs(encoder: Encoder, table: SegmentTable, graphs: PackedGraphs | None = None) -> SubgoalInputs:
-    """Features of every segment's (graph, subgoal); `graphs` instead of the table's own if given."""
+    """Features of every segment's (graph, subgoal); `graphs` instead of the table's own if given.
+
+    Of graphs that perception doubts the likeliest scene's.
+    """
     rows = np.arange(len(table))
     texts = encoder.texts(table.instructions)
-    return encoder.subgoal_inputs(graphs or table.graphs, rows, table.verbs, table.args, texts)
+    seen = likeliest(graphs or table.graphs, categorical(encoder.schema))
+    return encoder.subgoal_inputs(seen, rows, table.verbs, table.args, texts)
 
 
 def noisy(graphs: PackedGraphs, encoder: Encoder, sigma: float, rng: np.random.Generator) -> PackedGraphs:

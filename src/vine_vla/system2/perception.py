@@ -40,7 +40,7 @@ DETECTOR_SAYS = 0.25
 """Weight of the detector's log-probabilities beside the reader's. It is sure even in paint that it never saw;
 a quarter of its word gave unseen looks the best likelihood."""
 SURE = 0.98
-"""Probability from which a category counts as known; below it the graph holds a `Belief`."""
+"""Probability from which a constant category counts as known; below it the graph holds a `Belief`."""
 _PLACE = "#place"  # no schema can have this name
 
 
@@ -290,7 +290,9 @@ class Perception:
         for name in self.setup.allowed[cls]:
             values, part = self.schema.attributes[name], raw[slots[name]]
             if values:
-                found[name] = _category(values, part)
+                # Beliefs are about what is and stays so; what changes is looked at again before it matters.
+                sure = SURE if name in self.setup.constant else 0.0
+                found[name] = _category(values, part, sure)
             elif part[1] > 0:
                 mean, spread = self.setup.scales.get(name, (0.0, 1.0))
                 found[name] = float(mean + spread * part[0])
@@ -324,10 +326,10 @@ class Perception:
         return tuple(followed)
 
 
-def _category(categories: Sequence[str], logits: Float) -> str:
-    """The likeliest category, a `Belief` if perception is not sure of it."""
+def _category(categories: Sequence[str], logits: Float, sure: float) -> str:
+    """The likeliest category, a `Belief` if its probability is under `sure`."""
     best, chances = int(logits.argmax()), softmax(logits)
-    return categories[best] if chances[best] >= SURE else Belief(categories[best], chances)
+    return categories[best] if chances[best] >= sure else Belief(categories[best], chances)
 
 
 def _keep(view: Detections, threshold: Float, least: Sequence[int], most: Sequence[int]) -> list[int]:

@@ -192,8 +192,8 @@ def train_reader(
 
     Args:
         examples: of training episodes. steps, batch, rate: as usual, cosine decay.
-        hues: share of the windows whose channels are mixed. negative: of those in which channels are turned
-            over. colour, tone: see `recolour`.
+        hues: share of the windows whose channels are mixed. negative: share of them in which each channel is
+            turned over or not. colour, tone: see `recolour`.
     """
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):

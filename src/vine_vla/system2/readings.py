@@ -3,7 +3,7 @@
 Where perception is not sure of a category the graph holds probabilities (`graph.Belief`). The nets learned
 from graphs without doubt and hardly mind half a category. So they are asked about the likeliest scene, and a
 subgoal is judged in each scene that this may be: its outcome probabilities are their mean, and a socket that
-is round with .4 is reached at most with .6.
+is round with .4 is reached with .6 if round ones never are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.packing import PackedGraphs
+from vine_vla.graph import Schema
+from vine_vla.packing import PackedGraphs, attribute_slots
 from vine_vla.system2.features import Float, Int
 
 LEAST = 0.02
@@ -74,8 +75,13 @@ def readings(graphs: PackedGraphs, rows: Int, args: Int, slots: Sequence[slice])
     return Readings(
         np.array(pairs, np.int64),
         np.array(weights, np.float32),
-        np.array(attributes, np.float32).reshape(-1, *shape),
+        np.array(attributes, np.float32).reshape(len(pairs), *shape),
     )
+
+
+def categorical(schema: Schema) -> list[slice]:
+    """The slots of all categories."""
+    return [slot for name, slot in attribute_slots(schema).items() if schema.attributes[name]]
 
 
 def likeliest(graphs: PackedGraphs, slots: Sequence[slice]) -> PackedGraphs:
@@ -97,7 +103,7 @@ def likeliest(graphs: PackedGraphs, slots: Sequence[slice]) -> PackedGraphs:
 
 def _doubt(chances: Float) -> NDArray[np.bool_]:
     """Whether several categories are possible. [..., categories] -> [...]"""
-    doubt: NDArray[np.bool_] = (chances.sum(-1) >= 0.5) & (chances.max(-1) <= 1 - LEAST)
+    doubt: NDArray[np.bool_] = (chances.sum(-1) >= 0.5) & ((chances >= LEAST).sum(-1) > 1)
     return doubt
 
 

@@ -110,7 +110,11 @@ def _fill(net: nn.Module, prefix: str, tensors: Mapping[str, Tensor], where: Pat
         net.load_state_dict(part)
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
-        raise VineError(f"weights of {prefix} do not fit: {first}", where=str(where)) from error
+        raise VineError(
+            f"weights of {prefix} do not fit: {first}",
+            where=str(where),
+            mend="train System 2 anew; an earlier version of VINE wrote them",
+        ) from error
 
 
 # Shared part.
