@@ -1,5 +1,4 @@
 import copy
-import pickle
 
 import numpy as np
 import pytest
@@ -84,7 +83,6 @@ def test_a_belief_is_its_category_and_packs_its_probabilities():
     belief = Belief("red", (0.25, 0.625, 0.125))
     assert belief == "red" and {"red": 1}[belief] == 1
     assert copy.deepcopy(belief).probabilities == belief.probabilities
-    assert pickle.loads(pickle.dumps(belief)).probabilities == belief.probabilities
     packed = pack([SceneGraph((SceneObject("plug", "plug", attributes={"colour": belief}),))], SCHEMA)
     assert packed.attributes[0, 0, :3].tolist() == [0.25, 0.625, 0.125]
     assert unpack(packed, SCHEMA)[0]["plug"].attributes["colour"] == "red"
