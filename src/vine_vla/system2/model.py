@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vine_vla.errors import VineError
 from vine_vla.graph import SceneGraph, Schema
 from vine_vla.options import Option, Subgoal, check_subgoal
-from vine_vla.packing import PackedGraphs, attribute_slots, pack, unpack
+from vine_vla.packing import PackedGraphs, pack, unpack
 from vine_vla.protocols import (
     AFTER_REACHED,
     AFTER_SLIPPED,
@@ -31,7 +31,7 @@ from vine_vla.system2.features import Candidates, Encoder, Float, Int
 from vine_vla.system2.nets import GraphNet, SubgoalNet, SubgoalTensors
 from vine_vla.system2.outcome import outcome_logits
 from vine_vla.system2.proposal import Flat, prior
-from vine_vla.system2.readings import likeliest, readings
+from vine_vla.system2.readings import categorical, likeliest, readings
 from vine_vla.system2.support import Support, context_bits
 from vine_vla.system2.value import at_budget, values
 from vine_vla.system2.words import Texts
@@ -214,8 +214,7 @@ class GraphModel:
     @cached_property
     def _constant(self) -> list[slice]:
         """The slots of categories that no subgoal alters."""
-        slots = attribute_slots(self.schema).items()
-        return [s for name, s in slots if self.schema.attributes[name] and not self.changes.alters[s].any()]
+        return [slot for slot in categorical(self.schema) if not self.changes.alters[slot].any()]
 
     def _values_after(
         self, graphs: PackedGraphs, texts: Texts, rows: Int, p: Float, after: PackedGraphs
