@@ -21,14 +21,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vine_vla.demos import open_dataset
+from studies.gates import GraphBuilder
+from vine_vla.core.options import Demonstration, EpisodeOutcome
+from vine_vla.data import open_dataset
 from vine_vla.evaluation.episodes import Key, play
-from vine_vla.evaluation.files import RowLog, environment, parse_scenes, write_json, write_table
 from vine_vla.evaluation.final import check_scenes
-from vine_vla.evaluation.gates import GraphBuilder
 from vine_vla.evaluation.statistics import compare
-from vine_vla.options import Demonstration, EpisodeOutcome
+from vine_vla.storage.json import RowLog, write_json
+from vine_vla.storage.provenance import environment
+from vine_vla.storage.tables import write_table
 from vine_vla.system2 import OutcomeConfig, train_outcomes
+from vine_vla.tasks.scenes import parse_scenes
 
 
 def with_failures(demonstrations: list[Demonstration], count: int, seed: int) -> list[Demonstration]:

@@ -9,10 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vine_vla import Box, SceneGraph, SceneObject, Schema, Verb
-from vine_vla.identity import assign_ids
-from vine_vla.options import Demonstration, EpisodeOutcome, Outcome, OutcomeSource, Segment, Split, Subgoal
-from vine_vla.protocols import Observation
-from vine_vla.relations import PREDICATES, derive_relations
+from vine_vla.core.identity import assign_ids
+from vine_vla.core.options import (
+    Demonstration,
+    EpisodeOutcome,
+    Outcome,
+    OutcomeSource,
+    Segment,
+    Split,
+    Subgoal,
+)
+from vine_vla.core.protocols import Observation
+from vine_vla.core.relations import PREDICATES, derive_relations
 
 SCHEMA = Schema(
     classes=("item", "compartment", "drawer", "block", "gripper"),

@@ -20,12 +20,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from vine_vla.agent import Streams, run_episode
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.identity import match_names
 from vine_vla.evaluation.build import RunBuilder
-from vine_vla.evaluation.files import environment, parse_scenes, write_json
 from vine_vla.evaluation.final import check_scenes
-from vine_vla.graph import SceneGraph
-from vine_vla.identity import match_names
+from vine_vla.storage.json import write_json
+from vine_vla.storage.provenance import environment
 from vine_vla.system2 import load_system2
+from vine_vla.tasks.scenes import parse_scenes
 
 COVERED, ASTRAY = 0.4, 0.05
 CLASSES = ("plug", "socket")

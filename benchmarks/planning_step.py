@@ -25,7 +25,7 @@ from packing_pictures import INSTRUCTION, PackingPictures, layout, look
 
 from vine_vla.search import SearchConfig, TreePlanner
 from vine_vla.system2 import OutcomeConfig, PerceptionConfig, System2Config, load_system2, train_system2
-from vine_vla.system2.backend import System2
+from vine_vla.system2.compact.system2 import System2
 
 BUDGET = 8
 GROWTH = {"objects": (6, 8, 12, 16), "K": (3, 5, 8, 12, 20), "depth": (1, 2, 4, 6, 8), "B": (1, 4, 16, 64)}

@@ -7,8 +7,8 @@ import time
 
 import torch
 
-from vine_vla.demos.precision import bfloat16_pays
-from vine_vla.system1.networks import CropEncoder
+from vine_vla.learning.precision import bfloat16_pays
+from vine_vla.system1.vine_skill.networks import CropEncoder
 
 WINDOWS, SIDE, REPEATS = 64, 64, 7
 

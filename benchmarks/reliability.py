@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vine_vla.errors import VineError
-from vine_vla.evaluation.files import read_table, write_table
-from vine_vla.evaluation.reliability import reliability, score
+from vine_vla.core.errors import VineError
+from vine_vla.evaluation.probes.reliability import reliability, score
 from vine_vla.evaluation.statistics import scene_bootstrap
+from vine_vla.storage.tables import read_table, write_table
 
 LEAST = 30
 """Rows below which nothing is said."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from search_problems import Problems
 from search_vine import Answer, Planner
 
-from vine_vla.protocols import DEAD, GOAL, REACHED, SLIPPED
+from vine_vla.core.protocols import DEAD, GOAL, REACHED, SLIPPED
 
 
 @dataclass(frozen=True)

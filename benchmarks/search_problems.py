@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.protocols import DEAD, SLIPPED
+from vine_vla.core.protocols import DEAD, SLIPPED
 from vine_vla.search import ReachAvoid, value_iteration
 from vine_vla.search.tabular import q_values
 

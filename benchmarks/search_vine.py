@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from search_problems import F32, WIDTH, Problems, sigmoid, softmax
 
-from vine_vla.packing import PackedGraphs
-from vine_vla.protocols import DEAD, SLIPPED, Expansion
+from vine_vla.core.packing import PackedGraphs
+from vine_vla.core.protocols import DEAD, SLIPPED, Expansion
 from vine_vla.search import SearchConfig, TabularModel, search
 
 

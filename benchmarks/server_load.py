@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=4, help="requests worked on at once (default: 4)")
     parser.add_argument("--out", type=Path, default=Path("results/serving"))
     args = parser.parse_args()
-    from vine_vla.evaluation.files import revision  # slow to import, as is all behind it
+    from vine_vla.storage.provenance import revision
 
     begin = revision()  # of the code that runs, not of what it has become by the end
     found = {"load": load, "fuzz": fuzz}[args.what](args)

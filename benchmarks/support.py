@@ -25,14 +25,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vine_vla.demos import open_dataset
-from vine_vla.graph import SceneGraph, Schema
-from vine_vla.options import Demonstration, Outcome, Segment, Split, Subgoal
-from vine_vla.packing import pack
-from vine_vla.protocols import GOAL, REACHED
+from vine_vla.core.graph import SceneGraph, Schema
+from vine_vla.core.options import Demonstration, Outcome, Segment, Split, Subgoal
+from vine_vla.core.packing import pack
+from vine_vla.core.protocols import GOAL, REACHED
+from vine_vla.data import open_dataset
 from vine_vla.search.pruning import support_gap
 from vine_vla.system2 import OutcomeConfig, train_outcomes
-from vine_vla.system2.model import GraphModel
+from vine_vla.system2.compact.model import GraphModel
 
 Z = 1.64
 LEAST = 8

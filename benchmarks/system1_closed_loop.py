@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from statsmodels.stats.proportion import proportion_confint
 
-from vine_vla.graph_text import describe
-from vine_vla.options import Outcome, Subgoal
-from vine_vla.protocols import DONE, FAILED, Skill
+from vine_vla.core.options import Outcome, Subgoal
+from vine_vla.core.protocols import DONE, FAILED, Skill
+from vine_vla.core.text import describe
 from vine_vla.system1 import FlowSkill, weights_hash
-from vine_vla.tasks.plug_insertion import PlugInsertion
+from vine_vla.tasks.plug.task import PlugInsertion
 
 LIMIT = 150
 """Steps a subgoal may take, 15 s."""

@@ -21,7 +21,7 @@ from lerobot.policies import make_policy
 from torch.utils.data import DataLoader
 
 from vine_vla.system1 import VineSkillConfig
-from vine_vla.system1.memory import InMemoryDataset
+from vine_vla.system1.vine_skill.memory import InMemoryDataset
 
 
 def median_ms(work: Callable[[], object], count: int) -> float:

@@ -18,8 +18,8 @@ from lerobot.configs import RGBEncoderConfig
 from lerobot.datasets import LeRobotDataset
 from PIL import Image
 
-from vine_vla.demos import DemoDataset, open_dataset
-from vine_vla.demos.segmentation import flat_names
+from vine_vla.data import DemoDataset, open_dataset
+from vine_vla.data.annotate.segmentation import flat_names
 
 
 def make_excerpt(source: Path, out: Path, episodes: list[int], width: int) -> None:

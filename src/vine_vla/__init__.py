@@ -6,11 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 
 if TYPE_CHECKING:
-    from vine_vla.graph import Belief, Box, Relation, SceneGraph, SceneObject, Schema, Verb
-    from vine_vla.options import (
+    from vine_vla.core.graph import Belief, Box, Relation, SceneGraph, SceneObject, Schema, Verb
+    from vine_vla.core.options import (
         Collector,
         Demonstration,
         EpisodeOutcome,
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         Split,
         Subgoal,
     )
-    from vine_vla.packing import PackedGraphs, pack, unpack
-    from vine_vla.protocols import (
+    from vine_vla.core.packing import PackedGraphs, pack, unpack
+    from vine_vla.core.protocols import (
         Expansion,
         Observation,
         Perceiver,
@@ -75,7 +75,7 @@ _HOMES = ("graph", "options", "packing", "protocols")
 def __getattr__(name: str) -> Any:
     if name in __all__:
         for home in _HOMES:
-            module = import_module(f"{__name__}.{home}")
+            module = import_module(f"{__name__}.core.{home}")
             if getattr(module.__dict__.get(name), "__module__", None) == module.__name__:
                 return module.__dict__[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

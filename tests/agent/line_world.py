@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from vine_vla.graph import Box, Relation, SceneGraph, SceneObject, Schema, Verb
-from vine_vla.options import Outcome, Subgoal
-from vine_vla.packing import pack, unpack
-from vine_vla.protocols import Expansion, Neighbours, Observation, PruningRule, SkillOutput
+from vine_vla.core.graph import Box, Relation, SceneGraph, SceneObject, Schema, Verb
+from vine_vla.core.options import Outcome, Subgoal
+from vine_vla.core.packing import pack, unpack
+from vine_vla.core.protocols import Expansion, Neighbours, Observation, PruningRule, SkillOutput
 
 SCHEMA = Schema(
     classes=("plug", "socket", "gripper"),

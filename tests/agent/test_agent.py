@@ -19,11 +19,11 @@ from vine_vla.agent import (
     outcome_probabilities,
     run_episode,
 )
-from vine_vla.errors import VineError
-from vine_vla.graph import Relation, SceneGraph
-from vine_vla.graph_text import describe
-from vine_vla.options import Subgoal
-from vine_vla.protocols import Plan, PlanStatus
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import Relation, SceneGraph
+from vine_vla.core.options import Subgoal
+from vine_vla.core.protocols import Plan, PlanStatus
+from vine_vla.core.text import describe
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import make_planner
 

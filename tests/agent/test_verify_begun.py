@@ -1,8 +1,8 @@
 """A subgoal under way, judged as if it began now: its own doing undone, everything else as it is."""
 
 from vine_vla.agent.verify import as_begun
-from vine_vla.graph import Box, Relation, SceneGraph, SceneObject
-from vine_vla.options import Subgoal
+from vine_vla.core.graph import Box, Relation, SceneGraph, SceneObject
+from vine_vla.core.options import Subgoal
 
 
 def box(x, y=0.5):

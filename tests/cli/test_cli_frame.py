@@ -26,7 +26,7 @@ import os, signal, sys
 from dataclasses import dataclass
 from typing import Annotated
 import tyro
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 
 @dataclass(frozen=True)
 class Config:
@@ -40,7 +40,7 @@ class Config:
 
 def run(config: Config) -> int:
     if config.name == "nobody":
-        raise VineError("no name", where="argument name", mend="give one")
+        raise VineError("no name", where="argument name", hint="give one")
     if config.name == "interrupt":
         os.kill(os.getpid(), signal.SIGINT)
     print(f"hello {config.name} {config.seconds} {config.json}")

@@ -16,12 +16,12 @@ from vine_vla import VineError
 from vine_vla.cli import main
 from vine_vla.cli._plan_text import plan_lines
 from vine_vla.cli.plan import Config, read_frames, read_images, read_proprioception
-from vine_vla.demos import open_dataset
-from vine_vla.graph import Schema
-from vine_vla.protocols import PlanStatus
+from vine_vla.core.graph import Schema
+from vine_vla.core.protocols import PlanStatus
+from vine_vla.data import open_dataset
 from vine_vla.search import SearchConfig, TabularModel, TreePlanner, load_trace
 from vine_vla.system2 import OutcomeConfig, PerceptionConfig, System2Config, train_system2
-from vine_vla.system2.fit import FitConfig
+from vine_vla.system2.compact.fit import FitConfig
 
 
 def made(tau: float, **rule):

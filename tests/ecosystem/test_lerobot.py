@@ -174,7 +174,7 @@ SMALL = {
     [
         ("act", "whole", "lerobot.scripts.lerobot_train"),
         ("diffusion", "windows", "lerobot.scripts.lerobot_train"),
-        ("act", "none", "vine_vla.system1.in_memory"),
+        ("act", "none", "vine_vla.system1.vine_skill.in_memory"),
     ],
 )
 def test_a_policy_of_lerobot_runs_alone_and_under_vine(kind, images, trainer, demos, run, tmp_path):

@@ -9,10 +9,10 @@ from functools import partial
 from agent.line_world import SCHEMA, LineModel, LineSkill, LineWorld
 
 from vine_vla.agent import AgentConfig
+from vine_vla.core.text import describe
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.episodes import Parts
 from vine_vla.evaluation.world import TruePerceiver
-from vine_vla.graph_text import describe
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import make_planner
 

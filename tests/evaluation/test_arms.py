@@ -6,21 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from studies.gates import GraphBuilder
+from studies.graph_demos import Dials, as_demonstration, demonstrate, graph_demonstrations
 from vine_vla.cli import main
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import EpisodeOutcome, Outcome, Subgoal
 from vine_vla.evaluation.arms import ARMS, find_arm
 from vine_vla.evaluation.build import Reworded, RunBuilder
-from vine_vla.evaluation.gates import GraphBuilder
-from vine_vla.evaluation.graph_demos import Dials, as_demonstration, demonstrate, graph_demonstrations
 from vine_vla.evaluation.oracles import RightPlanner
 from vine_vla.evaluation.runner import Schedule, evaluate
 from vine_vla.evaluation.verdicts import best_of, summary
 from vine_vla.evaluation.world import WHOLE_TASK, open_task, true_outcome
-from vine_vla.options import EpisodeOutcome, Outcome, Subgoal
 from vine_vla.search import SearchConfig, TabularModel, TreePlanner, random_problem
 from vine_vla.system2 import EXECUTED, Failures
-from vine_vla.tasks.plug_insertion import PlugInsertion
-from vine_vla.tasks.scenes import INSTRUCTIONS
+from vine_vla.tasks.plug.scenes import INSTRUCTIONS
+from vine_vla.tasks.plug.task import PlugInsertion
 
 
 def test_a_reworded_planner_is_told_other_words():

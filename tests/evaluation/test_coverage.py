@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from agent.line_world import LineModel, LineWorld
 
-from vine_vla.errors import VineError
-from vine_vla.evaluation.coverage import Scored, coverage_table, overall, scored
-from vine_vla.evaluation.probes import ExecutedProbe, Judgement, judge
-from vine_vla.options import Subgoal
+from studies.coverage import Scored, coverage_table, overall, scored
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Subgoal
+from vine_vla.evaluation.probes.run import ExecutedProbe, Judgement, judge
 
 
 def drawn(rng, n, shift=0.0):

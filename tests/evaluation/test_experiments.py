@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vine_vla.errors import VineError
-from vine_vla.evaluation.experiments import executed, variants
-from vine_vla.evaluation.registry import REGISTRY, find_experiment, with_changes
-from vine_vla.evaluation.stages import STAGES, StageLog
+from vine_vla.compute.stages import STAGES, StageLog
+from vine_vla.core.errors import VineError
+from vine_vla.evaluation.experiments.registry import REGISTRY, find_experiment, with_changes
+from vine_vla.evaluation.experiments.run import executed, variants
 
 TINY = (
     *("--demonstrations", "16", "--system1-steps", "40", "--detector-steps", "20"),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from agent.line_world import BLOCKED_LUCK, LineModel, LineWorld, _grasped
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Split, Subgoal
 from vine_vla.evaluation.explain import (
     Case,
     cases_of_episodes,
@@ -18,8 +19,7 @@ from vine_vla.evaluation.explain import (
     importance,
     predict,
 )
-from vine_vla.evaluation.probes import ExecutedProbe
-from vine_vla.options import Split, Subgoal
+from vine_vla.evaluation.probes.run import ExecutedProbe
 from vine_vla.search import SearchConfig, TabularModel, perturb, random_problem
 
 CONFIG = SearchConfig(expansions=24, evidence=0, trace=1)

@@ -7,8 +7,8 @@ import pytest
 from agent.line_world import BLOCKED_LUCK, LineModel
 from evaluation.line_builder import LineBuilder
 
-from vine_vla.evaluation.files import read_table
-from vine_vla.evaluation.probes import (
+from vine_vla.evaluation.probes.reliability import score_table
+from vine_vla.evaluation.probes.run import (
     ExecutedProbe,
     ProbeConfig,
     evaluate_probes,
@@ -18,8 +18,8 @@ from vine_vla.evaluation.probes import (
     pruning_table,
     run_probes,
 )
-from vine_vla.evaluation.reliability import score_table
 from vine_vla.evaluation.runner import Schedule, evaluate
+from vine_vla.storage.tables import read_table
 
 BUILDER = LineBuilder(clumsy=0.0)
 

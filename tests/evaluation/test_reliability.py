@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vine_vla.errors import VineError
-from vine_vla.evaluation.reliability import (
+from vine_vla.core.errors import VineError
+from vine_vla.evaluation.probes.reliability import (
     bins_of,
     calibration_error,
     ceiling,

@@ -15,18 +15,20 @@ from agent.line_world import SCHEMA, LineModel, LineSkill, LineWorld
 from evaluation.line_builder import LineBuilder
 
 from vine_vla.agent import AgentConfig, Streams, run_episode
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
+from vine_vla.core.text import describe
 from vine_vla.evaluation.episodes import EPISODE_COLUMNS, FEASIBILITY_COLUMNS
-from vine_vla.evaluation.files import RowLog, parse_scenes, read_table, write_table
 from vine_vla.evaluation.final import check_scenes, record_final
 from vine_vla.evaluation.oracles import OracleValuePlanner
 from vine_vla.evaluation.runner import Schedule, choose_scenes, evaluate
 from vine_vla.evaluation.statistics import compare
 from vine_vla.evaluation.world import TruePerceiver
-from vine_vla.graph_text import describe
 from vine_vla.report import load_results, load_trace, trace_files
 from vine_vla.search.planners import make_planner
 from vine_vla.search.trace import validate_trace
+from vine_vla.storage.json import RowLog
+from vine_vla.storage.tables import read_table, write_table
+from vine_vla.tasks.scenes import parse_scenes
 
 ARMS = ("vine", "success-only", "imitate")
 

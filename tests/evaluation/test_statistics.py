@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.evaluation.statistics import (
     compare,
     exact_mcnemar,

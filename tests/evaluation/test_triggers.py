@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from agent.line_world import SCHEMA, LineModel, LineSkill, LineWorld, TrueEyes
 
+from studies.triggers import COLUMNS, trigger_table, watch_episode
 from vine_vla.agent import AgentConfig
+from vine_vla.core.text import describe
 from vine_vla.evaluation.episodes import Parts
-from vine_vla.evaluation.triggers import COLUMNS, trigger_table, watch_episode
-from vine_vla.graph_text import describe
 from vine_vla.search import SearchConfig, make_planner
 
 

@@ -18,18 +18,18 @@ from agent.line_world import LENGTH, SCHEMA, LineModel, LineSkill, LineWorld
 from PIL import Image, ImageDraw
 
 from vine_vla.agent import AgentConfig, Streams, run_subgoal
+from vine_vla.core.graph import Box
+from vine_vla.core.options import Outcome
+from vine_vla.core.packing import pack
+from vine_vla.core.protocols import Observation
+from vine_vla.core.text import describe
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.episodes import FEASIBILITY_COLUMNS, Parts
-from vine_vla.evaluation.files import read_table, write_table
 from vine_vla.evaluation.runner import Schedule, evaluate
 from vine_vla.evaluation.world import TruePerceiver, true_outcome
-from vine_vla.graph import Box
-from vine_vla.graph_text import describe
-from vine_vla.options import Outcome
-from vine_vla.packing import pack
-from vine_vla.protocols import Observation
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import make_planner
+from vine_vla.storage.tables import read_table, write_table
 
 ARMS = ("imitate", "success-only", "success-only (slips-removed)", "greedy", "vine", "oracle-skill")
 WIDE, HIGH = 160, 120

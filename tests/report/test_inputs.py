@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.report import load_results, load_trace, trace_files
 
 

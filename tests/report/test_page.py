@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vine_vla.cli import main
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.evaluation import statistics
 from vine_vla.report import ReportConfig, build_report, load_results, load_trace, trace_files, write_report
 from vine_vla.report.figures import write_figures

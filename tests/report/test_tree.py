@@ -3,7 +3,7 @@
 import pytest
 from report.bench import DrawnWorld, make_model
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.report import tree as drawing
 from vine_vla.report.tree import options_table, tidy, tree_view
 from vine_vla.search.config import SearchConfig

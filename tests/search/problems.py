@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vine_vla.packing import PackedGraphs
-from vine_vla.protocols import Expansion, Neighbours, PruningRule
+from vine_vla.core.packing import PackedGraphs
+from vine_vla.core.protocols import Expansion, Neighbours, PruningRule
 from vine_vla.search import ReachAvoid, TabularModel, perturb, random_problem
 
 EXACT = {"haste": 0.0, "kappa": 0.0, "prune": False, "stop": False, "min_outcome": 0.0}

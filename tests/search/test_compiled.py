@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from search.problems import ensemble, harsh_rule
 
-from vine_vla.protocols import AFTER_REACHED, GOAL, REACHED, SLIPPED
+from vine_vla.core.protocols import AFTER_REACHED, GOAL, REACHED, SLIPPED
 from vine_vla.search import SearchConfig, TabularModel, puct, search
 from vine_vla.search import compiled as compiled_module
 from vine_vla.search import outputs as outputs_module

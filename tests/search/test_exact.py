@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from search.problems import EXACT, ensemble, make_problem
 
-from vine_vla.packing import pack
-from vine_vla.protocols import DEAD, GOAL, REACHED, PlanStatus
+from vine_vla.core.packing import pack
+from vine_vla.core.protocols import DEAD, GOAL, REACHED, PlanStatus
 from vine_vla.search import (
     ExhaustivePlanner,
     GreedyPlanner,

@@ -8,7 +8,7 @@ import pytest
 from search.problems import EXACT, Permuted, ensemble, make_problem
 
 from vine_vla import VineError
-from vine_vla.protocols import DEAD, PlanStatus
+from vine_vla.core.protocols import DEAD, PlanStatus
 from vine_vla.search import (
     ExhaustivePlanner,
     GreedyPlanner,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from search.problems import EXACT, Witness, ensemble, harsh_rule
 
-from vine_vla.options import Subgoal
-from vine_vla.protocols import PlanStatus, PruningRule, upper_reachable
+from vine_vla.core.options import Subgoal
+from vine_vla.core.protocols import PlanStatus, PruningRule, upper_reachable
 from vine_vla.search import (
     ExhaustivePlanner,
     GreedyPlanner,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from core.strategies import SCHEMA, graphs
 from hypothesis import given, settings
-from layer1.strategies import SCHEMA, graphs
 from search.problems import EXACT, ensemble, harsh_rule
 
 from vine_vla import VineError, pack, unpack
-from vine_vla.graph_text import parse_graph
+from vine_vla.core.text import parse_graph
 from vine_vla.search import (
     ExhaustivePlanner,
     GreedyPlanner,

@@ -4,7 +4,7 @@ import numpy as np
 from serving.line_service import SeenWorld, message_of
 from websockets.sync.client import connect
 
-from vine_vla.system1.openpi_wire import pack_message, unpack_message
+from vine_vla.system1.adapters.openpi_wire import pack_message, unpack_message
 
 SAMPLES = ({}, {"reset": True}, {"episode_id": "a"}, {"executed": 1}, {"budget": 3})
 """Further keys of the good messages that the others are made from."""

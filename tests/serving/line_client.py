@@ -3,7 +3,7 @@
 import numpy as np
 from agent.line_world import LENGTH, LineWorld
 
-from vine_vla.protocols import Observation
+from vine_vla.core.protocols import Observation
 
 FREE, BLOCKED = (0, 255, 0), (255, 0, 0)
 TAGS = 2**24

@@ -10,7 +10,7 @@ from agent.line_world import GRASPS, LENGTH, SCHEMA, LineModel, LineSkill, _box
 from serving.line_client import BLOCKED, FREE, SeenWorld, message_of
 
 from vine_vla.agent import AgentConfig
-from vine_vla.graph import Relation, SceneGraph, SceneObject
+from vine_vla.core.graph import Relation, SceneGraph, SceneObject
 from vine_vla.search import SearchConfig, make_planner
 from vine_vla.serving import ObservationKeys, ServedAgent
 from vine_vla.serving.server import PolicyServer, ServeConfig

@@ -16,7 +16,7 @@ from agent.line_world import LineSkill
 from serving.line_client import TAGS
 from serving.line_service import SeeingEyes, make_served
 
-from vine_vla.protocols import Observation
+from vine_vla.core.protocols import Observation
 from vine_vla.serving import ObservationKeys, ServedAgent
 from vine_vla.serving.server import PolicyServer, ServeConfig
 

@@ -10,7 +10,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from serving.line_client import SeenWorld
 from serving.line_service import make_served
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.serving import modeling_vine
 from vine_vla.serving.configuration_vine import VineConfig
 from vine_vla.serving.modeling_vine import VinePolicy

@@ -31,9 +31,9 @@ from websockets.sync.client import connect
 
 from vine_vla.agent import AgentConfig
 from vine_vla.cli.serve import Config
-from vine_vla.demos import assemble, open_dataset
-from vine_vla.errors import VineError
-from vine_vla.options import EpisodeOutcome, Outcome
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import EpisodeOutcome, Outcome
+from vine_vla.data import assemble, open_dataset
 from vine_vla.search import SearchConfig, make_planner, validate_trace
 from vine_vla.serving import DeadlinePlanner, Session, answer_plan, server
 from vine_vla.serving.server import PolicyServer, ServeConfig, TokenBucket

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from openpi_client import msgpack_numpy
 
-from vine_vla.errors import VineError
-from vine_vla.system1.openpi_wire import WireLimits, pack_message, unpack_message
+from vine_vla.core.errors import VineError
+from vine_vla.system1.adapters.openpi_wire import WireLimits, pack_message, unpack_message
 
 DTYPES = st.sampled_from(["uint8", "int16", "int64", "float32", "float64", "bool", ">f4"])
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)

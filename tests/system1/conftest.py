@@ -8,9 +8,9 @@ import pytest
 from system1.policies import save_act
 from system1.toy import SCHEMA, record_toy
 
-from vine_vla.demos.crops import LAYOUT, target_layout
-from vine_vla.demos.dataset import DemoDataset
-from vine_vla.demos.skills import export_flat, export_skills
+from vine_vla.data.export.crops import LAYOUT, target_layout
+from vine_vla.data.export.skills import export_flat, export_skills
+from vine_vla.data.lerobot.dataset import DemoDataset
 
 
 @pytest.fixture(scope="session")

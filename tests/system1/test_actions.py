@@ -9,10 +9,10 @@ import pytest
 from lerobot.datasets import LeRobotDatasetMetadata
 
 from vine_vla.system1 import System1Training
-from vine_vla.system1.action_kinds import default_units, state_places
-from vine_vla.system1.configuration_vine_skill import VineSkillConfig
-from vine_vla.system1.modeling_vine_skill import VineSkillPolicy
-from vine_vla.system1.training import _settings
+from vine_vla.system1.adapters.action_kinds import default_units, state_places
+from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
+from vine_vla.system1.vine_skill.modeling_vine_skill import VineSkillPolicy
+from vine_vla.system1.vine_skill.training import _settings
 
 
 @pytest.fixture

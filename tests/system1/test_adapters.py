@@ -11,13 +11,19 @@ from lerobot.datasets import LeRobotDataset
 from system1.policies import MEAN, SPREAD, save_act
 from system1.toy import SCHEMA, ToyWorld
 
-from vine_vla.demos import open_dataset
-from vine_vla.demos.crops import LAYOUT, CropLayout
-from vine_vla.demos.skills import export_joint
-from vine_vla.errors import VineError
-from vine_vla.options import EpisodeOutcome, Outcome, Split, Subgoal
-from vine_vla.protocols import DONE, Observation
-from vine_vla.system1.adapters import LeRobotSkill, OpenpiSkill, camera_keys, policy_inputs, read_actions
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import EpisodeOutcome, Outcome, Split, Subgoal
+from vine_vla.core.protocols import DONE, Observation
+from vine_vla.data import open_dataset
+from vine_vla.data.export.crops import LAYOUT, CropLayout
+from vine_vla.data.export.skills import export_joint
+from vine_vla.system1.adapters.skills import (
+    LeRobotSkill,
+    OpenpiSkill,
+    camera_keys,
+    policy_inputs,
+    read_actions,
+)
 
 REACH = Subgoal("reach", ("block_1",))
 OTHER = Subgoal("leave", ("block_2",))

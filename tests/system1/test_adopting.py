@@ -8,10 +8,10 @@ import pytest
 from system1.toy import SCHEMA, ToyWorld
 
 from vine_vla.cli import main
-from vine_vla.errors import VineError
-from vine_vla.options import Subgoal
-from vine_vla.system1.adapters import LeRobotSkill
-from vine_vla.system1.adopting import adopt_policy, load_run_skill, skill_actions
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Subgoal
+from vine_vla.system1.adapters.importing import adopt_policy, load_run_skill, skill_actions
+from vine_vla.system1.adapters.skills import LeRobotSkill
 
 REACH = Subgoal("reach", ("block_1",))
 

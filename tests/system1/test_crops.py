@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from system1.toy import SCHEMA
 
-from vine_vla.demos.crops import (
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import Box, SceneGraph, SceneObject
+from vine_vla.core.options import Subgoal
+from vine_vla.data.export.crops import (
     TARGET,
     CropLayout,
     cut_window,
@@ -22,9 +25,6 @@ from vine_vla.demos.crops import (
     target_layout,
     with_windows,
 )
-from vine_vla.errors import VineError
-from vine_vla.graph import Box, SceneGraph, SceneObject
-from vine_vla.options import Subgoal
 
 SIZES = {"front": (192, 192), "wrist": (192, 192)}
 

@@ -11,19 +11,20 @@ from system1.toy import SCHEMA, ToyWorld, record_toy
 
 from vine_vla.agent import AgentConfig
 from vine_vla.cli import main
-from vine_vla.demos.crops import LAYOUT
-from vine_vla.demos.sidecars import SEGMENTS
-from vine_vla.demos.skills import export_skills
-from vine_vla.errors import VineError
-from vine_vla.graph import Schema, Verb
-from vine_vla.options import Outcome, Subgoal
-from vine_vla.protocols import DONE, FAILED, RUNNING
-from vine_vla.system1 import DoneHead, DoneTraining, Stopping, done_training, train_done
-from vine_vla.system1.adapters import LeRobotSkill
-from vine_vla.system1.done_figures import Decision, decide, figures
-from vine_vla.system1.done_head import INFO, WEIGHTS, DoneNet
-from vine_vla.system1.labels import IGNORED
-from vine_vla.system1.waypoints import Clip
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import Schema, Verb
+from vine_vla.core.options import Outcome, Subgoal
+from vine_vla.core.protocols import DONE, FAILED, RUNNING
+from vine_vla.data.export.crops import LAYOUT
+from vine_vla.data.export.skills import export_skills
+from vine_vla.data.sidecars.files import SEGMENTS
+from vine_vla.system1 import DoneHead, DoneTraining, Stopping, train_done
+from vine_vla.system1.adapters.skills import LeRobotSkill
+from vine_vla.system1.done import training as done_training
+from vine_vla.system1.done.figures import Decision, decide, figures
+from vine_vla.system1.done.head import INFO, WEIGHTS, DoneNet
+from vine_vla.system1.vine_skill.labels import IGNORED
+from vine_vla.system1.vine_skill.waypoints import Clip
 
 AGENT = Stopping(AgentConfig().done_threshold, AgentConfig().failed_threshold, AgentConfig().hysteresis)
 REACH = Subgoal("reach", ("block_1",))

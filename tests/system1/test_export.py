@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from lerobot.datasets import LeRobotDataset
 
-from vine_vla.demos import open_dataset
-from vine_vla.demos.clips import ClipReader
-from vine_vla.demos.crops import LAYOUT, CropLayout, skill_inputs
-from vine_vla.demos.dataset import DemoDataset
-from vine_vla.demos.skills import export_joint, export_skills
-from vine_vla.errors import VineError
-from vine_vla.options import Collector, Outcome, Split
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Collector, Outcome, Split
+from vine_vla.data import open_dataset
+from vine_vla.data.export.clips import ClipReader
+from vine_vla.data.export.crops import LAYOUT, CropLayout, skill_inputs
+from vine_vla.data.export.skills import export_joint, export_skills
+from vine_vla.data.lerobot.dataset import DemoDataset
 
 
 def test_skills_hold_the_segments_frames(toy: DemoDataset, skills: Path) -> None:

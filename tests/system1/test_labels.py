@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vine_vla.demos import open_dataset
-from vine_vla.demos.dataset import DemoDataset
-from vine_vla.demos.sidecars import EPISODES, SEGMENTS
-from vine_vla.demos.skills import export_flat, export_skills
-from vine_vla.errors import VineError
-from vine_vla.options import Collector, Outcome
-from vine_vla.protocols import DONE, FAILED, RUNNING
-from vine_vla.system1.labels import IGNORED, RESCUE_FRAMES, RESCUE_WEIGHT, frame_labels
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Collector, Outcome
+from vine_vla.core.protocols import DONE, FAILED, RUNNING
+from vine_vla.data import open_dataset
+from vine_vla.data.export.skills import export_flat, export_skills
+from vine_vla.data.lerobot.dataset import DemoDataset
+from vine_vla.data.sidecars.files import EPISODES, SEGMENTS
+from vine_vla.system1.vine_skill.labels import IGNORED, RESCUE_FRAMES, RESCUE_WEIGHT, frame_labels
 
 
 def bounds(dataset: DemoDataset) -> tuple[list[int], list[int]]:

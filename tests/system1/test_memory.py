@@ -9,10 +9,10 @@ import torch
 from lerobot.datasets import LeRobotDataset
 from torch.utils.data import DataLoader
 
-from vine_vla.demos.dataset import DemoDataset
-from vine_vla.errors import VineError
-from vine_vla.system1 import memory
-from vine_vla.system1.memory import InMemoryDataset
+from vine_vla.core.errors import VineError
+from vine_vla.data.lerobot.dataset import DemoDataset
+from vine_vla.system1.vine_skill import memory
+from vine_vla.system1.vine_skill.memory import InMemoryDataset
 
 
 @pytest.mark.parametrize("room", [12e9, 0])

@@ -13,11 +13,11 @@ from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.policies import make_policy, make_pre_post_processors
 from system1.toy import SCHEMA, ToyWorld
 
-from vine_vla.errors import VineError
-from vine_vla.options import Subgoal
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Subgoal
 from vine_vla.system1 import FlatSkill, FlowSkill, VineSkillConfig, VineSkillPolicy
-from vine_vla.system1.action_kinds import default_units
-from vine_vla.system1.networks import SlotChoice
+from vine_vla.system1.adapters.action_kinds import default_units
+from vine_vla.system1.vine_skill.networks import SlotChoice
 
 
 def make(root: Path, **changes: object) -> VineSkillPolicy:

@@ -12,14 +12,14 @@ from system1.policies import save_act
 from system1.toy import SCHEMA, ToyWorld
 
 from vine_vla.cli import main
-from vine_vla.demos import open_dataset
-from vine_vla.demos.crops import LAYOUT, target_layout
-from vine_vla.demos.sidecars import GRAPHS
-from vine_vla.errors import VineError
-from vine_vla.options import Subgoal
-from vine_vla.protocols import SkillOutput
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Subgoal
+from vine_vla.core.protocols import SkillOutput
+from vine_vla.data import open_dataset
+from vine_vla.data.export.crops import LAYOUT, target_layout
+from vine_vla.data.sidecars.files import GRAPHS
 from vine_vla.system1 import VineSkillConfig
-from vine_vla.system1.listening import View, action_spread, check_listening, situations
+from vine_vla.system1.sensitivity import View, action_spread, check_listening, situations
 
 TARGET = target_layout(SCHEMA, dict.fromkeys(SCHEMA.cameras, (96, 96)))
 

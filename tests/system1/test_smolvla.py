@@ -9,9 +9,9 @@ from system1.policies import save_smolvla
 from system1.toy import SCHEMA, ToyWorld
 
 from vine_vla.cli import main
-from vine_vla.options import Subgoal
-from vine_vla.system1.adapters import LeRobotSkill
-from vine_vla.system1.adopting import adopt_policy, load_run_skill
+from vine_vla.core.options import Subgoal
+from vine_vla.system1.adapters.importing import adopt_policy, load_run_skill
+from vine_vla.system1.adapters.skills import LeRobotSkill
 
 REACH, LEAVE = Subgoal("reach", ("block_1",)), Subgoal("leave", ("block_1",))
 

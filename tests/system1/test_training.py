@@ -16,10 +16,10 @@ import pytest
 import torch
 from lerobot.datasets import LeRobotDataset
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
+from vine_vla.learning.schedule import ClockCosine
 from vine_vla.system1 import System1Training, check_weights, train_system1
-from vine_vla.system1.clock import ClockCosine
-from vine_vla.system1.modeling_vine_skill import VineSkillPolicy
+from vine_vla.system1.vine_skill.modeling_vine_skill import VineSkillPolicy
 
 TRAIN = "import sys; from vine_vla.cli import main; sys.exit(main(sys.argv[1:]))"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vine_vla.options import Outcome
-from vine_vla.system1.waypoints import POSE_NAMES, UNITS, Clip, find_pose, waypoints
+from vine_vla.core.options import Outcome
+from vine_vla.system1.vine_skill.waypoints import POSE_NAMES, UNITS, Clip, find_pose, waypoints
 
 POSE = [0, 1, 2, 3, 4]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.demos import EpisodeRecorder, assemble, open_dataset
-from vine_vla.demos.dataset import DemoDataset
-from vine_vla.graph import Box, SceneGraph, SceneObject, Schema, Verb
-from vine_vla.options import EpisodeOutcome, Outcome, OutcomeSource, Split, Subgoal
-from vine_vla.protocols import Observation
-from vine_vla.system1.waypoints import POSE_NAMES
+from vine_vla.core.graph import Box, SceneGraph, SceneObject, Schema, Verb
+from vine_vla.core.options import EpisodeOutcome, Outcome, OutcomeSource, Split, Subgoal
+from vine_vla.core.protocols import Observation
+from vine_vla.data import EpisodeRecorder, assemble, open_dataset
+from vine_vla.data.lerobot.dataset import DemoDataset
+from vine_vla.system1.vine_skill.waypoints import POSE_NAMES
 
 SCHEMA = Schema(
     classes=("gripper", "block"),

@@ -5,7 +5,7 @@ import torch
 from system2.worlds import SIDES, sides_demonstrations
 
 from vine_vla.system2 import OutcomeConfig, train_outcomes
-from vine_vla.system2.fit import FitConfig
+from vine_vla.system2.compact.fit import FitConfig
 
 QUICK = OutcomeConfig(
     members=4,

@@ -3,9 +3,17 @@
 import numpy as np
 
 from vine_vla import Box, SceneGraph, SceneObject, Schema, Verb
-from vine_vla.identity import assign_ids
-from vine_vla.options import Demonstration, EpisodeOutcome, Outcome, OutcomeSource, Segment, Split, Subgoal
-from vine_vla.relations import PREDICATES, derive_relations
+from vine_vla.core.identity import assign_ids
+from vine_vla.core.options import (
+    Demonstration,
+    EpisodeOutcome,
+    Outcome,
+    OutcomeSource,
+    Segment,
+    Split,
+    Subgoal,
+)
+from vine_vla.core.relations import PREDICATES, derive_relations
 
 PICTURES = Schema(
     classes=("plate", "brick", "gripper"),

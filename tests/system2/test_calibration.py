@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom
 
-from vine_vla.protocols import REACHED, upper_reachable
-from vine_vla.system2.calibration import Calibration, cross_calibrated, fit_calibration, log_loss
-from vine_vla.system2.conformal import pruning_rule, threshold
-from vine_vla.system2.metrics import binary_scores, expected_calibration_error
-from vine_vla.system2.support import Support
+from vine_vla.core.protocols import REACHED, upper_reachable
+from vine_vla.system2.uncertainty.calibration import Calibration, cross_calibrated, fit_calibration, log_loss
+from vine_vla.system2.uncertainty.conformal import pruning_rule, threshold
+from vine_vla.system2.uncertainty.metrics import binary_scores, expected_calibration_error
+from vine_vla.system2.uncertainty.support import Support
 
 
 def overconfident(n, rng, members=4, scale=3.0, verbs=2):

@@ -1,15 +1,15 @@
 """Packed relation rules equal layer 1's; answers do not depend on the order of objects; words."""
 
 import numpy as np
+from core.strategies import SCHEMA, graphs
 from hypothesis import example, given, settings
-from layer1.strategies import SCHEMA, graphs
 from system2.worlds import SIDES, sides_scene
 
 from vine_vla import Box, SceneGraph, SceneObject, pack, unpack
-from vine_vla.relations import derive_relations
-from vine_vla.system2.features import Encoder, jitter
-from vine_vla.system2.rules import derive_packed
-from vine_vla.system2.words import HASHED, Vocabulary
+from vine_vla.core.relations import derive_relations
+from vine_vla.system2.compact.features import Encoder, jitter
+from vine_vla.system2.compact.rules import derive_packed
+from vine_vla.system2.compact.words import HASHED, Vocabulary
 
 
 def two_as_near(*names: str) -> SceneGraph:

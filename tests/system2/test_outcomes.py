@@ -10,15 +10,15 @@ from system2.conftest import QUICK
 from system2.worlds import SIDES, sides_demonstrations, sides_scene
 
 from vine_vla import SceneGraph, Subgoal, VineError, pack, unpack
-from vine_vla.options import EpisodeOutcome, Outcome, Split
-from vine_vla.protocols import DEAD, GOAL, REACHED, SLIPPED, Evidence, PlanningModel
+from vine_vla.core.options import EpisodeOutcome, Outcome, Split
+from vine_vla.core.protocols import DEAD, GOAL, REACHED, SLIPPED, Evidence, PlanningModel
 from vine_vla.system2 import Failures, Probe, calibrate_on_probes, train_outcomes
-from vine_vla.system2.fit import FitConfig
-from vine_vla.system2.model import NEGLIGIBLE
-from vine_vla.system2.nets import SubgoalTensors, member
-from vine_vla.system2.outcome import outcome_logits, outcome_net, table_inputs, train_outcome
-from vine_vla.system2.probes import probe_table
-from vine_vla.system2.segments import CENSORED, choose_episodes, hold_out, segment_table
+from vine_vla.system2.compact.fit import FitConfig
+from vine_vla.system2.compact.model import NEGLIGIBLE
+from vine_vla.system2.compact.nets import SubgoalTensors, member
+from vine_vla.system2.compact.outcome import outcome_logits, outcome_net, table_inputs, train_outcome
+from vine_vla.system2.compact.segments import CENSORED, choose_episodes, hold_out, segment_table
+from vine_vla.system2.uncertainty.probes import probe_table
 
 TEXT = "put the part into a slot"
 
@@ -214,11 +214,11 @@ def test_members_trained_at_once_equal_members_trained_one_by_one(sides, monkeyp
     """Gradients of one member do not touch another: the same weights come out when it trains alone."""
     demonstrations, model = sides
     table = segment_table(demonstrations[:60], SIDES).decided()
-    monkeypatch.setattr("vine_vla.system2.outcome.DROPOUT", 0.0)
+    monkeypatch.setattr("vine_vla.system2.compact.outcome.DROPOUT", 0.0)
     settings = {"width": 8, "config": FitConfig(epochs=2, least_steps=4, batch=32), "noise": 0.0, "seed": 3}
     both = train_outcome(model.encoder, table, members=2, **settings)
 
-    from vine_vla.system2 import outcome as module
+    from vine_vla.system2.compact import outcome as module
 
     untrained = outcome_net(model.encoder, 2, 8, torch.Generator().manual_seed(3))
     for m in range(2):
@@ -230,7 +230,7 @@ def test_members_trained_at_once_equal_members_trained_one_by_one(sides, monkeyp
             return net
 
         def alone_weights(episode, members, rng, m=m):
-            from vine_vla.system2.fit import bootstrap
+            from vine_vla.system2.compact.fit import bootstrap
 
             return bootstrap(episode, 2, rng)[m : m + 1]
 

@@ -7,14 +7,14 @@ import pytest
 from system2.pictures import PICTURES, PictureSource, scene, view
 
 from vine_vla import Belief, VineError
-from vine_vla.options import Split
-from vine_vla.packing import attribute_slots
-from vine_vla.protocols import Observation, Perceiver
-from vine_vla.system2.detector import SIZE, shrink
-from vine_vla.system2.frames import choose_frames, constant_attributes, load_frames
-from vine_vla.system2.see import PerceptionConfig, train_perception
-from vine_vla.system2.seen import as_seen
-from vine_vla.system2.sight import measure
+from vine_vla.core.options import Split
+from vine_vla.core.packing import attribute_slots
+from vine_vla.core.protocols import Observation, Perceiver
+from vine_vla.system2.compact.detector import SIZE, shrink
+from vine_vla.system2.compact.frames import choose_frames, constant_attributes, load_frames
+from vine_vla.system2.compact.perceived import as_seen
+from vine_vla.system2.compact.perception_metrics import measure
+from vine_vla.system2.compact.perception_training import PerceptionConfig, train_perception
 
 
 @pytest.fixture(scope="module")

@@ -2,19 +2,19 @@
 
 import numpy as np
 import torch
+from core.strategies import SCHEMA, graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer1.strategies import SCHEMA, graphs
 
 from vine_vla import pack
-from vine_vla.packing import attribute_slots, attribute_width
-from vine_vla.system2.dynamics import Changes, dynamics_net, next_graphs
-from vine_vla.system2.features import LEAST_SIZE, Encoder
-from vine_vla.system2.nets import GraphTensors, SubgoalTensors
-from vine_vla.system2.outcome import outcome_logits, outcome_net
-from vine_vla.system2.rules import derive_packed
-from vine_vla.system2.value import value_net, values
-from vine_vla.system2.words import Vocabulary
+from vine_vla.core.packing import attribute_slots, attribute_width
+from vine_vla.system2.compact.dynamics import Changes, dynamics_net, next_graphs
+from vine_vla.system2.compact.features import LEAST_SIZE, Encoder
+from vine_vla.system2.compact.nets import GraphTensors, SubgoalTensors
+from vine_vla.system2.compact.outcome import outcome_logits, outcome_net
+from vine_vla.system2.compact.rules import derive_packed
+from vine_vla.system2.compact.value import value_net, values
+from vine_vla.system2.compact.words import Vocabulary
 
 ENCODER = Encoder(SCHEMA, Vocabulary(("put", "plug", "socket")), (("weight", 1.5, 3.0),))
 TEXTS = ("put the blue plug into the socket", "stack the blocks", "xyzzy")

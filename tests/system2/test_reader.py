@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 from system2.pictures import PICTURES, PictureSource
 
-from vine_vla.options import Split
-from vine_vla.packing import attribute_slots, attribute_width
-from vine_vla.system2.frames import load_frames
-from vine_vla.system2.reader import AROUND, SIDE, SPARE, Examples, readable, train_reader, windows
+from vine_vla.core.options import Split
+from vine_vla.core.packing import attribute_slots, attribute_width
+from vine_vla.system2.compact.attribute_classifier import (
+    AROUND,
+    SIDE,
+    SPARE,
+    Examples,
+    readable,
+    train_reader,
+    windows,
+)
+from vine_vla.system2.compact.frames import load_frames
 
 
 def test_a_window_shows_the_object_in_its_middle_and_black_outside_the_image():

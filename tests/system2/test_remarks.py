@@ -8,7 +8,7 @@ from system2.pictures import PictureSource
 from system2.test_training import CONFIG
 
 from vine_vla import Outcome, VineError
-from vine_vla.options import EpisodeOutcome, Split
+from vine_vla.core.options import EpisodeOutcome, Split
 from vine_vla.system2 import train_system2
 
 GRAPHS = replace(CONFIG, perception=None)

@@ -11,7 +11,7 @@ import pytest
 from system2.pictures import PictureSource, scene, view
 
 from vine_vla import VineError, pack
-from vine_vla.protocols import DEAD, REACHED, Evidence, Observation, Perceiver, PlanningModel
+from vine_vla.core.protocols import DEAD, REACHED, Evidence, Observation, Perceiver, PlanningModel
 from vine_vla.system2 import (
     EXECUTED,
     Failures,
@@ -23,7 +23,7 @@ from vine_vla.system2 import (
     load_system2,
     train_system2,
 )
-from vine_vla.system2.fit import FitConfig
+from vine_vla.system2.compact.fit import FitConfig
 
 FAST = FitConfig(epochs=1, least_steps=6)
 CONFIG = System2Config(
@@ -90,7 +90,7 @@ def test_loads_and_plans_like_what_was_trained(trained):
 
 
 def test_what_is_loaded_answers_like_what_was_trained(source, tmp_path, monkeypatch):
-    from vine_vla.system2 import training
+    from vine_vla.system2.compact import training
 
     made = []
 

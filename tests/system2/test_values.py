@@ -12,8 +12,8 @@ from system2.worlds import TabularWorld
 from vine_vla import pack
 from vine_vla.search.tabular import policy_evaluation, random_problem, value_iteration
 from vine_vla.system2 import Failures, OutcomeConfig, train_outcomes
-from vine_vla.system2.fit import FitConfig
-from vine_vla.system2.value import OptionModel, _returns, backed_up
+from vine_vla.system2.compact.fit import FitConfig
+from vine_vla.system2.compact.value import OptionModel, _returns, backed_up
 
 TABULAR = OutcomeConfig(
     noise=0.0,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vine_vla import Box, SceneGraph, SceneObject, Schema, Verb
-from vine_vla.options import (
+from vine_vla.core.options import (
     Demonstration,
     EpisodeOutcome,
     Outcome,
@@ -14,8 +14,8 @@ from vine_vla.options import (
     Split,
     Subgoal,
 )
-from vine_vla.protocols import DEAD, GOAL, REACHED, SLIPPED
-from vine_vla.relations import PREDICATES, derive_relations
+from vine_vla.core.protocols import DEAD, GOAL, REACHED, SLIPPED
+from vine_vla.core.relations import PREDICATES, derive_relations
 from vine_vla.search.tabular import ReachAvoid, sample_episode, tabular_schema
 
 SIM = OutcomeSource.SIMULATOR

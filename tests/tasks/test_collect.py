@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vine_vla.demos import staged_ids
-from vine_vla.demos.staging import read_staged, staged_path
-from vine_vla.errors import VineError
-from vine_vla.options import Collector, EpisodeOutcome, Outcome
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Collector, EpisodeOutcome, Outcome
+from vine_vla.data import staged_ids
+from vine_vla.data.record.staging import read_staged, staged_path
 from vine_vla.tasks import PlugInsertion
 from vine_vla.tasks.collect import CollectConfig, collect, missing, record_operator
-from vine_vla.tasks.interventions import NoviceHands, PolicyHands, record_intervention
+from vine_vla.tasks.plug.interventions import NoviceHands, PolicyHands, record_intervention
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ class _Drifter:
         self.rng = np.random.default_rng(seed)
 
     def act(self, observation, graph):  # type: ignore[no-untyped-def]
-        from vine_vla.protocols import SkillOutput
+        from vine_vla.core.protocols import SkillOutput
 
         chunk = self.rng.normal(0, 0.003, (4, 5)).astype(np.float32)
         chunk[:, 4] = 1.0 if observation.proprioception[9] > 0 else -1.0
@@ -212,7 +212,7 @@ def test_a_killed_collection_goes_on(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out)
     assert {name: staged_path(staging, name).stat().st_mtime_ns for name in there} == before
-    from vine_vla.demos import open_dataset
+    from vine_vla.data import open_dataset
 
     assert len(open_dataset(out).demonstrations) == 4
 

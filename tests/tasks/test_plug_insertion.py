@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from vine_vla.errors import VineError
-from vine_vla.graph_text import describe
-from vine_vla.options import Outcome, Subgoal, candidate_subgoals, check_subgoal
-from vine_vla.packing import pack, unpack
-from vine_vla.protocols import DONE, FAILED
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Outcome, Subgoal, candidate_subgoals, check_subgoal
+from vine_vla.core.packing import pack, unpack
+from vine_vla.core.protocols import DONE, FAILED
+from vine_vla.core.text import describe
 from vine_vla.tasks import ENV_ID, PLUG_SCHEMA, PlugInsertion
-from vine_vla.tasks.plug_insertion import ACTION_LIMIT
+from vine_vla.tasks.plug.task import ACTION_LIMIT
 
 
 @pytest.fixture(scope="module")

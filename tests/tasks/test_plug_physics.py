@@ -9,11 +9,11 @@ probability that its test states.
 import numpy as np
 import pytest
 
-from vine_vla.options import Outcome
+from studies.plug_physics import Cell, cell_scene, gate_cells, wilson
+from vine_vla.core.options import Outcome
 from vine_vla.tasks import SkillDial
-from vine_vla.tasks.gate_g0 import Cell, cell_scene, gate_cells, wilson
-from vine_vla.tasks.plug_sim import PlugSim
-from vine_vla.tasks.rollout import run_choice, run_plan
+from vine_vla.tasks.plug.rollout import run_choice, run_plan
+from vine_vla.tasks.plug.sim import PlugSim
 
 N = 10
 
@@ -80,7 +80,7 @@ def test_a_lost_plug_is_dead_with_an_onset_before_it_lay(sim: PlugSim) -> None:
 
 
 def test_put_back_and_grasp_the_other_way(sim: PlugSim) -> None:
-    from vine_vla.tasks.expert import Expert
+    from vine_vla.tasks.plug.expert import Expert
 
     cell = Cell("long", "two_pin", "x", 0.5)
     reached = 0
@@ -94,8 +94,8 @@ def test_put_back_and_grasp_the_other_way(sim: PlugSim) -> None:
 
 @pytest.mark.parametrize("moment", [0.2, 0.5, 0.8])
 def test_the_expert_recovers_from_a_push_in_mid_air(sim: PlugSim, moment: float) -> None:
-    from vine_vla.tasks.expert import Expert
-    from vine_vla.tasks.rollout import as_subgoal
+    from vine_vla.tasks.plug.expert import Expert
+    from vine_vla.tasks.plug.rollout import as_subgoal
 
     cell = Cell("short", "two_pin", "none", 0.3)
     sim.reset(cell_scene(cell, 5), 5)

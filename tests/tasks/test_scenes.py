@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.tasks import FROZEN, Habits, Operator, plug_scene
-from vine_vla.tasks.plug_world import BLOCKS
-from vine_vla.tasks.scenes import COLOURS, GRASPS, NEVER, SPLITS
+from vine_vla.tasks.plug.scenes import COLOURS, GRASPS, NEVER, SPLITS
+from vine_vla.tasks.plug.world import BLOCKS
 
 GOLDEN = [("two_pin", "green", 1), ("two_pin", "yellow", 1), ("round", "purple", 1)]
 GOLDEN_RACK = (0.39003332360214277, 0.09741528745935961, 0.18483295864222865)

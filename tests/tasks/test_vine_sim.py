@@ -5,7 +5,7 @@ import pytest
 from lerobot.envs import EnvConfig
 from lerobot.utils.import_utils import register_third_party_plugins
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 
 
 @pytest.fixture(scope="module")

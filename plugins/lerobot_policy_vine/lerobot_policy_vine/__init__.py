@@ -5,6 +5,6 @@ Policies `vine_skill` (System 1, trainable) and `vine` (the whole agent), enviro
 
 from lerobot_policy_vine.env_vine_sim import VineSimConfig
 from vine_vla.serving.configuration_vine import VineConfig
-from vine_vla.system1.configuration_vine_skill import VineSkillConfig
+from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
 
 __all__ = ["VineConfig", "VineSimConfig", "VineSkillConfig"]

@@ -60,12 +60,12 @@ class VineSimConfig(EnvConfig):
         self, n_envs: int, use_async_envs: bool = False
     ) -> dict[str, dict[int, gym.vector.VectorEnv]]:
         """The vector environments by suite and task number."""
-        from vine_vla.errors import VineError
-        from vine_vla.evaluation.files import parse_scenes
+        from vine_vla.core.errors import VineError
         from vine_vla.evaluation.final import check_scenes
+        from vine_vla.tasks.scenes import parse_scenes
 
         if self.task != "plug":
-            raise VineError(f"unknown task {self.task!r}", mend="known: plug")
+            raise VineError(f"unknown task {self.task!r}", hint="known: plug")
         scenes = parse_scenes(self.scenes)
         check_scenes(scenes, final=False)
         make: Callable[[], gym.Env[Any, Any]] = partial(
@@ -87,7 +87,7 @@ class VineSimEnv(gym.Env[dict[str, Any], np.ndarray]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(self, split: str, scenes: tuple[int, ...], size: int, episode_length: int) -> None:
-        from vine_vla.tasks.plug_insertion import ACTION_LIMIT, PlugInsertion
+        from vine_vla.tasks.plug.task import ACTION_LIMIT, PlugInsertion
 
         self.plug = PlugInsertion(split, size=size)
         self.scenes, self.render_mode = scenes, "rgb_array"

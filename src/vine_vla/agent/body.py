@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from vine_vla.agent.records import AgentConfig, Frame, Verdict
-from vine_vla.graph import SceneGraph
-from vine_vla.options import Subgoal
-from vine_vla.protocols import DONE, FAILED, Float, Observation, Perceiver, Robot, Skill
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.options import Subgoal
+from vine_vla.core.protocols import DONE, FAILED, Float, Observation, Perceiver, Robot, Skill
 
 
 class Sight(NamedTuple):

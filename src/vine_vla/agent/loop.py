@@ -25,10 +25,10 @@ from vine_vla.agent.records import (
     Verdict,
 )
 from vine_vla.agent.verify import agreement, as_begun, expects_goal, surprise
-from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph
-from vine_vla.options import Subgoal
-from vine_vla.protocols import Float, Forecast, Perceiver, Plan, Planner, PlanStatus, Robot, Skill
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.options import Subgoal
+from vine_vla.core.protocols import Float, Forecast, Perceiver, Plan, Planner, PlanStatus, Robot, Skill
 
 Wording = Callable[[Subgoal, SceneGraph], str]
 """Text form of a subgoal in a scene, e.g. `graph_text.describe` with the schema bound."""
@@ -70,7 +70,7 @@ class Agent:
         if self.watching and not hasattr(planner, "forecast"):
             raise VineError(
                 "replanning `uncertainty` needs a planner that judges the rest of a plan",
-                mend="use tree, greedy or exhaustive, or replan on-failure",
+                hint="use tree, greedy or exhaustive, or replan on-failure",
             )
         self.perceiver, self.planner, self.skill, self.config = perceiver, planner, skill, config
         self.wording, self.instruction = wording, instruction
@@ -109,7 +109,7 @@ class Agent:
     def record(self) -> EpisodeRecord:
         """Everything so far; raises VineError before the agent has stopped."""
         if self.body is None or self.reason is None:
-            raise VineError("the agent has not stopped yet", mend="call `act` until it answers None")
+            raise VineError("the agent has not stopped yet", hint="call `act` until it answers None")
         return EpisodeRecord(
             instruction=self.instruction,
             reason=self.reason,

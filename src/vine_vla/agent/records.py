@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph
-from vine_vla.options import Subgoal
-from vine_vla.protocols import Plan
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.options import Subgoal
+from vine_vla.core.protocols import Plan
 
 
 class Replanning(StrEnum):
@@ -91,11 +91,11 @@ class AgentConfig:
         object.__setattr__(self, "replanning", Replanning(self.replanning))
         for name in ("budget", "max_steps", "subgoal_steps", "hysteresis"):
             if getattr(self, name) < 1:
-                raise VineError(f"{name} is {getattr(self, name)}", mend="it must be at least 1")
+                raise VineError(f"{name} is {getattr(self, name)}", hint="it must be at least 1")
         if not 0 < self.fall <= 1 or self.rise < 0 or self.watch < 0:
             raise VineError(
                 f"fall {self.fall}, rise {self.rise}, watch {self.watch}",
-                mend="fall is in (0, 1], rise and watch are at least 0",
+                hint="fall is in (0, 1], rise and watch are at least 0",
             )
 
 

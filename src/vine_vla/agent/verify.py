@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from vine_vla.graph import SceneGraph, SceneObject
-from vine_vla.options import Subgoal
-from vine_vla.protocols import Plan
-from vine_vla.relations import GRIPPER
+from vine_vla.core.graph import SceneGraph, SceneObject
+from vine_vla.core.options import Subgoal
+from vine_vla.core.protocols import Plan
+from vine_vla.core.relations import GRIPPER
 
 MOVED = 0.04
 """A box has moved when its centre moved by more, in image widths."""

@@ -27,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 
 __all__ = ["commands", "main"]
 
@@ -96,7 +96,7 @@ def _dispatch(arguments: list[str]) -> int:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean `vine {close[0]}`?" if close else "see `vine --help`"
-        raise VineError(f"no command `{name}`", mend=hint)
+        raise VineError(f"no command `{name}`", hint=hint)
     run = import_module(f"{__name__}.{name.replace('-', '_')}").run
     return _call(run, prog=f"vine {name}", arguments=rest)
 
@@ -119,7 +119,7 @@ def _call(run: Callable[[Any], int], prog: str, arguments: Sequence[str]) -> int
     for name, least in LEAST.items():
         value = getattr(config, name, None)
         if isinstance(value, int) and value < least:
-            raise VineError(f"{name} is {value}", where=f"--{name}", mend=f"give {least} or more")
+            raise VineError(f"{name} is {value}", where=f"--{name}", hint=f"give {least} or more")
     return run(config)
 
 

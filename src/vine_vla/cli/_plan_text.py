@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import textwrap
 
-from vine_vla.graph import SceneGraph
-from vine_vla.graph_text import format_graph
-from vine_vla.protocols import Plan, PlanStatus, RankedOption
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.protocols import Plan, PlanStatus, RankedOption
+from vine_vla.core.text import format_graph
 
 WIDTH = 110
 

@@ -48,7 +48,7 @@ def train_head(config: Done) -> int:
     import torch
 
     from vine_vla.agent import AgentConfig
-    from vine_vla.evaluation.workers import stage_progress
+    from vine_vla.compute.workers import stage_progress
     from vine_vla.system1 import DoneTraining, Stopping, train_done
 
     names = ("steps", "batch_size", "learning_rate", "held_out", "done_frames", "failed_frames", "seed")

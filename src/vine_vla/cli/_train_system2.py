@@ -49,20 +49,20 @@ class System2:
 
 def train_planner(config: System2) -> int:
     """Train, show the figures, and say where the result is."""
-    from vine_vla.demos import open_dataset
-    from vine_vla.errors import VineError
+    from vine_vla.core.errors import VineError
+    from vine_vla.data import open_dataset
 
     dataset = open_dataset(config.dataset)  # first: bad input is told at once
     import torch
 
-    from vine_vla.evaluation.workers import stage_progress
+    from vine_vla.compute.workers import stage_progress
     from vine_vla.system2 import Failures, OutcomeConfig, PerceptionConfig, System2Config, train_system2
-    from vine_vla.system2.storage import read_json
+    from vine_vla.system2.compact.storage import read_json
 
     for name, low, high in (("alpha", 0, 1), ("members", 0, 1000), ("perception_steps", 0, 10**7)):
         value = getattr(config, name)
         if not low < value < high:
-            raise VineError(f"{name} is {value}", where=f"--{name.replace('_', '-')}", mend=f"above {low}")
+            raise VineError(f"{name} is {value}", where=f"--{name.replace('_', '-')}", hint=f"above {low}")
     torch.set_num_threads(config.threads)
     own = OutcomeConfig(
         failures=Failures.KEEP if config.failures == "keep" else Failures(config.failures),

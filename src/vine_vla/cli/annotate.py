@@ -57,13 +57,13 @@ class Config:
 
 def run(config: Config) -> int:
     """Annotate and say what there is now; then label by hand, if that is wanted."""
-    from vine_vla.errors import VineError
+    from vine_vla.core.errors import VineError
 
     given = (config.labels, config.outcomes, config.subgoals, config.segments, config.boxes, config.words)
     if not any(given) and not config.page:
         raise VineError(
             "nothing to add",
-            mend="give --labels, --outcomes, --subgoals, --segments, --boxes, --words or --page",
+            hint="give --labels, --outcomes, --subgoals, --segments, --boxes, --words or --page",
         )
     if any(given):
         _annotate(config)
@@ -71,9 +71,9 @@ def run(config: Config) -> int:
 
 
 def _annotate(config: Config) -> None:
-    from vine_vla.demos.annotation import Sources, annotate
-    from vine_vla.demos.problems import label_problems
-    from vine_vla.options import OutcomeSource
+    from vine_vla.core.options import OutcomeSource
+    from vine_vla.data.annotate.annotation import Sources, annotate
+    from vine_vla.data.problems import label_problems
 
     sources = Sources(
         labels=config.labels,
@@ -106,9 +106,9 @@ def _annotate(config: Config) -> None:
 
 def _label(config: Config) -> int:
     """Serve the page until Ctrl-C."""
-    from vine_vla.demos.label_server import LabelServer
-    from vine_vla.demos.labelling import Labeller
-    from vine_vla.options import OutcomeSource
+    from vine_vla.core.options import OutcomeSource
+    from vine_vla.data.annotate.label_server import LabelServer
+    from vine_vla.data.annotate.labelling import Labeller
 
     labeller = Labeller(config.path, config.out, OutcomeSource(config.source), config.calibration_share)
     with LabelServer(labeller, config.port) as server:

@@ -43,17 +43,17 @@ class Config:
 
 def run(config: Config) -> int:
     """Execute probes if none are given, calibrate, and say how good the probabilities are now."""
-    from vine_vla.demos import open_dataset
-    from vine_vla.errors import VineError
+    from vine_vla.core.errors import VineError
+    from vine_vla.data import open_dataset
     from vine_vla.evaluation.build import RunBuilder
-    from vine_vla.evaluation.execution import calibrate_run, calibration_probes
-    from vine_vla.evaluation.files import parse_scenes
     from vine_vla.evaluation.final import check_scenes
-    from vine_vla.evaluation.probes import ProbeConfig, read_probes
-    from vine_vla.system2.storage import read_json
+    from vine_vla.evaluation.probes.execution import calibrate_run, calibration_probes
+    from vine_vla.evaluation.probes.run import ProbeConfig, read_probes
+    from vine_vla.system2.compact.storage import read_json
+    from vine_vla.tasks.scenes import parse_scenes
 
     if config.each < 1:
-        raise VineError(f"each is {config.each}", where="--each", mend="give 1 or more")
+        raise VineError(f"each is {config.each}", where="--each", hint="give 1 or more")
     demonstrations = open_dataset(config.dataset).demonstrations
     if config.probes is not None:
         probes = read_probes(config.probes)

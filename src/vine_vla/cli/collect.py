@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def run(config: CollectOptions) -> int:
         collect,
         missing,
     )
-    from vine_vla.tasks.operators import Habits
+    from vine_vla.tasks.plug.operators import Habits
 
     for name in ("awareness", "habit_rate"):
         if not 0 <= getattr(config, name) <= 1:
-            raise VineError(f"{name} {getattr(config, name)}", mend="give a share between 0 and 1")
+            raise VineError(f"{name} {getattr(config, name)}", hint="give a share between 0 and 1")
     job = CollectConfig(
         staging=config.out.with_name(config.out.name + ".staging"),
         episodes=config.episodes,
@@ -72,7 +72,7 @@ def run(config: CollectOptions) -> int:
         for _ in collect(job, config.workers):
             progress.advance(bar)
         if config.assemble:
-            from vine_vla.demos import assemble
+            from vine_vla.data import assemble
 
             bar = progress.add_task("assembling", total=config.episodes)
             assemble(
@@ -93,4 +93,4 @@ def _range(text: str) -> tuple[float, float]:
     try:
         return float(low), float(high or low)
     except ValueError:
-        raise VineError(f"skill {text!r} is no range", mend="give LEAST:GREATEST, e.g. .5:1") from None
+        raise VineError(f"skill {text!r} is no range", hint="give LEAST:GREATEST, e.g. .5:1") from None

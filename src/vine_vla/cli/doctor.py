@@ -252,7 +252,7 @@ def _print_table(checks: list[Check], healthy: bool) -> None:
     for check in checks:
         table.add_row(check.name, f"[{colour[check.status]}]{check.status}[/]", check.detail)
         if check.fix and check.status != "ok":
-            table.add_row("", "", f"[bold]mend:[/] {check.fix}")
+            table.add_row("", "", f"[bold]hint:[/] {check.fix}")
     console = Console()
     console.print(table)
     console.print("everything needed works" if healthy else "something needed does not work")

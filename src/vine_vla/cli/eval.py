@@ -51,20 +51,20 @@ class EvalConfig:
 def run(config: EvalConfig) -> int:
     """Evaluate; 0 when done."""
     from vine_vla.agent import AgentConfig
-    from vine_vla.errors import VineError
+    from vine_vla.core.errors import VineError
     from vine_vla.evaluation.arms import find_arm
     from vine_vla.evaluation.build import RunBuilder
-    from vine_vla.evaluation.files import parse_scenes
     from vine_vla.evaluation.final import check_scenes, record_final
-    from vine_vla.evaluation.probes import ProbeConfig, evaluate_probes
+    from vine_vla.evaluation.probes.run import ProbeConfig, evaluate_probes
     from vine_vla.evaluation.runner import Schedule, evaluate
     from vine_vla.evaluation.verdicts import print_summary, write_summary
+    from vine_vla.tasks.scenes import parse_scenes
 
     scenes = parse_scenes(config.scenes)
     check_scenes(scenes, final=config.final)
     labels = tuple(find_arm(name).label for name in config.arms)
     if not config.runs:
-        raise VineError("no run directory", mend="give the folder that `vine train` wrote")
+        raise VineError("no run directory", hint="give the folder that `vine train` wrote")
     out = config.out or Path("results") / config.runs[0].resolve().name
     builder = RunBuilder(
         task=config.task,

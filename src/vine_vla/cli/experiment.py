@@ -59,9 +59,9 @@ def run_named(config: Config) -> int:
     """`vine experiment`, and `vine demo`, which is `plug-quick`."""
     from rich.console import Console
 
-    from vine_vla.errors import VineError
-    from vine_vla.evaluation.experiments import run_experiment
-    from vine_vla.evaluation.registry import find_experiment, with_changes
+    from vine_vla.core.errors import VineError
+    from vine_vla.evaluation.experiments.registry import find_experiment, with_changes
+    from vine_vla.evaluation.experiments.run import run_experiment
     from vine_vla.evaluation.verdicts import print_summary
     from vine_vla.report.page import write_report
 
@@ -83,7 +83,7 @@ def run_named(config: Config) -> int:
         threads=config.threads,
     )
     if experiment.final and not config.final:
-        raise VineError(f"{experiment.name} runs test scenes", mend="add --final, or --scenes 0:60 for dev")
+        raise VineError(f"{experiment.name} runs test scenes", hint="add --final, or --scenes 0:60 for dev")
     console = Console(stderr=True)
     work = config.work or Path("runs") / experiment.name
     results = config.results or Path("results") / experiment.name

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,11 +50,11 @@ class Config:
 def run(config: Config) -> int:
     """Explain, print, and write."""
     from vine_vla.evaluation.explain import explain
-    from vine_vla.evaluation.files import write_json
+    from vine_vla.storage.json import write_json
     from vine_vla.system2 import load_system2
 
     if config.rows < 1:
-        raise VineError(f"rows is {config.rows}", where="--rows", mend="give 1 or more")
+        raise VineError(f"rows is {config.rows}", where="--rows", hint="give 1 or more")
     system2 = load_system2(config.run, config.variant)
     cases = read_cases(config, system2.budget)
     withheld = system2.variant(config.withheld) if config.withheld in system2.variants() else None
@@ -83,19 +83,19 @@ TITLES = {
 
 def read_cases(config: Config, budget: int) -> list[Case]:
     """The cases asked for; raises VineError when there are none or both sources are given."""
-    from vine_vla.demos import open_dataset
+    from vine_vla.data import open_dataset
     from vine_vla.evaluation.explain import cases_of_episodes, cases_of_probes
-    from vine_vla.evaluation.probes import read_probes
+    from vine_vla.evaluation.probes.run import read_probes
 
     if (config.data is None) == (config.probes is None):
-        raise VineError("cases come from one source", mend="give either --data DATASET or --probes FILE")
+        raise VineError("cases come from one source", hint="give either --data DATASET or --probes FILE")
     if config.data is not None:
         found = cases_of_episodes(open_dataset(config.data), budget)
         if not found:
             raise VineError(
                 "no held-out segment with a known outcome and a scene graph",
                 where=str(config.data),
-                mend="annotate outcomes and segments, or give --probes",
+                hint="annotate outcomes and segments, or give --probes",
             )
         return found
     assert config.probes is not None

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vine_vla.errors import VineError
-from vine_vla.options import Split
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Split
 
 if TYPE_CHECKING:
-    from vine_vla.demos.dataset import DemoDataset
-    from vine_vla.system2.backend import System2
+    from vine_vla.data.lerobot.dataset import DemoDataset
+    from vine_vla.system2.compact.system2 import System2
 
 BLIND = 0.2
 """Share of frames without a box of the target from which on it is said so; some are out of sight anywhere."""
@@ -154,9 +154,9 @@ def run(config: Config) -> int:
         return _language(config)
     from tqdm import tqdm
 
-    from vine_vla.demos.dataset import open_dataset
-    from vine_vla.demos.skills import KNOWN, export_flat, export_joint, export_skills
-    from vine_vla.options import Outcome
+    from vine_vla.core.options import Outcome
+    from vine_vla.data.export.skills import KNOWN, export_flat, export_joint, export_skills
+    from vine_vla.data.lerobot.dataset import open_dataset
 
     dataset = open_dataset(config.path)
     eyes = _eyes(config, dataset)
@@ -193,8 +193,8 @@ def run(config: Config) -> int:
 
 
 def _language(config: Language) -> int:
-    from vine_vla.demos.dataset import open_dataset
-    from vine_vla.demos.export_subtasks import export_subtasks
+    from vine_vla.data.export.subtasks import export_subtasks
+    from vine_vla.data.lerobot.dataset import open_dataset
 
     dataset = open_dataset(config.path)
     kind: Literal["language", "sarm", "task"] = "language" if config.format == "persistent" else config.format
@@ -213,12 +213,12 @@ def _eyes(config: _Common, dataset: "DemoDataset") -> "System2 | None":
     model = load_system2(config.eyes)
     if model.eyes is None:
         raise VineError(
-            "System 2 has no perception", where=f"--eyes {config.eyes}", mend="train it with boxes"
+            "System 2 has no perception", where=f"--eyes {config.eyes}", hint="train it with boxes"
         )
     if model.schema.classes != dataset.schema.classes or model.schema.cameras != dataset.schema.cameras:
         raise VineError(
             f"perception knows {model.schema.classes} in cameras {model.schema.cameras}",
             where=f"--eyes {config.eyes}",
-            mend=f"train one on this dataset, with {dataset.schema.classes} in {dataset.schema.cameras}",
+            hint=f"train one on this dataset, with {dataset.schema.classes} in {dataset.schema.cameras}",
         )
     return model

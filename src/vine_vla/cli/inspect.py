@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 if TYPE_CHECKING:
-    from vine_vla.demos.inspection import Inspection
+    from vine_vla.data.inspection import Inspection
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Print the report; errors also go to stderr, one line each."""
-    from vine_vla.demos.inspection import inspect_dataset
+    from vine_vla.data.inspection import inspect_dataset
 
     report = inspect_dataset(config.path, decode=config.decode)
     if config.json:

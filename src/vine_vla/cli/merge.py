@@ -21,7 +21,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Merge and say what came of it."""
-    from vine_vla.demos.merging import merge
+    from vine_vla.data.record.merging import merge
 
     dataset = merge(config.paths, config.out)
     frames = sum(d.length for d in dataset.demonstrations)

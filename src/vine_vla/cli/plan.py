@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vine_vla.graph import Schema
-    from vine_vla.protocols import Observation
+    from vine_vla.core.graph import Schema
+    from vine_vla.core.protocols import Observation
     from vine_vla.search import SearchConfig
-    from vine_vla.system2.backend import System2
+    from vine_vla.system2.compact.system2 import System2
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,15 @@ class Config:
 def run(config: Config) -> int:
     """Perceive, plan, print, and write the tree."""
     from vine_vla.cli._plan_text import plan_lines
-    from vine_vla.protocols import PlanStatus
+    from vine_vla.core.protocols import PlanStatus
     from vine_vla.search import SearchConfig, make_planner, save_trace
     from vine_vla.system2 import load_system2
 
     settings = SearchConfig(expansions=config.expansions, seconds=config.seconds, evidence=1000)
     if config.budget is not None and config.budget < 0:
-        raise VineError(f"budget is {config.budget}", where="--budget", mend="use 0 or more")
+        raise VineError(f"budget is {config.budget}", where="--budget", hint="use 0 or more")
     if config.sweep < 0 or (config.sweep > 1 and config.dataset is None):
-        raise VineError(f"sweep is {config.sweep}", where="--sweep", mend="with --image it is 1")
+        raise VineError(f"sweep is {config.sweep}", where="--sweep", hint="with --image it is 1")
     model = load_system2(config.run, config.variant)
     budget = model.budget if config.budget is None else config.budget
     if config.sweep:
@@ -99,8 +99,8 @@ def _sweep(config: Config, model: System2, settings: SearchConfig, budget: int) 
     """Print and write what more and more time a plan buys."""
     import pandas as pd
 
-    from vine_vla.evaluation.files import write_table
     from vine_vla.search.sweep import SweepRow, sweep_time
+    from vine_vla.storage.tables import write_table
 
     scenes = [
         (model.perceive(observation, instruction), instruction)
@@ -120,7 +120,7 @@ def _observe(config: Config, model: System2) -> list[tuple[Observation, str]]:
         return read_frames(config, model.schema, max(1, config.sweep))
     if config.instruction is None:
         raise VineError(
-            "no task", where="--instruction", mend='say what to do, e.g. "put the cup on the tray"'
+            "no task", where="--instruction", hint='say what to do, e.g. "put the cup on the tray"'
         )
     return [(_given(config, model), config.instruction)]
 
@@ -134,12 +134,12 @@ def read_frames(config: Config, schema: Schema, count: int = 1) -> list[tuple[Ob
     Raises:
         VineError: --image or --proprioception too, a camera that the dataset lacks, or no such frame.
     """
-    from vine_vla.demos import open_dataset
-    from vine_vla.protocols import Observation
+    from vine_vla.core.protocols import Observation
+    from vine_vla.data import open_dataset
 
     assert config.dataset is not None
     if config.image or config.proprioception is not None:
-        raise VineError("--dataset goes with neither --image nor --proprioception", mend="leave one out")
+        raise VineError("--dataset goes with neither --image nor --proprioception", hint="leave one out")
     dataset = open_dataset(config.dataset)
     found = []
     for episode in range(config.episode, config.episode + count):
@@ -162,7 +162,7 @@ def read_frames(config: Config, schema: Schema, count: int = 1) -> list[tuple[Ob
 
 def _given(config: Config, model: System2) -> Observation:
     """What --image and --proprioception say."""
-    from vine_vla.protocols import Observation
+    from vine_vla.core.protocols import Observation
 
     images = read_images(config.image, model.schema)
     if config.proprioception is not None:
@@ -189,16 +189,16 @@ def read_images(pairs: tuple[str, ...], schema: Schema) -> dict[str, NDArray[np.
     for pair in pairs:
         camera, equals, file = pair.partition("=")
         if not equals or camera not in schema.cameras:
-            raise VineError(f"{pair!r} names no camera of the model", where="--image", mend=f"give {wanted}")
+            raise VineError(f"{pair!r} names no camera of the model", where="--image", hint=f"give {wanted}")
         if camera in images:
-            raise VineError(f"camera {camera} is given twice", where="--image", mend=f"give {wanted}")
+            raise VineError(f"camera {camera} is given twice", where="--image", hint=f"give {wanted}")
         try:
             with Image.open(file) as image:
                 images[camera] = np.array(image.convert("RGB"))
         except OSError as error:
             raise VineError(f"cannot read the image: {error}", where=f"--image {pair}") from error
     if schema.cameras[0] not in images:
-        raise VineError(f"no image of {schema.cameras[0]}", where="--image", mend=f"give {wanted}")
+        raise VineError(f"no image of {schema.cameras[0]}", where="--image", hint=f"give {wanted}")
     return images
 
 
@@ -225,5 +225,5 @@ def read_proprioception(file: Path) -> NDArray[np.float32]:
     except (ValueError, TypeError) as error:
         raise VineError(f"not a JSON list of numbers: {error}", where=where) from error
     if state.ndim != 1 or not len(state) or not np.isfinite(state).all():
-        raise VineError("not a flat list of finite numbers", where=where, mend="e.g. [0.1, 0.2, 0.3]")
+        raise VineError("not a flat list of finite numbers", where=where, hint="e.g. [0.1, 0.2, 0.3]")
     return state

@@ -52,7 +52,7 @@ def run(config: Config) -> int:
 
 def write_tree(config: Config) -> Path:
     """The page of one search tree, over its scene if the image is given."""
-    from vine_vla.graph_text import parse_graph
+    from vine_vla.core.text import parse_graph
     from vine_vla.report import Decided, Frame, write_decision
     from vine_vla.search.trace import load_trace
 

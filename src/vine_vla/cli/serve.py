@@ -16,7 +16,7 @@ from typing import Literal
 
 import tyro
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def run(config: Config) -> int:
     """Load, listen until SIGTERM or Ctrl-C, answer what is under way, and end."""
     try:
         from vine_vla.serving.server import PolicyServer, ServeConfig
-        from vine_vla.system1.openpi_wire import WireLimits
+        from vine_vla.system1.adapters.openpi_wire import WireLimits
     except ImportError as error:
-        raise VineError(f"{error.name} is missing", mend="pip install 'vine-vla[serving]'") from error
+        raise VineError(f"{error.name} is missing", hint="pip install 'vine-vla[serving]'") from error
     import torch
 
     from vine_vla.serving.load import load_agent
@@ -87,7 +87,7 @@ def run(config: Config) -> int:
         record=config.record,
     )
     if config.deadline <= 0:
-        raise VineError(f"deadline is {config.deadline}", where="--deadline", mend="give seconds above 0")
+        raise VineError(f"deadline is {config.deadline}", where="--deadline", hint="give seconds above 0")
     torch.set_num_threads(1)  # many clients share the processors better than one request's threads do
     served = load_agent(
         config.run,
@@ -118,6 +118,6 @@ def read_keys(
     for pair in pairs:
         name, equals, key = pair.partition("=")
         if not equals or not name or not key:
-            raise VineError(f"{pair!r} is not NAME=KEY", where=where, mend=f"e.g. {example}")
+            raise VineError(f"{pair!r} is not NAME=KEY", where=where, hint=f"e.g. {example}")
         found[name] = key
     return found

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 
 if TYPE_CHECKING:
-    from vine_vla.system1.listening import Listening
+    from vine_vla.system1.sensitivity import Listening
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def _adopt(config: Adopt) -> int:
     from lerobot.utils.import_utils import register_third_party_plugins
 
     from vine_vla.cli.serve import read_keys
-    from vine_vla.demos import open_dataset
-    from vine_vla.system1.adopting import adopt_policy
+    from vine_vla.data import open_dataset
+    from vine_vla.system1.adapters.importing import adopt_policy
 
     register_third_party_plugins()
     cameras = read_keys(config.camera, "--camera", "front=observation.images.cam_high")
@@ -125,16 +125,16 @@ def _check(config: Check) -> int:
     from lerobot.utils.import_utils import register_third_party_plugins
 
     from vine_vla.cli.serve import read_keys
-    from vine_vla.demos import open_dataset
-    from vine_vla.demos.crops import LAYOUT
-    from vine_vla.evaluation.workers import stage_progress
-    from vine_vla.system1.listening import action_spread, advice, check_listening, situations
-    from vine_vla.system1.opening import open_skill
+    from vine_vla.compute.workers import stage_progress
+    from vine_vla.data import open_dataset
+    from vine_vla.data.export.crops import LAYOUT
+    from vine_vla.system1.adapters.loading import open_skill
+    from vine_vla.system1.sensitivity import action_spread, advice, check_listening, situations
 
     for name, least in (("frames", 1), ("subgoals", 2), ("steps", 1), ("least", 0)):
         value = getattr(config, name)
         if value < least:
-            raise VineError(f"{name} is {value}", where=f"--{name}", mend=f"give {least} or more")
+            raise VineError(f"{name} is {value}", where=f"--{name}", hint=f"give {least} or more")
     torch.set_num_threads(config.threads)
     register_third_party_plugins()
     dataset = open_dataset(config.dataset)

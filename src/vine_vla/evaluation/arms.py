@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from vine_vla.agent import Replanning
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.system2 import EXECUTED
 
 PlannerKind = Literal["tree", "greedy", "exhaustive", "imitate", "whole", "oracle-value", "right-plan"]
@@ -138,5 +138,5 @@ def find_arm(name: str) -> Arm:
         label = f"{base} ({variant})"
     if label not in ARMS:
         known = ", ".join(a.name + (f":{a.variant}" if a.variant else "") for a in _ARMS)
-        raise VineError(f"unknown arm {name!r}", mend=f"known arms: {known}")
+        raise VineError(f"unknown arm {name!r}", hint=f"known arms: {known}")
     return ARMS[label]

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vine_vla.agent import AgentConfig, Wording
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.options import Subgoal
+from vine_vla.core.protocols import Perceiver, Plan, Planner, Skill
+from vine_vla.core.text import describe
 from vine_vla.evaluation.arms import Arm, find_arm
 from vine_vla.evaluation.episodes import Parts
 from vine_vla.evaluation.oracles import OracleValuePlanner, RightPlanner, WholeTaskPlanner
 from vine_vla.evaluation.world import SimulatedTask, TruePerceiver, open_task, task_schema
-from vine_vla.graph import SceneGraph
-from vine_vla.graph_text import describe
-from vine_vla.options import Subgoal
-from vine_vla.protocols import Perceiver, Plan, Planner, Skill
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import make_planner
 
@@ -67,12 +67,12 @@ class RunBuilder:
         for run in self.runs:
             folder = Path(run)
             if not folder.is_dir():
-                raise VineError("no such run directory", where=run, mend="train one with `vine train`")
+                raise VineError("no such run directory", where=run, hint="train one with `vine train`")
             for label in labels:
                 for part in _needed(self.arm(label)):
                     if not (folder / part).is_dir():
                         raise VineError(
-                            f"arm {label!r} needs {part}", where=run, mend="train it, or leave the arm out"
+                            f"arm {label!r} needs {part}", where=run, hint="train it, or leave the arm out"
                         )
 
     def build(self, label: str, training_seed: int, task: SimulatedTask) -> Parts:
@@ -165,14 +165,14 @@ def _instruction(task: SimulatedTask, subgoal: Subgoal, graph: SceneGraph) -> st
 
 @lru_cache(maxsize=16)
 def _system2(run: str) -> Any:
-    from vine_vla.system2.backend import load_system2
+    from vine_vla.system2.compact.system2 import load_system2
 
     return load_system2(Path(run) / "system2")
 
 
 @lru_cache(maxsize=8)
 def _loaded_skill(folder: str, task_name: type, schema: Any) -> Skill:
-    from vine_vla.system1.adopting import load_run_skill
+    from vine_vla.system1.adapters.importing import load_run_skill
 
     return load_run_skill(Path(folder), schema, whole_task=Path(folder).name.startswith("flat"))
 
@@ -189,7 +189,7 @@ def _hashes(run: Path) -> dict[str, str]:
     from hashlib import sha256
 
     from vine_vla.system1 import stored_hash
-    from vine_vla.system1.weights import RUN_FILE
+    from vine_vla.system1.vine_skill.weights import RUN_FILE
 
     finished = [name for name in ("system1", "flat", "flat-all") if (run / name / RUN_FILE).is_file()]
     found = {name: stored_hash(run / name) for name in finished}

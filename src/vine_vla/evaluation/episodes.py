@@ -16,6 +16,8 @@ from vine_vla.agent import (
     outcome_probabilities,
     run_episode,
 )
+from vine_vla.core.options import Outcome
+from vine_vla.core.protocols import Perceiver, Plan, Planner, PlanStatus, Skill
 from vine_vla.evaluation.world import (
     DEAD,
     FINISHED,
@@ -26,8 +28,6 @@ from vine_vla.evaluation.world import (
     SimulatedTask,
     WatchedSkill,
 )
-from vine_vla.options import Outcome
-from vine_vla.protocols import Perceiver, Plan, Planner, PlanStatus, Skill
 
 EPISODE_COLUMNS = (
     *("task", "split", "scene", "arm", "variant", "training_seed", "policy_seed", "success", "outcome"),

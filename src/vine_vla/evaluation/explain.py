@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vine_vla.demos.dataset import DemoDataset
-from vine_vla.evaluation.probes import ExecutedProbe
-from vine_vla.graph import Attribute, Relation, SceneGraph
-from vine_vla.options import Outcome, Split, Subgoal, candidate_subgoals
-from vine_vla.packing import pack
-from vine_vla.protocols import GOAL, REACHED, PlanningModel
-from vine_vla.relations import GRIPPER
+from vine_vla.core.graph import Attribute, Relation, SceneGraph
+from vine_vla.core.options import Outcome, Split, Subgoal, candidate_subgoals
+from vine_vla.core.packing import pack
+from vine_vla.core.protocols import GOAL, REACHED, PlanningModel
+from vine_vla.core.relations import GRIPPER
+from vine_vla.data.lerobot.dataset import DemoDataset
+from vine_vla.evaluation.probes.run import ExecutedProbe
 from vine_vla.search import SearchConfig, search
 from vine_vla.search.planners import TreePlanner
 from vine_vla.search.tree import MID

@@ -7,8 +7,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from vine_vla.errors import VineError
-from vine_vla.evaluation.files import now, revision, write_bytes
+from vine_vla.core.errors import VineError
+from vine_vla.storage.files import write_bytes
+from vine_vla.storage.provenance import now, revision
 
 DEV, CALIBRATION, TEST = range(0, 200), range(200, 400), range(400, 1000)
 COLUMNS = ("date", "revision", "task", "split", "first", "last", "scenes", "arms", "out")
@@ -27,12 +28,12 @@ def check_scenes(scenes: Sequence[int], *, final: bool, calibration: bool = Fals
     if not wrong:
         return
     if not final and any(s in TEST for s in wrong):
-        mend = "test scenes 400 to 999 run only with --final"
+        hint = "test scenes 400 to 999 run only with --final"
     elif final:
-        mend = "--final runs test scenes 400 to 999 only; leave it out for the others"
+        hint = "--final runs test scenes 400 to 999 only; leave it out for the others"
     else:
-        mend = f"use scenes {allowed.start} to {allowed.stop - 1}"
-    raise VineError(f"scene {wrong[0]} is no {name} scene", mend=mend)
+        hint = f"use scenes {allowed.start} to {allowed.stop - 1}"
+    raise VineError(f"scene {wrong[0]} is no {name} scene", hint=hint)
 
 
 def record_final(

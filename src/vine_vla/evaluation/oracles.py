@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from vine_vla.agent import AgentConfig, Wording, run_subgoal
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.identity import match_names
+from vine_vla.core.options import Subgoal
+from vine_vla.core.packing import pack
+from vine_vla.core.protocols import Perceiver, Plan, Planner, PlanningModel, PlanStatus, RankedOption, Skill
+from vine_vla.core.text import describe, format_graph
 from vine_vla.evaluation.world import WHOLE_TASK, SimulatedTask
-from vine_vla.graph import SceneGraph
-from vine_vla.graph_text import describe, format_graph
-from vine_vla.identity import match_names
-from vine_vla.options import Subgoal
-from vine_vla.packing import pack
-from vine_vla.protocols import Perceiver, Plan, Planner, PlanningModel, PlanStatus, RankedOption, Skill
 from vine_vla.search.trace import KIND, VERSION
 
 

@@ -18,13 +18,15 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from vine_vla.errors import VineError
+from vine_vla.compute.workers import map_jobs, show_progress
+from vine_vla.core.errors import VineError
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.episodes import EPISODE_COLUMNS, FEASIBILITY_COLUMNS, Key, Parts, play
-from vine_vla.evaluation.files import RowLog, environment, read_table, write_json, write_table
 from vine_vla.evaluation.traces import write_trace
-from vine_vla.evaluation.workers import map_jobs, show_progress
 from vine_vla.evaluation.world import SimulatedTask
+from vine_vla.storage.json import RowLog, write_json
+from vine_vla.storage.provenance import environment
+from vine_vla.storage.tables import read_table, write_table
 
 KEY = ("task", "split", "scene", "arm", "variant", "training_seed", "policy_seed")
 
@@ -130,7 +132,7 @@ def evaluate(
             options[_key(entry["row"])] = entry["options"]
         keys = list(schedule.keys(builder.task, builder.split))
         if len(set(keys)) != len(keys):
-            raise VineError("an arm or seed stands twice in the schedule", mend="name each once")
+            raise VineError("an arm or seed stands twice in the schedule", hint="name each once")
         missing = [key for key in keys if _key(asdict(key)) not in finished]
         folder = parts / "traces" if traces else None
         answers = map_jobs(partial(Workshop, builder, folder), missing, workers)
@@ -174,7 +176,7 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
                 raise VineError(
                     f"the run was begun with another `{name}`",
                     where=str(file),
-                    mend="give another --out, or remove this one",
+                    hint="give another --out, or remove this one",
                 )
         return run | {"settings": plain}
     run = {"settings": plain, "begun": environment()}

@@ -19,7 +19,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 
 MIN_COVERAGE = 0.95
 """Share of the attempted scenes that both arms must have scored before a verdict is given."""
@@ -42,7 +42,7 @@ class Interval(NamedTuple):
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """Success rate with Wilson's interval; [0, 1] when n is 0."""
     if not 0 <= successes <= n:
-        raise VineError(f"{successes} successes in {n} episodes", mend="count successes among the episodes")
+        raise VineError(f"{successes} successes in {n} episodes", hint="count successes among the episodes")
     if n == 0:
         return Interval(float("nan"), 0.0, 1.0, 0)
     low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
@@ -193,7 +193,7 @@ def compare(
     """
     missing = [name for name in NEEDED if name not in rows]
     if missing:
-        raise VineError(f"no column {missing[0]!r} in the rows", mend=f"needed: {', '.join(NEEDED)}")
+        raise VineError(f"no column {missing[0]!r} in the rows", hint=f"needed: {', '.join(NEEDED)}")
     tables = {name: _by_scene(rows, name) for name in (a, b)}
     seeds = sorted(set(tables[a].columns) | set(tables[b].columns))
     planned = sorted(set(attempted) if attempted is not None else {*tables[a].index, *tables[b].index})
@@ -256,7 +256,7 @@ def _by_scene(rows: pd.DataFrame, arm: str) -> pd.DataFrame:
     own = rows[rows["arm"] == arm]
     if own.empty:
         known = ", ".join(sorted(rows["arm"].astype(str).unique()))
-        raise VineError(f"no episodes of arm {arm!r}", mend=f"arms in the rows: {known}")
+        raise VineError(f"no episodes of arm {arm!r}", hint=f"arms in the rows: {known}")
     if "policy_seed" not in own:
         own = own.assign(policy_seed=0)
     twice = own.duplicated(["scene", "training_seed", "policy_seed"])

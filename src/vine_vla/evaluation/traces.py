@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vine_vla.agent import Decision, Execution, outcome_probabilities
+from vine_vla.core.text import format_graph
 from vine_vla.evaluation.episodes import Episode
-from vine_vla.evaluation.files import write_bytes
-from vine_vla.graph_text import format_graph
+from vine_vla.storage.files import write_bytes
 
 QUALITY = 88
 """JPEG quality: a 96 px image takes about 3 kB."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vine_vla.evaluation.files import write_json
 from vine_vla.evaluation.statistics import Comparison, compare, holm, summarise
+from vine_vla.storage.json import write_json
 
 SUBJECT = "vine"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph, Schema
-from vine_vla.identity import match_names
-from vine_vla.options import Outcome, Subgoal
-from vine_vla.protocols import Float, Observation, Robot, Skill
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import SceneGraph, Schema
+from vine_vla.core.identity import match_names
+from vine_vla.core.options import Outcome, Subgoal
+from vine_vla.core.protocols import Float, Observation, Robot, Skill
 
 SUCCESS, DEAD, STOPPED, FINISHED, LIMIT = "success", "dead", "stopped", "finished", "limit"
 """How an episode can end in `episodes.csv`: the task fulfilled; failed for good; the agent stopped
@@ -49,7 +49,7 @@ TASKS: dict[str, Callable[[str, bool], SimulatedTask]] = {"plug": _plug}
 def open_task(name: str, split: str, *, render: bool = True) -> SimulatedTask:
     """The task called `name`; raises VineError that lists the known ones."""
     if name not in TASKS:
-        raise VineError(f"unknown task {name!r}", mend=f"known tasks: {', '.join(TASKS)}")
+        raise VineError(f"unknown task {name!r}", hint=f"known tasks: {', '.join(TASKS)}")
     return TASKS[name](split, render)
 
 

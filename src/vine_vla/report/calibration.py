@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from vine_vla.evaluation.probes import pruning_table
-from vine_vla.evaluation.reliability import BINS, Ceiling, Scores, ceiling, reliability, score
+from vine_vla.evaluation.probes.reliability import BINS, Ceiling, Scores, ceiling, reliability, score
+from vine_vla.evaluation.probes.run import pruning_table
 from vine_vla.report import charts, notes
 from vine_vla.report.headline import Block
 from vine_vla.report.inputs import Results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.report import notes
 from vine_vla.report.markup import Markup, element
 from vine_vla.report.parts import cell, note, points, row_head, table
@@ -25,7 +25,7 @@ def check_explanation(data: Mapping[str, object], where: str) -> None:
         if not isinstance(rows, list) or not all(
             isinstance(row, dict) and set(columns) <= set(row) for row in rows
         ):
-            raise VineError(f"{name} is not a table", where=where, mend="write it anew with `vine explain`")
+            raise VineError(f"{name} is not a table", where=where, hint="write it anew with `vine explain`")
 
 
 def explanation(data: Mapping[str, object]) -> list[Markup]:

@@ -5,7 +5,6 @@ Drawn with matplotlib from the same numbers as the page: `statistics.summarise`,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
-from vine_vla.errors import VineError
-from vine_vla.evaluation.reliability import reliability
+from vine_vla.core.errors import VineError
+from vine_vla.evaluation.probes.reliability import reliability
 from vine_vla.report.calibration import MIN_ROWS, ROWS_PER_BIN, SCENE
 from vine_vla.report.headline import Block, blocks
 from vine_vla.report.inputs import Results
 from vine_vla.report.overlay import held_objects
 from vine_vla.report.traces import Frame, Trace
 from vine_vla.report.tree import tree_view
+from vine_vla.storage.files import write_atomically
 
 GREEN, RED, GREY, INK, LINE = "#17694a", "#a63d22", "#7d8a94", "#1b231f", "#dfe4df"
 BOXES = ("#ffd84d", "#6fe3ff", "#ff9ad5", "#b6f27c")
@@ -64,7 +64,7 @@ def reliability_chart(results: Results, arm: str, out: Path, *, source: str = "p
     rows = rows[(rows["arm"] == arm) & (rows["source"] == source)]
     if rows.empty:
         raise VineError(
-            f"no {source} rows of arm {arm!r}", where=str(results.path), mend="run the probes first"
+            f"no {source} rows of arm {arm!r}", where=str(results.path), hint="run the probes first"
         )
     figure = Figure(figsize=(4.2, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -97,12 +97,12 @@ def decision_picture(trace: Trace, out: Path, *, decision: int = 0, camera: str 
     """
     if decision >= len(trace.decisions) or not trace.decisions[decision].tree.get("nodes"):
         raise VineError(
-            f"no tree of decision {decision}", where=str(trace.file), mend="record with frames and trees"
+            f"no tree of decision {decision}", where=str(trace.file), hint="record with frames and trees"
         )
     made = trace.decisions[decision]
     frame = trace.frame_at(made.step)
     if frame is None or not frame.images:
-        raise VineError("no image", where=str(trace.file), mend="record the episode with frames")
+        raise VineError("no image", where=str(trace.file), hint="record the episode with frames")
     view = tree_view(made.tree, "", str(trace.file))
     nodes: Any = view["nodes"]
     figure = Figure(figsize=(11.5, 4.3), layout="constrained", facecolor="white")
@@ -240,9 +240,5 @@ def _plain(axes: Axes) -> None:
 
 
 def _save(figure: Figure, out: Path) -> Path:
-    """Write under a temporary name, then rename."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
-    figure.savefig(partial, format="png", dpi=DPI)
-    os.replace(partial, out)
+    write_atomically(out, lambda file: figure.savefig(file, format="png", dpi=DPI))
     return out

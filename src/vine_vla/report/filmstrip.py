@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vine_vla.errors import VineError
-from vine_vla.options import parse_subgoal
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import parse_subgoal
 from vine_vla.report import charts
 from vine_vla.report.markup import Markup, element, join
 from vine_vla.report.overlay import drawn_frame

@@ -10,7 +10,7 @@
       traces/**/*.json[.gz]  recorded episodes with frames and decisions (optional, see `traces`)
 
 Columns are those of DESIGN section 7. Extra columns are kept and ignored. Everything malformed raises
-`VineError` with file, field and mend; nothing is guessed and no row is dropped in silence.
+`VineError` with file, field and hint; nothing is guessed and no row is dropped in silence.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.report.explanation import check_explanation
 
 EPISODE_TEXT = ("task", "split", "arm", "variant", "outcome", "reason")
@@ -100,14 +100,14 @@ def load_results(path: Path) -> Results:
     """Read `path`; raises VineError if it is no results directory or a table is malformed."""
     if not path.is_dir():
         raise VineError(
-            "no such results directory", where=str(path), mend="give results/NAME of a finished run"
+            "no such results directory", where=str(path), hint="give results/NAME of a finished run"
         )
     episodes_file = _either(path / "episodes.csv")
     if episodes_file is None:
         raise VineError(
             "no episodes.csv or episodes.csv.gz",
             where=str(path),
-            mend="run `vine eval` or `vine experiment` first",
+            hint="run `vine eval` or `vine experiment` first",
         )
     run: dict[str, object] = {}
     if (path / "run.json").is_file():
@@ -137,7 +137,7 @@ def read_episodes(file: Path) -> pd.DataFrame:
     """`episodes.csv`, checked; raises VineError also when an arm ran the same scene and seeds twice."""
     table = _read_csv(file, (*EPISODE_TEXT, *EPISODE_NUMBERS, *EPISODE_MAYBE, "success"))
     if table.empty:
-        raise VineError("no episodes", where=str(file), mend="the run has not finished an episode yet")
+        raise VineError("no episodes", where=str(file), hint="the run has not finished an episode yet")
     for column in EPISODE_TEXT:
         table[column] = table[column].fillna("").astype(str)
     for column in EPISODE_NUMBERS:
@@ -156,7 +156,7 @@ def read_episodes(file: Path) -> pd.DataFrame:
         raise VineError(
             f"{row['label']} ran scene {row['scene']} twice with the same seeds",
             where=f"{file}, line {twice.index[0] + 2}",
-            mend="remove the repeated row; every pair of rows must be one scene",
+            hint="remove the repeated row; every pair of rows must be one scene",
         )
     return table
 
@@ -192,10 +192,10 @@ def read_json(file: Path) -> dict[str, object]:
         data = json.loads(gzip.decompress(raw) if file.suffix == ".gz" else raw)
     except (OSError, EOFError, ValueError) as error:
         raise VineError(
-            f"not readable as JSON: {error}", where=str(file), mend="write it anew or remove it"
+            f"not readable as JSON: {error}", where=str(file), hint="write it anew or remove it"
         ) from error
     if not isinstance(data, dict):
-        raise VineError("holds no JSON object", where=str(file), mend="write it anew or remove it")
+        raise VineError("holds no JSON object", where=str(file), hint="write it anew or remove it")
     return data
 
 
@@ -205,7 +205,7 @@ def _either(file: Path) -> Path | None:
     found = [candidate for candidate in (file, packed) if candidate.is_file()]
     if len(found) == 2:
         raise VineError(
-            f"both {file.name} and {packed.name}", where=str(file.parent), mend="remove the older one"
+            f"both {file.name} and {packed.name}", where=str(file.parent), hint="remove the older one"
         )
     return found[0] if found else None
 
@@ -228,12 +228,12 @@ def _read_csv(file: Path, needed: tuple[str, ...]) -> pd.DataFrame:
         table = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
     except (OSError, EOFError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise VineError(
-            f"not readable as CSV: {error}", where=str(file), mend="the file is cut or not a table; run again"
+            f"not readable as CSV: {error}", where=str(file), hint="the file is cut or not a table; run again"
         ) from error
     missing = [name for name in needed if name not in table.columns]
     if missing:
         raise VineError(
-            f"no column {', '.join(missing)}", where=str(file), mend=f"columns needed: {', '.join(needed)}"
+            f"no column {', '.join(missing)}", where=str(file), hint=f"columns needed: {', '.join(needed)}"
         )
     return table
 
@@ -255,7 +255,7 @@ def _numbers(
         raise VineError(
             f"{column} is {table[column].iloc[row]!r}, not {kind}",
             where=f"{file}, line {row + 2}",
-            mend="mend the cell",
+            hint="mend the cell",
         )
     return values.fillna(0).astype(int) if whole else values.astype(float)
 
@@ -268,7 +268,7 @@ def _flags(table: pd.DataFrame, column: str, file: Path) -> pd.Series:
         raise VineError(
             f"{column} is {text.iloc[row]!r}",
             where=f"{file}, line {row + 2}",
-            mend="write 0 or 1 (true or false)",
+            hint="write 0 or 1 (true or false)",
         )
     return text.isin(TRUE)
 
@@ -280,5 +280,5 @@ def _within(table: pd.DataFrame, column: str, file: Path) -> None:
         raise VineError(
             f"{column} is {table[column].iloc[row]}",
             where=f"{file}, line {row + 2}",
-            mend="a probability lies in [0, 1]",
+            hint="a probability lies in [0, 1]",
         )

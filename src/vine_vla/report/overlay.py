@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import SceneGraph
 from vine_vla.report.markup import Markup, element
 from vine_vla.report.traces import Frame
 
@@ -26,7 +26,7 @@ def picture(file: Path) -> tuple[str, float]:
         with Image.open(file) as image:
             rgb = image.convert("RGB")
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise VineError(f"not an image: {error}", where=str(file), mend="record the episode again") from error
+        raise VineError(f"not an image: {error}", where=str(file), hint="record the episode again") from error
     rgb.thumbnail((MAX_SIDE, MAX_SIDE))
     packed = io.BytesIO()
     rgb.save(packed, "JPEG", quality=88, optimize=True)

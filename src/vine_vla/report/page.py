@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.evaluation.arms import ARMS
 from vine_vla.evaluation.final import CALIBRATION, DEV, TEST
 from vine_vla.report import calibration, explanation, filmstrip, headline, notes, outcomes, tree
@@ -21,6 +20,7 @@ from vine_vla.report.markup import Markup, element, join, json_text, script_text
 from vine_vla.report.overlay import drawn_frame
 from vine_vla.report.parts import note, percent, tag
 from vine_vla.report.traces import Frame, Trace, load_trace, trace_files
+from vine_vla.storage.files import write_bytes
 
 MAX_BYTES = 8_000_000
 """A larger page is refused: nobody opens it on a slow machine."""
@@ -74,7 +74,7 @@ def write_report(path: Path, out: Path | None = None, config: ReportConfig | Non
         raise VineError(
             f"the report would have {len(data) / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f}",
             where=str(path),
-            mend="show fewer scenes with --per-kind or fewer trees with --trees",
+            hint="show fewer scenes with --per-kind or fewer trees with --trees",
         )
     return _write(target, data)
 
@@ -88,10 +88,7 @@ def write_decision(decision: Decided, out: Path, camera: str = "front") -> Path:
 
 
 def _write(target: Path, data: bytes) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    os.replace(partial, target)
+    write_bytes(target, data)
     return target
 
 

@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph
-from vine_vla.graph_text import parse_graph
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.text import parse_graph
 from vine_vla.report.inputs import label, read_json
 
 
@@ -132,10 +132,10 @@ def _frame(reader: _Reader, file: Path, root: Path) -> Frame:
         image = (file.parent / str(name)).resolve()
         if not image.is_relative_to(root.resolve()):
             raise VineError(
-                f"image {name!r} lies outside the results", where=reader.where, mend="use relative paths"
+                f"image {name!r} lies outside the results", where=reader.where, hint="use relative paths"
             )
         if not image.is_file():
-            raise VineError(f"no image {name!r}", where=reader.where, mend="copy it beside the trace")
+            raise VineError(f"no image {name!r}", where=reader.where, hint="copy it beside the trace")
         images[str(camera)] = image
     text = reader.text("graph", "")
     return Frame(int(reader.number("step")), images, parse_graph(text) if text else None)
@@ -173,14 +173,14 @@ class _Reader:
 
     def __init__(self, data: object, where: str) -> None:
         if not isinstance(data, Mapping):
-            raise VineError("expected an object", where=where, mend="record the episode again")
+            raise VineError("expected an object", where=where, hint="record the episode again")
         self.data: Mapping[str, object] = data
         self.where = where
 
     def fail(self, name: str, wanted: str) -> VineError:
         found = repr(self.data[name]) if name in self.data else "missing"
         return VineError(
-            f"{name} is {found[:80]}, not {wanted}", where=self.where, mend="record the episode again"
+            f"{name} is {found[:80]}, not {wanted}", where=self.where, hint="record the episode again"
         )
 
     def text(self, name: str, default: str | None = None) -> str:

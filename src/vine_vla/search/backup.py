@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.protocols import AFTER_REACHED, GOAL, REACHED, SLIPPED, Float
+from vine_vla.core.protocols import AFTER_REACHED, GOAL, REACHED, SLIPPED, Float
 from vine_vla.search.compiled import compiled
 from vine_vla.search.outputs import Int, Outputs
 from vine_vla.search.tree import F64, HIGH, LOW, NO_NODE, Tree

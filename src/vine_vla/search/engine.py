@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vine_vla.packing import PackedGraphs
-from vine_vla.protocols import PlanningModel
+from vine_vla.core.packing import PackedGraphs
+from vine_vla.core.protocols import PlanningModel
 from vine_vla.search.backup import back_up
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.outputs import Int, Outputs

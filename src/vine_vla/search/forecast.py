@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.graph import SceneGraph
-from vine_vla.options import Subgoal
-from vine_vla.packing import pack
-from vine_vla.protocols import AFTER_REACHED, GOAL, REACHED, SLIPPED, Forecast, PlanningModel
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.options import Subgoal
+from vine_vla.core.packing import pack
+from vine_vla.core.protocols import AFTER_REACHED, GOAL, REACHED, SLIPPED, Forecast, PlanningModel
 from vine_vla.search.config import SearchConfig, split_members
 
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.errors import VineError
-from vine_vla.options import Subgoal
-from vine_vla.packing import PackedGraphs
-from vine_vla.protocols import Expansion, Float, PlanningModel
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Subgoal
+from vine_vla.core.packing import PackedGraphs
+from vine_vla.core.protocols import Expansion, Float, PlanningModel
 from vine_vla.search.compiled import compiled
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.pruning import NO_PROPOSAL, cut_options, support_gap
@@ -230,7 +230,7 @@ def _check_shapes(answer: Expansion, count: int, k: int) -> None:
     if width > k:
         raise VineError(f"{width} proposals, but at most {k} were asked for", where=_WHERE)
     if [len(row) for row in answer.subgoals] != answer.mask.sum(1).tolist():
-        raise VineError("subgoals and mask disagree", where=_WHERE, mend="put the padding last")
+        raise VineError("subgoals and mask disagree", where=_WHERE, hint="put the padding last")
 
 
 @compiled

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vine_vla.graph import Schema
-from vine_vla.packing import PackedGraphs, attribute_slots, object_id
+from vine_vla.core.graph import Schema
+from vine_vla.core.packing import PackedGraphs, attribute_slots, object_id
 
 DIGITS = 4
 

@@ -14,11 +14,11 @@ from functools import cache
 
 import numpy as np
 
-from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph
-from vine_vla.options import Subgoal
-from vine_vla.packing import PackedGraphs, pack, unpack
-from vine_vla.protocols import (
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.options import Subgoal
+from vine_vla.core.packing import PackedGraphs, pack, unpack
+from vine_vla.core.protocols import (
     AFTER_REACHED,
     GOAL,
     REACHED,
@@ -265,7 +265,7 @@ PLANNERS: dict[str, type[TreePlanner]] = {
 def make_planner(name: str, model: PlanningModel, config: SearchConfig | None = None) -> TreePlanner:
     """The planner of that name; VineError lists the known ones."""
     if name not in PLANNERS:
-        raise VineError(f"unknown planner {name!r}", mend=f"known planners: {', '.join(PLANNERS)}")
+        raise VineError(f"unknown planner {name!r}", hint=f"known planners: {', '.join(PLANNERS)}")
     return PLANNERS[name](model, config or SearchConfig())
 
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.options import Subgoal
-from vine_vla.protocols import GOAL, REACHED, Float, Neighbours, PruningRule, upper_reachable
+from vine_vla.core.options import Subgoal
+from vine_vla.core.protocols import GOAL, REACHED, Float, Neighbours, PruningRule, upper_reachable
 
 KEPT, NO_PROPOSAL, BELOW_TAU = range(3)
 """Why an option may not be taken. `NO_PROPOSAL` marks padding."""

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph
-from vine_vla.protocols import Plan, PlanningModel, PlanStatus
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.protocols import Plan, PlanningModel, PlanStatus
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import ExhaustivePlanner, TreePlanner
 

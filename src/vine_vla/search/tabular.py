@@ -14,10 +14,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.graph import Box, SceneGraph, SceneObject, Schema, Verb
-from vine_vla.options import Subgoal
-from vine_vla.packing import PackedGraphs, attribute_slots, pack
-from vine_vla.protocols import DEAD, GOAL, REACHED, SLIPPED, Expansion, Float, PruningRule
+from vine_vla.core.graph import Box, SceneGraph, SceneObject, Schema, Verb
+from vine_vla.core.options import Subgoal
+from vine_vla.core.packing import PackedGraphs, attribute_slots, pack
+from vine_vla.core.protocols import DEAD, GOAL, REACHED, SLIPPED, Expansion, Float, PruningRule
 
 F64 = NDArray[np.float64]
 Int = NDArray[np.int64]

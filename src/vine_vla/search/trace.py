@@ -41,12 +41,12 @@ from typing import Any
 
 import numpy as np
 
-from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph
-from vine_vla.graph_text import describe, format_graph
-from vine_vla.options import Subgoal
-from vine_vla.packing import PackedGraphs
-from vine_vla.protocols import PlanStatus
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.options import Subgoal
+from vine_vla.core.packing import PackedGraphs
+from vine_vla.core.protocols import PlanStatus
+from vine_vla.core.text import describe, format_graph
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.engine import Searched
 from vine_vla.search.outputs import Int, canonical_text
@@ -292,7 +292,7 @@ _OPTION: dict[str, tuple[type, ...]] = {
 def validate_trace(trace: object, where: str = "tree") -> None:
     """Raises VineError that names the first field that breaks the schema at the top of this file."""
     if not isinstance(trace, dict) or trace.get("kind") != KIND:
-        raise VineError("not a search tree", where=where, mend="write it with `vine plan --out`")
+        raise VineError("not a search tree", where=where, hint="write it with `vine plan --out`")
     if trace.get("version") != VERSION:
         raise VineError(f"version {trace.get('version')} is not {VERSION}", where=f"{where}, version")
     _fields(trace, _TOP, where)

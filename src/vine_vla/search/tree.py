@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.protocols import REACHED, Float
+from vine_vla.core.protocols import REACHED, Float
 from vine_vla.search.compiled import compiled
 from vine_vla.search.config import SearchConfig, split_members
 from vine_vla.search.outputs import Int, Outputs

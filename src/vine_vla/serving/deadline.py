@@ -7,9 +7,9 @@ from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any
 
-from vine_vla.graph import SceneGraph
-from vine_vla.options import Subgoal
-from vine_vla.protocols import Forecast, Plan, Planner, PlanStatus
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.options import Subgoal
+from vine_vla.core.protocols import Forecast, Plan, Planner, PlanStatus
 
 LATE = Plan(PlanStatus.LATE, (), 0.0, 0.0, 0.0, 0.0, reason="the planner is over its deadline")
 

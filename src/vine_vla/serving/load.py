@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from vine_vla.agent import AgentConfig, Replanning
-from vine_vla.errors import VineError
-from vine_vla.protocols import Planner
+from vine_vla.core.errors import VineError
+from vine_vla.core.protocols import Planner
 from vine_vla.search import SearchConfig, make_planner
 from vine_vla.serving.deadline import DeadlinePlanner
 from vine_vla.serving.observations import ObservationKeys
@@ -47,12 +47,12 @@ def load_agent(
     Raises:
         VineError: a part is missing or damaged.
     """
-    from vine_vla.system1.adopting import load_run_skill, skill_actions
+    from vine_vla.system1.adapters.importing import load_run_skill, skill_actions
     from vine_vla.system2 import load_system2
 
     model = load_system2(run / "system2" if (run / "system2").is_dir() else run, variant)
     if model.eyes is None:
-        raise VineError("System 2 has no perception", where=str(run), mend="train it on data with boxes")
+        raise VineError("System 2 has no perception", where=str(run), hint="train it on data with boxes")
     skill: Any = load_run_skill(run / "system1", model.schema)
     actions = skill_actions(run / "system1", skill)
     if not actions.motions and hold != "still" and not any(p >= 0 for p in actions.places):
@@ -60,7 +60,7 @@ def load_agent(
             "System 1 commands positions, and none of them is found in the state: before the first plan the "
             "robot could not be held where it is",
             where=str(run / "system1"),
-            mend="record what is commanded in observation.state, or give --hold still if actions are steps",
+            hint="record what is commanded in observation.state, or give --hold still if actions are steps",
         )
     pool = ThreadPoolExecutor(4, thread_name_prefix="vine-plan")
     shared = make_planner(planner, model, SearchConfig(expansions=expansions, evidence=0))

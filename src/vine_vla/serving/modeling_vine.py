@@ -19,12 +19,12 @@ from lerobot.policies import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 
-from vine_vla.demos.files import folder_in_the_making
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.serving.configuration_vine import VineConfig
 from vine_vla.serving.load import load_agent
 from vine_vla.serving.session import ServedAgent, Session, answer_plan
-from vine_vla.system2.storage import MODEL
+from vine_vla.storage.files import folder_in_the_making
+from vine_vla.system2.compact.storage import MODEL
 
 PARTS = ("system1", "system2")
 FILES = ("*.json", "*.safetensors", "*.md", "*.png")
@@ -49,7 +49,7 @@ class VinePolicy(PreTrainedPolicy):
         if run is None:
             raise VineError(
                 "the policy `vine` has no weights to start from",
-                mend="make a checkpoint with `vine export policy RUN DIR` and give --policy.path=DIR",
+                hint="make a checkpoint with `vine export policy RUN DIR` and give --policy.path=DIR",
             )
         config.validate_features()
         self.config: VineConfig = config
@@ -134,7 +134,7 @@ class VinePolicy(PreTrainedPolicy):
             raise VineError(
                 f"no {OBS_IMAGES}.{roles[0]}",
                 where=f"observation has {given}",
-                mend=f"rename with --rename_map, cameras are {', '.join(roles)}",
+                hint=f"rename with --rename_map, cameras are {', '.join(roles)}",
             )
         state, tasks = batch[OBS_STATE], batch.get("task")
         size = len(state)
@@ -156,7 +156,7 @@ class VinePolicy(PreTrainedPolicy):
         """Not trained here."""
         raise VineError(
             "the policy `vine` is not trained by LeRobot",
-            mend="train System 1 with --policy.type=vine_skill, System 2 with `vine train system2`",
+            hint="train System 1 with --policy.type=vine_skill, System 2 with `vine train system2`",
         )
 
 
@@ -189,7 +189,7 @@ def export_policy(run: Path, out: Path, *, image_size: tuple[int, int] = (192, 1
     from vine_vla.serving.processor_vine import make_vine_pre_post_processors
 
     if out.exists() and not (out / "config.json").is_file():
-        raise VineError("is no checkpoint", where=str(out), mend="give a new folder")
+        raise VineError("is no checkpoint", where=str(out), hint="give a new folder")
     config = VineConfig(device="cpu", push_to_hub=False, **settings)
     served = load_agent(run)
     size = len(served.action_low)

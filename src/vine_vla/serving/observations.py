@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.errors import VineError
-from vine_vla.protocols import Observation
+from vine_vla.core.errors import VineError
+from vine_vla.core.protocols import Observation
 
 FIXED = ("observation/image", "observation/exterior_image_1_left", "cam_high", "image")
 """openpi's names of a camera that does not move: LIBERO, DROID, ALOHA."""
@@ -80,7 +80,7 @@ class ObservationKeys:
             raise VineError(
                 f"no image of {self.cameras[0]}",
                 where="observation",
-                mend=f"send one of {', '.join(self.names_of(self.cameras[0]))}",
+                hint=f"send one of {', '.join(self.names_of(self.cameras[0]))}",
             )
         return Observation(images, self._state(flat))
 
@@ -100,14 +100,14 @@ class ObservationKeys:
             parts = [_numbers(flat[key], key) for key in JOINTS]
             state = np.concatenate(parts)
         elif name is None:
-            raise VineError("no state", where="observation", mend="send observation/state")
+            raise VineError("no state", where="observation", hint="send observation/state")
         else:
             state = _numbers(flat[name], name)
         if self.state_size and len(state) != self.state_size:
             raise VineError(
                 f"{name} has {len(state)} numbers, expected {self.state_size}",
                 where="observation",
-                mend="send the state that the dataset has",
+                hint="send the state that the dataset has",
             )
         return state
 
@@ -126,10 +126,10 @@ def read_image(value: Any, name: str) -> NDArray[np.uint8]:
         )
     if value.dtype.kind == "f":
         if not (np.isfinite(value).all() and value.min() >= 0 and value.max() <= 1):
-            raise VineError(f"{name} has floats outside [0, 1]", where="observation", mend="send uint8")
+            raise VineError(f"{name} has floats outside [0, 1]", where="observation", hint="send uint8")
         value = np.round(value * 255)
     elif value.dtype != np.uint8:
-        raise VineError(f"{name} is {value.dtype}", where="observation", mend="send uint8")
+        raise VineError(f"{name} is {value.dtype}", where="observation", hint="send uint8")
     return np.ascontiguousarray(value, np.uint8)
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from vine_vla.agent import Agent, Execution, Verdict
-from vine_vla.demos import EpisodeRecorder
-from vine_vla.errors import VineError
-from vine_vla.graph import Schema
-from vine_vla.options import Collector, EpisodeOutcome, Outcome, OutcomeSource
-from vine_vla.protocols import Float, Observation
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import Schema
+from vine_vla.core.options import Collector, EpisodeOutcome, Outcome, OutcomeSource
+from vine_vla.core.protocols import Float, Observation
+from vine_vla.data import EpisodeRecorder
 
 LOGGER = logging.getLogger("vine.serving")
 

@@ -28,10 +28,10 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from vine_vla.errors import VineError
+from vine_vla.core.errors import VineError
 from vine_vla.serving.recording import SessionRecorder
 from vine_vla.serving.session import ServedAgent, Session, answer_plan
-from vine_vla.system1.openpi_wire import WireLimits, pack_message, unpack_message
+from vine_vla.system1.adapters.openpi_wire import WireLimits, pack_message, unpack_message
 
 LOGGER = logging.getLogger("vine.serving")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -76,13 +76,13 @@ class ServeConfig:
         if self.host not in LOOPBACK and not self.api_key:
             raise VineError(
                 f"{self.host} can be reached from elsewhere and there is no API key",
-                mend="set VINE_API_KEY (clients send Authorization: Api-Key KEY), or listen on 127.0.0.1",
+                hint="set VINE_API_KEY (clients send Authorization: Api-Key KEY), or listen on 127.0.0.1",
             )
         if not 0 <= self.port <= 65535:
-            raise VineError(f"port {self.port}", mend="give 0 to 65535")
+            raise VineError(f"port {self.port}", hint="give 0 to 65535")
         for name in ("threads", "connections", "sessions", "idle", "rate", "burst", "drain"):
             if getattr(self, name) <= 0:
-                raise VineError(f"{name} is {getattr(self, name)}", mend="it must be above 0")
+                raise VineError(f"{name} is {getattr(self, name)}", hint="it must be above 0")
 
 
 class PolicyServer:
@@ -139,7 +139,7 @@ class PolicyServer:
         except OSError as error:
             raise VineError(
                 f"cannot listen on {config.host}:{config.port}: {error.strerror}",
-                mend="another program may be using it: give another --port",
+                hint="another program may be using it: give another --port",
             ) from error
         self.port = server.sockets[0].getsockname()[1]
         if ready is not None:
@@ -224,7 +224,7 @@ class PolicyServer:
     ) -> dict[str, Any]:
         if not tokens.take():
             raise VineError(
-                f"more than {self.config.rate:g} requests a second", where="connection", mend="send fewer"
+                f"more than {self.config.rate:g} requests a second", where="connection", hint="send fewer"
             )
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._work, message, own, plans)
@@ -243,7 +243,7 @@ class PolicyServer:
             return own
         if not isinstance(name, str) or not _EPISODE.fullmatch(name):
             raise VineError(
-                "episode_id is no name", where="observation", mend="letters, digits, . _ and -, at most 64"
+                "episode_id is no name", where="observation", hint="letters, digits, . _ and -, at most 64"
             )
         with self._naming:
             gone = [] if name in self._named else self._outdated()

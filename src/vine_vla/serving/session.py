@@ -12,10 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vine_vla.agent import Agent, AgentConfig, Sight, Streams, Wording
-from vine_vla.errors import VineError
-from vine_vla.graph import SceneGraph, Schema
-from vine_vla.graph_text import describe
-from vine_vla.protocols import DONE, FAILED, Float, Observation, Perceiver, Plan, Planner, PlanStatus, Skill
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import SceneGraph, Schema
+from vine_vla.core.protocols import (
+    DONE,
+    FAILED,
+    Float,
+    Observation,
+    Perceiver,
+    Plan,
+    Planner,
+    PlanStatus,
+    Skill,
+)
+from vine_vla.core.text import describe
 from vine_vla.serving.deadline import drop_plan
 from vine_vla.serving.observations import ObservationKeys
 from vine_vla.serving.recording import SessionRecorder
@@ -137,7 +147,7 @@ class Session:
                 raise VineError(
                     "the episode is ended: too many requests and too few actions executed",
                     where="observation",
-                    mend="execute what is answered, and send `executed` right",
+                    hint="execute what is answered, and send `executed` right",
                 )
             reply = self._act(observation, executed)
             reply["policy_timing"] = {"infer_ms": 1000 * (time.perf_counter() - start)}
@@ -154,12 +164,12 @@ class Session:
     def _executed(self, message: Mapping[str, Any]) -> int:
         value = message.get("executed", self._handed_out)
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-            raise VineError(f"executed is {value!r}", where="observation", mend="send a number from 0 on")
+            raise VineError(f"executed is {value!r}", where="observation", hint="send a number from 0 on")
         return min(int(value), self._handed_out)
 
     def _begin(self, prompt: str | None) -> None:
         if prompt is None:
-            raise VineError("no prompt", where="observation", mend="send the task as `prompt`")
+            raise VineError("no prompt", where="observation", hint="send the task as `prompt`")
         self._end()
         served = self.served
         streams = Streams.spawn(self.seed, self.episodes)
@@ -267,10 +277,10 @@ def answer_plan(served: ServedAgent, message: Mapping[str, Any]) -> dict[str, An
     start = time.perf_counter()
     observation, prompt = served.keys.read(message), served.keys.prompt(message)
     if prompt is None:
-        raise VineError("no prompt", where="observation", mend="send the task as `prompt`")
+        raise VineError("no prompt", where="observation", hint="send the task as `prompt`")
     budget = message.get("budget", served.budget)
     if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or not 0 <= budget <= 1000:
-        raise VineError(f"budget is {budget!r}", where="observation", mend="send 0 to 1000")
+        raise VineError(f"budget is {budget!r}", where="observation", hint="send 0 to 1000")
     graph = served.perceiver.perceive(observation, prompt)
     perceived = time.perf_counter()
     planner = served.new_planner()

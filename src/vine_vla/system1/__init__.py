@@ -1,7 +1,7 @@
 """System 1: the flow-matching skill policy with its done head, its training and its use."""
 
-from vine_vla.system1.configuration_vine_skill import VineSkillConfig
-from vine_vla.system1.weights import check_weights, stored_hash, weights_hash
+from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
+from vine_vla.system1.vine_skill.weights import check_weights, stored_hash, weights_hash
 
 __all__ = [
     "DoneHead",
@@ -20,15 +20,15 @@ __all__ = [
 ]
 
 _LATE = {
-    "DoneHead": "done_head",
-    "DoneTraining": "done_training",
-    "FlatSkill": "skill",
-    "FlowSkill": "skill",
-    "Stopping": "done_figures",
-    "System1Training": "training",
-    "VineSkillPolicy": "modeling_vine_skill",
-    "train_done": "done_training",
-    "train_system1": "training",
+    "DoneHead": "done.head",
+    "DoneTraining": "done.training",
+    "FlatSkill": "vine_skill.skill",
+    "FlowSkill": "vine_skill.skill",
+    "Stopping": "done.figures",
+    "System1Training": "vine_skill.training",
+    "VineSkillPolicy": "vine_skill.modeling_vine_skill",
+    "train_done": "done.training",
+    "train_system1": "vine_skill.training",
 }
 
 

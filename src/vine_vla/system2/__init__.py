@@ -20,18 +20,18 @@ __all__ = [
 ]
 
 _LATE = {
-    "Failures": "segments",
-    "GraphModel": "model",
-    "OutcomeConfig": "config",
-    "PerceptionConfig": "see",
-    "Probe": "probes",
-    "System2": "backend",
-    "System2Config": "training",
-    "calibrate_on_probes": "probes",
-    "calibrate_variant": "probes",
-    "load_system2": "backend",
-    "train_outcomes": "learn",
-    "train_system2": "training",
+    "Failures": "compact.segments",
+    "GraphModel": "compact.model",
+    "OutcomeConfig": "compact.config",
+    "PerceptionConfig": "compact.perception_training",
+    "Probe": "uncertainty.probes",
+    "System2": "compact.system2",
+    "System2Config": "compact.training",
+    "calibrate_on_probes": "uncertainty.probes",
+    "calibrate_variant": "uncertainty.probes",
+    "load_system2": "compact.system2",
+    "train_outcomes": "compact.learn",
+    "train_system2": "compact.training",
 }
 
 

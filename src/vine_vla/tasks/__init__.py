@@ -1,12 +1,12 @@
 """Simulated tasks with scripted operators; importing this registers `vine/PlugInsertion-v0`."""
 
-from vine_vla.tasks.cameras import Cameras
-from vine_vla.tasks.expert import Expert, SkillDial
-from vine_vla.tasks.gym_env import ENV_ID, PlugInsertionEnv, register
-from vine_vla.tasks.operators import Habits, Operator
-from vine_vla.tasks.plug_graph import PLUG_SCHEMA
-from vine_vla.tasks.plug_insertion import PlugInsertion, ScriptedSkill
-from vine_vla.tasks.scenes import FROZEN, PlugScene, plug_scene
+from vine_vla.tasks.gym import ENV_ID, PlugInsertionEnv, register
+from vine_vla.tasks.plug.cameras import Cameras
+from vine_vla.tasks.plug.expert import Expert, SkillDial
+from vine_vla.tasks.plug.graph import PLUG_SCHEMA
+from vine_vla.tasks.plug.operators import Habits, Operator
+from vine_vla.tasks.plug.scenes import FROZEN, PlugScene, plug_scene
+from vine_vla.tasks.plug.task import PlugInsertion, ScriptedSkill
 
 register()
 

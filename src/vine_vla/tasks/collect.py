@@ -1,7 +1,8 @@
 """Collecting demonstrations: scripted operators act, every finished episode is staged as one file.
 
 Workers take episodes by number; an episode depends on (seed, number) alone, so a run that was killed goes on
-where it was, with the same episodes. Episodes in which an expert takes over: `vine_vla.tasks.interventions`.
+where it was, with the same episodes. Episodes in which an expert takes over:
+`vine_vla.tasks.plug.interventions`.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.demos import EpisodeRecorder, staged_ids
-from vine_vla.errors import VineError
-from vine_vla.graph_text import describe
-from vine_vla.options import Collector, EpisodeOutcome, Outcome, OutcomeSource, Subgoal
-from vine_vla.tasks.expert import Expert, SkillDial
-from vine_vla.tasks.operators import Choice, Habits, Operator
-from vine_vla.tasks.plug_insertion import PlugInsertion
-from vine_vla.tasks.rollout import choice_status
-from vine_vla.tasks.scenes import DEMONSTRATIONS
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Collector, EpisodeOutcome, Outcome, OutcomeSource, Subgoal
+from vine_vla.core.text import describe
+from vine_vla.data import EpisodeRecorder, staged_ids
+from vine_vla.tasks.plug.expert import Expert, SkillDial
+from vine_vla.tasks.plug.operators import Choice, Habits, Operator
+from vine_vla.tasks.plug.rollout import choice_status
+from vine_vla.tasks.plug.scenes import DEMONSTRATIONS
+from vine_vla.tasks.plug.task import PlugInsertion
 
 STATE_NAMES = ("x", "y", "z", "cos_yaw", "sin_yaw", "width", "lag_x", "lag_y", "lag_z", "gripper")
 ACTION_NAMES = ("dx", "dy", "dz", "dyaw", "gripper")
@@ -70,14 +71,14 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.episodes > SCENES_PER_SEED:
-            raise VineError(f"{self.episodes} episodes", mend=f"give 1 to {SCENES_PER_SEED}")
+            raise VineError(f"{self.episodes} episodes", hint=f"give 1 to {SCENES_PER_SEED}")
         if not 0 <= self.skill[0] <= self.skill[1] <= 5:
             raise VineError(
-                f"skill {self.skill[0]}:{self.skill[1]}", mend="give LEAST:GREATEST within 0 and 5, e.g. .5:1"
+                f"skill {self.skill[0]}:{self.skill[1]}", hint="give LEAST:GREATEST within 0 and 5, e.g. .5:1"
             )
         if self.split not in DEMONSTRATIONS:
             raise VineError(
-                f"no demonstrations on split {self.split!r}", mend=f"use {' or '.join(DEMONSTRATIONS)}"
+                f"no demonstrations on split {self.split!r}", hint=f"use {' or '.join(DEMONSTRATIONS)}"
             )
         if self.seed < 0:
             raise VineError(f"seed {self.seed} is negative")

@@ -1,0 +1,1 @@
+"""Compute: jobs on worker processes, and stages of long runs that resume."""

@@ -1,0 +1,1 @@
+"""Core: scene graphs, subgoals, packing and the protocols between the rooms. NumPy only."""

@@ -1,0 +1,1 @@
+"""Annotation: outcomes, segments and boxes for datasets that came without."""

@@ -1,0 +1,133 @@
+"""Labelling by hand: one outcome or onset at a time, each on disk before the next is taken."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Demonstration, EpisodeOutcome, OutcomeSource
+from vine_vla.data.annotate.annotation import Annotation
+from vine_vla.data.lerobot.dataset import DemoDataset, open_dataset
+from vine_vla.data.sidecars import files as sidecars
+from vine_vla.data.sidecars.linking import annotated_folder
+from vine_vla.data.sidecars.splits import CALIBRATION_SHARE
+
+
+class Labeller:
+    """Labels of one dataset while somebody looks at its episodes; may be called from several threads.
+
+    Opening it writes no sidecar, the first label does. What another program writes meanwhile is read again
+    before the next label, so that neither undoes the other.
+
+    Args:
+        path: LeRobot v3 dataset.
+        out: as `annotation.annotate`: leave `path` alone and label this linked folder.
+        judge: who makes the labels.
+        calibration_share: of the episodes of a dataset that has no sidecars yet.
+
+    Raises:
+        VineError: no readable dataset, or nowhere to write.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        out: Path | None = None,
+        judge: OutcomeSource = OutcomeSource.HUMAN,
+        calibration_share: float = CALIBRATION_SHARE,
+    ) -> None:
+        open_dataset(path)  # what is wrong with the source is said before anything is made
+        self.root = annotated_folder(path, out)
+        self.judge, self.calibration_share = judge, calibration_share
+        self.labelled: set[str] = set()
+        """Ids of the episodes that were labelled here."""
+        self._lock, self._closed = threading.Lock(), False
+        self._read()
+
+    @property
+    def dataset(self) -> DemoDataset:
+        """The dataset as it was opened; for labels see `demonstrations`."""
+        return self._work.dataset
+
+    @property
+    def demonstrations(self) -> tuple[Demonstration, ...]:
+        """Episodes with their labels as they are on disk."""
+        with self._lock:
+            self._read_if_changed()
+            return tuple(self._work.demonstrations)
+
+    @property
+    def left(self) -> int:
+        """Episodes whose outcome is unknown."""
+        return sum(d.outcome is EpisodeOutcome.UNKNOWN for d in self.demonstrations)
+
+    def set_outcome(self, episode_id: str, outcome: EpisodeOutcome) -> Demonstration:
+        """Write an episode's outcome; returns the episode as it is on disk now.
+
+        Raises:
+            VineError: no such episode; nothing is written then.
+        """
+        with self._lock:
+            index = self._index_of(episode_id)
+            self._work.set_outcome(index, outcome, self.judge, f"episode {episode_id}")
+            return self._write(index)
+
+    def set_onset(self, episode_id: str, frame: int | None) -> Demonstration:
+        """Write the onset frame of a failed episode, None to take it back; returns the episode.
+
+        Raises:
+            VineError: no such episode or frame, or the episode is no failure; nothing is written then.
+        """
+        with self._lock:
+            index = self._index_of(episode_id)
+            self._work.set_onset(index, frame, f"episode {episode_id}")
+            return self._write(index)
+
+    def close(self) -> None:
+        """Wait until what is being written is on disk; no label is taken afterwards."""
+        with self._lock:
+            self._closed = True
+
+    def _index_of(self, episode_id: str) -> int:
+        if self._closed:
+            raise VineError("labelling has ended", where=str(self.root), hint="start it again")
+        self._read_if_changed()
+        for d in self._work.demonstrations:
+            if d.episode_id == episode_id:
+                return d.episode_index
+        raise VineError(
+            f"no episode {episode_id!r} among {len(self._work.demonstrations)}", where=str(self.root)
+        )
+
+    def _write(self, index: int) -> Demonstration:
+        with ExitStack() as undo:
+            undo.callback(self._read)  # what counts as labelled must be on disk
+            if sidecars.has_sidecars(self.root):
+                sidecars.write_labels(self.root, self._work.demonstrations)
+            else:
+                self._work.write(self.root)
+            undo.pop_all()
+        self._stamp = self._stamped()
+        found = self._work.demonstrations[index]
+        self.labelled.add(found.episode_id)
+        return found
+
+    def _read(self) -> None:
+        stamp = self._stamped()  # before reading: what is written meanwhile is read again
+        work = Annotation(open_dataset(self.root))
+        if not sidecars.has_sidecars(self.root):
+            work.assign_splits(self.calibration_share)
+        self._work, self._stamp = work, stamp
+
+    def _read_if_changed(self) -> None:
+        if self._stamp != self._stamped():
+            self._read()
+
+    def _stamped(self) -> list[tuple[int, int, int] | None]:
+        """What tells two versions of the sidecars apart; each is replaced as a whole, by a new file."""
+        stamps = (
+            (self.root / name).stat() if (self.root / name).is_file() else None for name in sidecars.FILES
+        )
+        return [(s.st_ino, s.st_mtime_ns, s.st_size) if s else None for s in stamps]

@@ -1,0 +1,1 @@
+"""Exports: plain LeRobot datasets of skills and subtasks."""

@@ -1,0 +1,83 @@
+"""Older LeRobot formats (v2.0, v2.1): counted and explained, never read as demonstrations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vine_vla.core.errors import VineError
+from vine_vla.data.lerobot.tables import CONVERT, VERSION, off_grid
+from vine_vla.data.sidecars.files import load_parquet
+
+
+@dataclass(frozen=True)
+class LegacyReport:
+    """What an older dataset holds, and every reason why it cannot be used as it is."""
+
+    episodes: int
+    frames: int
+    tasks: tuple[str, ...]
+    errors: tuple[VineError, ...]
+
+
+def look(root: Path, info: Mapping[str, Any]) -> LegacyReport:
+    """Count episodes and frames of a v2 dataset and check its time grid."""
+    errors = [
+        VineError(
+            f"LeRobot format {info['codebase_version']}, VINE reads {VERSION}",
+            where=f"{root / 'meta/info.json'}, field codebase_version",
+            hint=f"{CONVERT} --repo-id=me/name --root={root} --push-to-hub=false`; the old files stay beside",
+        )
+    ]
+    files = sorted((root / "data").glob("*/episode_*.parquet"))
+    frames, away, worst, unreadable = 0, [], 0.0, []
+    for number, file in enumerate(files):
+        try:
+            table = load_parquet(file, ["timestamp", "frame_index"])
+        except (OSError, pa.ArrowException) as error:
+            unreadable.append((file, str(error).splitlines()[0]))
+            continue
+        frames += len(table)
+        time, frame = table["timestamp"].to_numpy(), table["frame_index"].to_numpy()
+        if off_grid(time, frame, info["fps"]).any():
+            away.append(number)
+            worst = max(worst, float(np.abs(time - frame / info["fps"]).max()))
+    if away:
+        shown = ", ".join(map(str, away[:5])) + (", ..." if len(away) > 5 else "")
+        errors.append(
+            VineError(
+                f"timestamps are up to {worst:.2f} s off frame_index / fps in {len(away)} of {len(files)}"
+                f" episodes ({shown}), so that LeRobot would fetch wrong images or none",
+                where=f"{files[away[0]]}, column timestamp",
+                hint="the video has one frame a row: set timestamp to frame_index / fps before converting",
+            )
+        )
+    errors += [
+        VineError(f"parquet cannot be read ({why})", where=str(f), hint="copy it again")
+        for f, why in unreadable
+    ]
+    said = info.get("total_episodes", len(files))
+    if said != len(files):
+        errors.append(
+            VineError(
+                f"info.json counts {said} episodes, data/ holds {len(files)}",
+                where=f"{root / 'meta/info.json'}, field total_episodes",
+            )
+        )
+    return LegacyReport(len(files), frames, _tasks(root), tuple(errors))
+
+
+def _tasks(root: Path) -> tuple[str, ...]:
+    path = root / "meta/tasks.jsonl"
+    try:
+        return tuple(
+            json.loads(line)["task"] for line in path.read_text(encoding="utf-8").splitlines() if line
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()

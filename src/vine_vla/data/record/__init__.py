@@ -1,0 +1,1 @@
+"""Recording: episodes frame by frame, staged, assembled, merged."""

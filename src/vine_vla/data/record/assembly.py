@@ -1,0 +1,315 @@
+"""Assembling: staged episodes become one LeRobot v3 dataset with sidecars, repeatably and all at once.
+
+Nothing is encoded again: the episodes' videos are joined packet by packet with LeRobot's own
+`concatenate_video_files`, their statistics were computed while recording.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lerobot.datasets.compute_stats import compute_episode_stats
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.feature_utils import get_hf_features_from_features
+from lerobot.datasets.io_utils import write_info as write_lerobot_info
+from lerobot.datasets.video_utils import concatenate_video_files
+from numpy.typing import NDArray
+
+from vine_vla.core.errors import VineError
+from vine_vla.core.options import Demonstration, EpisodeOutcome
+from vine_vla.data.lerobot.video import silence_codec_logs
+from vine_vla.data.record.staging import BoxTable, StagedEpisode, read_staged, staged_ids, staged_path
+from vine_vla.data.sidecars.files import (
+    SidecarInfo,
+    has_sidecars,
+    read_info,
+    write_boxes,
+    write_demonstrations,
+    write_info,
+)
+from vine_vla.data.sidecars.splits import CALIBRATION_SHARE, calibration_split
+from vine_vla.storage.files import folder_in_the_making
+
+VIDEO_FILE_BYTES = 100_000_000
+DATA_FILE_BYTES = 100_000_000
+
+
+def assemble(
+    staging: Path,
+    out: Path,
+    *,
+    robot_type: str,
+    ids: Sequence[str] | None = None,
+    calibration_share: float = CALIBRATION_SHARE,
+    state_names: Sequence[str] | None = None,
+    action_names: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Make the LeRobot v3 dataset `out` from the episodes in `staging`, in order of their ids.
+
+    Args:
+        staging: folder that `EpisodeRecorder` filled.
+        out: dataset folder. It may exist if VINE assembled it before, and is then replaced.
+        robot_type: name of the robot for LeRobot's `info.json`.
+        ids: episodes to take; default all.
+        calibration_share: share in [0, 1] of the episodes recorded without a split that go to `calibration`;
+            by a hash of the id, so that an episode keeps its split in every assembly.
+        state_names, action_names: names of the dimensions.
+        progress: called with (episodes done, episodes).
+
+    Returns:
+        `out`.
+
+    Raises:
+        VineError: nothing staged, an id that is not there, episodes that do not fit each other, or `out`
+            holds something that VINE did not assemble.
+    """
+    silence_codec_logs()
+    found = staged_ids(staging)
+    chosen = sorted(found if ids is None else set(ids))
+    if not chosen:
+        raise VineError("no finished episode", where=str(staging), hint="collect episodes first")
+    if absent := sorted(set(chosen) - found):
+        raise VineError(f"episode {absent[0]} is not staged", where=str(staging))
+    if out.exists() and not (has_sidecars(out) and read_info(out).assembled) and any(out.iterdir()):
+        raise VineError("exists and was not assembled by VINE", where=str(out), hint="choose another folder")
+    with folder_in_the_making(out) as root:
+        writer: _DatasetWriter | None = None
+        for number, name in enumerate(chosen):
+            episode = read_staged(staged_path(staging, name))
+            if writer is None:
+                writer = _DatasetWriter(root, episode, robot_type, state_names, action_names)
+            writer.add(_with_split(episode, calibration_share))
+            if progress is not None:
+                progress(number + 1, len(chosen))
+        assert writer is not None
+        writer.close()
+    return out
+
+
+def _with_split(episode: StagedEpisode, share: float) -> StagedEpisode:
+    if episode.split_given:
+        return episode
+    d = episode.demonstration
+    return replace(episode, demonstration=replace(d, split=calibration_split(d.episode_id, share)))
+
+
+class _DatasetWriter:
+    """Writes one dataset, episode by episode, in LeRobot's layout."""
+
+    def __init__(
+        self,
+        root: Path,
+        first: StagedEpisode,
+        robot_type: str,
+        state_names: Sequence[str] | None,
+        action_names: Sequence[str] | None,
+    ) -> None:
+        if first.fps != int(first.fps):
+            raise VineError(f"{first.fps} frames a second", hint="LeRobot datasets need a whole number")
+        self.root, self.schema, self.fps = root, first.schema, int(first.fps)
+        self.cameras = {role: f"observation.images.{role}" for role in first.schema.cameras}
+        self.features = _features(first, self.cameras, state_names, action_names)
+        self.meta = LeRobotDatasetMetadata.create(
+            f"vine/{root.name}",
+            self.fps,
+            self.features,
+            robot_type,
+            root,
+            use_videos=True,
+            metadata_buffer_size=100,
+        )
+        hf = get_hf_features_from_features(self.meta.features)
+        self.arrow: pa.Schema = datasets.Dataset.from_dict({name: [] for name in hf}, features=hf).data.schema
+        self.demonstrations: list[Demonstration] = []
+        self.boxes: list[tuple[str, BoxTable]] = []
+        self.videos = {key: _VideoFiles(root, key, self.fps) for key in self.cameras.values()}
+        self._parquet: pq.ParquetWriter | None = None
+        self._data_file = 0
+
+    def add(self, episode: StagedEpisode) -> None:
+        self._check(episode)
+        index, length = len(self.demonstrations), episode.demonstration.length
+        demonstration = replace(episode.demonstration, episode_index=index)
+        begin = self.meta.total_frames
+        self.meta.save_episode_tasks([demonstration.instruction])
+        frames = frame_columns(episode, index, begin, self.fps)
+        frames["task_index"] = np.full(length, self.meta.get_task_index(demonstration.instruction), np.int64)
+        stats = compute_episode_stats(
+            {k: v for k, v in frames.items() if k in self.meta.features}, self.meta.features
+        )
+        for role, key in self.cameras.items():
+            stats[key] = {name: np.asarray(value) for name, value in episode.image_stats[role].items()}
+        where: dict[str, Any] = {
+            "data/chunk_index": 0,
+            "data/file_index": self._write_frames(frames),
+            "dataset_from_index": begin,
+            "dataset_to_index": begin + length,
+        }
+        for role, key in self.cameras.items():
+            where |= self.videos[key].add(episode.videos[role], length)
+        self.meta.save_episode(index, length, [demonstration.instruction], stats, where)
+        self.demonstrations.append(demonstration)
+        self.boxes.append((demonstration.episode_id, episode.boxes))
+
+    def close(self) -> None:
+        if self._parquet is not None:
+            self._parquet.close()
+        for videos in self.videos.values():
+            videos.close()
+        shutil.rmtree(self.root / "parts")
+        self.meta.update_video_info()
+        silence_codec_logs()
+        write_lerobot_info(self.meta.info, self.root)
+        self.meta.finalize()
+        write_demonstrations(self.root, self.demonstrations)
+        write_boxes(self.root, self.boxes, self.schema.cameras)
+        write_info(self.root, SidecarInfo(self.schema, self.cameras, assembled=True))
+
+    def _check(self, episode: StagedEpisode) -> None:
+        where = f"episode {episode.demonstration.episode_id}"
+        if episode.schema != self.schema:
+            raise VineError(
+                "schema differs from the first episode's", where=where, hint="assemble them apart"
+            )
+        if episode.fps != self.fps:
+            raise VineError(f"{episode.fps} frames a second, the first episode has {self.fps}", where=where)
+        for name, array in (("action", episode.action), ("observation.state", episode.proprioception)):
+            expected = self.features[name]["shape"]
+            if array.shape[1:] != expected or array.dtype != np.float32:
+                raise VineError(
+                    f"{name} is {array.dtype} {array.shape[1:]}, not float32 {expected}", where=where
+                )
+            if not np.isfinite(array).all():
+                raise VineError(f"{name} holds NaN or infinity", where=where)
+
+    def _write_frames(self, frames: Mapping[str, NDArray[Any]]) -> int:
+        """Write one row group and return the number of its file."""
+        path = self.root / self.meta.data_path.format(chunk_index=0, file_index=self._data_file)
+        if self._parquet is not None and path.stat().st_size >= DATA_FILE_BYTES:
+            self._parquet.close()
+            self._parquet, self._data_file = None, self._data_file + 1
+            path = self.root / self.meta.data_path.format(chunk_index=0, file_index=self._data_file)
+        if self._parquet is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._parquet = pq.ParquetWriter(path, self.arrow, compression="snappy", use_dictionary=True)
+        columns = {
+            field.name: pa.array(
+                list(frames[field.name]) if frames[field.name].ndim > 1 else frames[field.name]
+            )
+            for field in self.arrow
+        }
+        table = pa.table(columns).cast(self.arrow)
+        self._parquet.write_table(table)
+        return self._data_file
+
+
+class _VideoFiles:
+    """The video files of one camera: collects episodes, joins them when a file is full."""
+
+    def __init__(self, root: Path, key: str, fps: int) -> None:
+        self.root, self.key, self.fps = root, key, fps
+        self._file, self._frames, self._bytes = 0, 0, 0
+        self._parts: list[Path] = []
+        self._folder = root / "parts" / key
+        self._folder.mkdir(parents=True)
+
+    def add(self, video: bytes, length: int) -> dict[str, Any]:
+        """Take one episode; returns where it will be, in LeRobot's columns."""
+        if self._parts and self._bytes + len(video) > VIDEO_FILE_BYTES:
+            self._join()
+        part = self._folder / f"{len(self._parts):06d}.mp4"
+        part.write_bytes(video)
+        begin = self._frames
+        self._parts.append(part)
+        self._frames, self._bytes = begin + length, self._bytes + len(video)
+        return {
+            f"videos/{self.key}/chunk_index": 0,
+            f"videos/{self.key}/file_index": self._file,
+            f"videos/{self.key}/from_timestamp": begin / self.fps,
+            f"videos/{self.key}/to_timestamp": self._frames / self.fps,
+        }
+
+    def close(self) -> None:
+        if self._parts:
+            self._join()
+
+    def _join(self) -> None:
+        path = self.root / f"videos/{self.key}/chunk-000/file-{self._file:03d}.mp4"
+        concatenate_video_files(self._parts, path)
+        check_time_grid(path, self.fps, self._frames)
+        for part in self._parts:
+            part.unlink()
+        self._parts, self._frames, self._bytes, self._file = [], 0, 0, self._file + 1
+
+
+def check_time_grid(path: Path, fps: float, frames: int) -> None:
+    """Raises VineError unless the video has exactly `frames` frames at k / fps seconds."""
+    with av.open(path) as container:
+        times = sorted(
+            float(p.pts * p.time_base) for p in container.demux(video=0) if p.pts is not None and p.size
+        )
+    if len(times) != frames or not np.allclose(times, np.arange(frames) / fps, rtol=0, atol=1e-5):
+        raise VineError(
+            f"video has {len(times)} frames off the grid of {fps} a second, expected {frames}",
+            where=str(path),
+        )
+
+
+def frame_columns(episode: StagedEpisode, index: int, begin: int, fps: int) -> dict[str, NDArray[Any]]:
+    """The frames of one episode as columns of LeRobot's table, without `task_index`."""
+    demonstration = episode.demonstration
+    length, outcome = demonstration.length, demonstration.outcome
+    last = np.arange(length) == length - 1
+    success = last & (outcome is EpisodeOutcome.SUCCESS)
+    return {
+        "action": episode.action,
+        "observation.state": episode.proprioception,
+        "next.reward": success.astype(np.float32),
+        "next.done": last & (outcome in (EpisodeOutcome.SUCCESS, EpisodeOutcome.FAILURE)),
+        "next.success": success,
+        "timestamp": (np.arange(length) / fps).astype(np.float32),
+        "frame_index": np.arange(length),
+        "episode_index": np.full(length, index),
+        "index": np.arange(begin, begin + length),
+    }
+
+
+def _features(
+    first: StagedEpisode,
+    cameras: Mapping[str, str],
+    state_names: Sequence[str] | None,
+    action_names: Sequence[str] | None,
+) -> dict[str, dict[str, Any]]:
+    def vector(size: int, names: Sequence[str] | None, default: str) -> dict[str, Any]:
+        if names is not None and len(names) != size:
+            raise VineError(f"{len(names)} names for {size} dimensions of {default}")
+        return {
+            "dtype": "float32",
+            "shape": (size,),
+            "names": list(names or (f"{default}_{i}" for i in range(size))),
+        }
+
+    features = {
+        "action": vector(first.action.shape[1], action_names, "action"),
+        "observation.state": vector(first.proprioception.shape[1], state_names, "state"),
+        "next.reward": {"dtype": "float32", "shape": (1,), "names": None},
+        "next.done": {"dtype": "bool", "shape": (1,), "names": None},
+        "next.success": {"dtype": "bool", "shape": (1,), "names": None},
+    }
+    for role, key in cameras.items():
+        with av.open(io.BytesIO(first.videos[role])) as container:
+            video = container.streams.video[0]
+            shape = (video.height, video.width, 3)
+        features[key] = {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"]}
+    return features

@@ -1,0 +1,1 @@
+"""VINE's sidecars under `meta/`."""

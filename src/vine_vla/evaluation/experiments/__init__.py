@@ -1,0 +1,1 @@
+"""Named experiments: from demonstrations to a compared result, in stages that resume."""

@@ -1,0 +1,135 @@
+"""The registry of named experiments: everything that one depends on, as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vine_vla.core.errors import VineError
+from vine_vla.evaluation.final import TEST
+from vine_vla.tasks.scenes import parse_scenes
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that an experiment depends on.
+
+    Args:
+        name: in the registry. about: one line.
+        task: name of the simulated task. split: look of the scenes.
+        demos: scenes of the demonstrations, `demo` or `pushed-demo`.
+        scenes: `400:700`; test scenes make the run a final one.
+        demonstrations: operators' episodes that every arm learns from.
+        pool: operators' episodes in all; the surplus serves only the arm that is given as many successful
+            episodes as the others have episodes.
+        seed: of demonstrations, weights and orders.
+        drills: episodes in which an expert takes over from a novice; for System 1 and the flat policies.
+        system1_steps: gradient steps of the skill policy; a budget by the clock would depend on what else the
+            machine does.
+        rounds: of correction: an expert takes over from System 1, which is trained on with these episodes.
+        corrections: episodes a round; the flat policies get those of all rounds from the start.
+        correction_steps: gradient steps a round.
+        flat_steps: of the flat policies; fair: as many as System 1 takes in all its rounds.
+        detector_steps: of perception. detector_frames: that it learns from, at most; they are held in memory.
+        calibrating: single subgoals executed on calibration scenes for the arms with execution calibration.
+        arms: as `vine eval` has them.
+        slow_scenes: the first scenes alone for `oracle-value`, which rolls System 1 out in every option and
+            takes a third of a minute a scene; 0: all.
+        probes: single subgoals executed for the calibration figures; 0: none.
+        repeated: probes that are executed `repeats` times each, for the figures that are attainable.
+        keep: scenes of each kind whose traces are kept. workers, threads: for this machine.
+    """
+
+    name: str
+    about: str
+    task: str = "plug"
+    split: str = "unseen"
+    demos: str = "demo"
+    scenes: str = "0:30"
+    demonstrations: int = 120
+    pool: int = 0
+    seed: int = 0
+    drills: int = 0
+    system1_steps: int = 4500
+    rounds: int = 0
+    corrections: int = 0
+    correction_steps: int = 0
+    flat_steps: int = 0
+    detector_steps: int = 900
+    detector_frames: int = 10_000
+    calibrating: int = 0
+    arms: tuple[str, ...] = ("imitate", "success-only", "vine")
+    slow_scenes: int = 0
+    probes: int = 0
+    repeated: int = 0
+    repeats: int = 8
+    keep: int = 3
+    workers: int = field(default=2, compare=False)
+    threads: int = field(default=2, compare=False)
+
+    @property
+    def final(self) -> bool:
+        """Whether test scenes are run."""
+        return any(scene in TEST for scene in parse_scenes(self.scenes))
+
+
+REGISTRY: dict[str, Experiment] = {
+    e.name: e
+    for e in (
+        Experiment(
+            "plug-quick",
+            "a quarter of an hour: 150 demonstrations, 200 drills, three arms, 30 dev scenes",
+            demonstrations=150,
+            drills=200,
+            system1_steps=3600,
+            detector_steps=600,
+            detector_frames=5000,
+        ),
+        Experiment(
+            "plug-full",
+            "hours: 600 demonstrations, corrections, all arms, 300 test scenes",
+            scenes="400:700",
+            demonstrations=600,
+            pool=1200,
+            drills=800,
+            system1_steps=8000,
+            rounds=1,
+            corrections=400,
+            correction_steps=8000,
+            flat_steps=16000,  # as many as System 1 takes in all its rounds
+            detector_steps=3000,
+            calibrating=600,
+            arms=(
+                "flat",
+                "imitate",
+                "imitate-all",
+                "success-only",
+                "success-only:slips-removed",
+                "success-only:matched-count",
+                "vine",
+                "success-only:execution",
+                "success-only:slips-removed-execution",
+                "success-only:matched-count-execution",
+                "vine:execution",
+                "oracle-skill",
+                "oracle-perception",
+                "oracle-value",
+            ),
+            slow_scenes=60,
+            probes=1000,
+            repeated=100,
+        ),
+    )
+}
+
+
+def find_experiment(name: str) -> Experiment:
+    """The experiment called `name`; raises VineError that lists the known ones."""
+    if name not in REGISTRY:
+        raise VineError(f"unknown experiment {name!r}", hint=f"known: {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+def with_changes(experiment: Experiment, **changes: Any) -> Experiment:
+    """`experiment` with the given fields replaced, None left out."""
+    return replace(experiment, **{name: value for name, value in changes.items() if value is not None})

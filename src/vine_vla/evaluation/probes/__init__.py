@@ -1,0 +1,1 @@
+"""Probes: single subgoals executed to see whether probabilities come true."""

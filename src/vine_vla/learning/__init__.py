@@ -1,0 +1,1 @@
+"""Learning: what every training shares: schedules, devices, precision, augmentation."""

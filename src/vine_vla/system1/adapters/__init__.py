@@ -1,0 +1,1 @@
+"""Other people's policies as System 1."""

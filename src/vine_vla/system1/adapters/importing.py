@@ -1,0 +1,129 @@
+"""Adoption: a policy that others trained becomes the System 1 of a run, frozen and checked.
+
+RUN/system1/policy/     its checkpoint, with `vine_crops.json` if it reads verb and boxes
+RUN/system1/done/       a done head that was trained beside it, if there is one
+RUN/system1/system1.json  hash of its weights, its cameras, and what its actions are
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lerobot.utils.import_utils import register_third_party_plugins
+
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import Schema
+from vine_vla.core.protocols import Skill
+from vine_vla.data.export.crops import LAYOUT
+from vine_vla.data.lerobot.dataset import DemoDataset
+from vine_vla.storage.files import folder_in_the_making
+from vine_vla.storage.json import write_json
+from vine_vla.system1.adapters.action_kinds import ActionKinds, action_kinds, read_actions_and_states
+from vine_vla.system1.adapters.loading import open_skill
+from vine_vla.system1.adapters.skills import LeRobotSkill
+from vine_vla.system1.done.head import DoneHead
+from vine_vla.system1.vine_skill.skill import FlatSkill, FlowSkill
+from vine_vla.system1.vine_skill.weights import POLICY_FOLDER, RUN_FILE, check_weights, weights_hash
+
+DONE = "done"
+SAFE = ("*.json", "*.safetensors")
+"""What is copied of a checkpoint: nothing that would have to be unpickled."""
+
+
+def adopt_policy(
+    policy: Path,
+    dataset: DemoDataset,
+    out: Path,
+    *,
+    cameras: Mapping[str, str] | None = None,
+    layout: Path | None = None,
+    done: Path | None = None,
+) -> Path:
+    """Make the LeRobot policy in a folder the System 1 in `out`.
+
+    Args:
+        policy: a checkpoint (`pretrained_model`) of any type that LeRobot knows.
+        dataset: demonstrations that it is to act in; they tell what its actions are.
+        out: RUN/system1, or RUN/flat for a policy that is run alone.
+        cameras, layout: as `open_skill`.
+        done: folder of a done head (`vine train done`); None: a subgoal ends by its time-out and the graph.
+
+    Raises:
+        VineError: it does not fit the dataset, has no safe weights, or `out` exists.
+    """
+    if out.exists():
+        raise VineError("exists already", where=str(out), hint="choose another run, or remove it")
+    skill, config = open_skill(policy, dataset, cameras=cameras, layout=layout)
+    if isinstance(skill, FlowSkill):
+        raise VineError(
+            "a vine_skill policy has a done head of its own",
+            where=str(policy),
+            hint="train it into the run with `vine train system1`",
+        )
+    assert isinstance(skill, LeRobotSkill)
+    if done is not None:
+        DoneHead.load(done, dataset.schema)
+    kinds = action_kinds(*reversed(read_actions_and_states(dataset.root)))
+    with folder_in_the_making(out) as folder:
+        _copy(policy, folder / POLICY_FOLDER)
+        if skill.layout is not None:
+            (folder / POLICY_FOLDER / Path(LAYOUT).name).write_text(skill.layout.to_json() + "\n")
+        if done is not None:
+            _copy(done, folder / DONE)
+        record = {"adopted": config.type, "weights_sha256": weights_hash(folder / POLICY_FOLDER)}
+        record |= {"cameras": {role: key for key, role in skill.cameras.items()}}
+        write_json(folder / RUN_FILE, record | {"actions": kinds._asdict()})
+    return out
+
+
+def load_run_skill(folder: Path, schema: Schema, *, whole_task: bool = False) -> Skill:
+    """The skill in RUN/system1, or in RUN/flat: trained by VINE, or adopted.
+
+    Args:
+        whole_task: it is run alone, on the instruction.
+
+    Raises:
+        VineError: none there, weights that have changed, or another vocabulary.
+    """
+    check_weights(folder)
+    info = _read(folder)
+    if "adopted" not in info:
+        return (FlatSkill if whole_task else FlowSkill).load(folder, schema)
+    register_third_party_plugins()
+    head = DoneHead.load(folder / DONE, schema) if (folder / DONE).is_dir() and not whole_task else None
+    return LeRobotSkill.load(folder / POLICY_FOLDER, cameras=info["cameras"], done=head)
+
+
+def skill_actions(folder: Path, skill: Skill) -> ActionKinds:
+    """What the actions of the System 1 in `folder` are.
+
+    Raises:
+        VineError: the policy has no statistics of its actions.
+    """
+    if not isinstance(skill, FlowSkill):
+        found: dict[str, Any] = _read(folder)["actions"]
+        return ActionKinds(**found)
+    config = skill.policy.config
+    for step in skill._post.steps:
+        stats = (getattr(step, "stats", None) or {}).get("action", {})
+        if "min" in stats and "max" in stats:
+            low, high = ([float(v) for v in stats[name].ravel()] for name in ("min", "max"))
+            units, places = config.action_units or [], config.action_places or []
+            return ActionKinds(list(units), list(places), bool(config.delta_actions), low, high)
+    raise VineError("the policy has no statistics of its actions", hint="train System 1 anew")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    for pattern in SAFE:
+        for file in sorted(source.glob(pattern)):
+            shutil.copyfile(file, target / file.name)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,1 @@
+"""The done head that stands beside a policy which has none."""

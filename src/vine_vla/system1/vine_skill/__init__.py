@@ -1,0 +1,1 @@
+"""The LeRobot policy `vine_skill`: flow matching over action chunks on crops."""

@@ -1,0 +1,1 @@
+"""The compact backend: perception, proposals, outcomes, next graphs and values as small nets."""

@@ -1,0 +1,1 @@
+"""Calibration, conformal thresholds, support and their measures, for any backend."""

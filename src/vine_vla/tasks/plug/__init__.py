@@ -1,0 +1,1 @@
+"""PlugInsertion: MuJoCo, a plug, sockets with neighbours, scripted operators."""

@@ -1,0 +1,317 @@
+"""Gate G0: does the physics make the choices matter? Every grasp x socket x neighbour cell, without learning.
+
+`python -m studies.plug_physics --episodes 100 --out results/gates` writes `g0.csv` (a row a cell) and
+`g0.json` (command, seeds, revision, versions, scene and operator statistics, and whether the gate is open).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from vine_vla.core.options import Outcome
+from vine_vla.tasks.plug.expert import SkillDial
+from vine_vla.tasks.plug.operators import Habits
+from vine_vla.tasks.plug.rollout import run_operator, run_plan
+from vine_vla.tasks.plug.scenes import GRASPS, HIDDEN_SIDE, TALL_HEIGHT, Block, PlugScene, Socket, plug_scene
+from vine_vla.tasks.plug.sim import PlugSim
+
+NEIGHBOURS = ("none", "low", "x", "y", "xy")
+_GREY = (0.8, 0.8, 0.8)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the gate: how it is grasped, where it goes, what stands there, how well hands work."""
+
+    grasp: str
+    kind: str
+    neighbours: str
+    scale: float
+    height_bias: float = 0.0
+
+    @property
+    def expected(self) -> str:
+        """`good`, `brittle` or `wrong`."""
+        if self.kind != "two_pin":
+            return "wrong"
+        return (
+            "brittle"
+            if {"long": "x", "short": "y"}[self.grasp] in self.neighbours.replace("low", "")
+            else "good"
+        )
+
+
+def cell_scene(cell: Cell, seed: int) -> PlugScene:
+    """A scene with one socket and the cell's neighbours; poses and heights vary as in the real scenes."""
+    rng = np.random.default_rng([seed, 11])
+    blocks = []
+    for side in "xy" if cell.neighbours == "low" else cell.neighbours.replace("none", ""):
+        height = (
+            rng.uniform(0.022, 0.032)
+            if cell.neighbours == "low"
+            else TALL_HEIGHT[side] + rng.uniform(-0.002, 0.002)
+        )
+        width = (0.032 if side == "x" else 0.040) * rng.uniform(0.95, 1.05)
+        sign = int(rng.choice((-1, 1))) if cell.neighbours == "low" else HIDDEN_SIDE[side]
+        blocks.append(Block(side, sign, float(height), 0.024, float(width), _GREY))
+    x, y = 0.575 + rng.uniform(-0.018, 0.018), rng.choice((-0.145, 0, 0.145)) + rng.uniform(-0.01, 0.01)
+    socket = Socket(
+        cell.kind, "blue", _GREY, float(x), float(y), float(rng.uniform(-0.2, 0.2)), tuple(blocks)
+    )
+    rack = (0.395 + rng.uniform(-0.012, 0.012), rng.uniform(-0.11, 0.11), rng.uniform(-0.3, 0.3))
+    return PlugScene(
+        "cell", seed, "", (float(rack[0]), float(rack[1]), float(rack[2])), (socket,), _GREY, _GREY, _GREY
+    )
+
+
+def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % Wilson interval of a rate."""
+    if n == 0:
+        return 0.0, 1.0
+    p, d = successes / n, 1 + z * z / n
+    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / d
+    centre = (p + z * z / (2 * n)) / d
+    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+@cache
+def _sim() -> PlugSim:
+    return PlugSim()
+
+
+def _cell_batch(job: tuple[Cell, int, int]) -> list[list[str]]:
+    cell, first, count = job
+    dial = SkillDial(scale=cell.scale, height_bias=cell.height_bias)
+    return [
+        [str(o) for o in run_plan(_sim(), cell_scene(cell, seed), cell.grasp, 0, dial, seed)]
+        for seed in range(first, first + count)
+    ]
+
+
+def _operator_batch(job: tuple[Habits, tuple[float, float], int, int]) -> list[dict[str, Any]]:
+    habits, (low, high), first, count = job
+    rows = []
+    for number in range(first, first + count):
+        scene = plug_scene("demo", number)
+        scale = float(np.random.default_rng([number, 5]).uniform(low, high))
+        episode = run_operator(_sim(), scene, habits, SkillDial(scale=scale), number)
+        inserts = [
+            (choice[1], scene.sockets[choice[1] or 0], outcome)
+            for choice, outcome in episode.history
+            if choice[0] == "insert"
+        ]
+        verbs = [choice[0] for choice, _ in episode.history]
+        before = (
+            [verb for verb in verbs[: verbs.index("insert")] if verb.startswith("grasp")] if inserts else []
+        )
+        first_good = inserts[0][1].good(before[-1].removeprefix("grasp_")) if before else None
+        rows.append(
+            {
+                "success": episode.success,
+                "dead": episode.dead,
+                "steps": episode.steps,
+                "subgoals": len(episode.history),
+                "first_insert": str(inserts[0][2]) if inserts else "",
+                "first_kind": inserts[0][1].kind if inserts else "",
+                "first_good": first_good,
+                "slips": sum(outcome is Outcome.SLIPPED for _, outcome in episode.history),
+                "put_back": sum(choice[0] == "put_back" for choice, _ in episode.history),
+            }
+        )
+    return rows
+
+
+def gate_cells() -> list[Cell]:
+    """All cells: the table proper, then the shortcut of grasping higher."""
+    cells = [Cell(g, "two_pin", n, s) for s in (0.5, 1.0) for n in NEIGHBOURS for g in GRASPS]
+    cells += [Cell(g, "round", "none", s) for s in (0.5, 1.0) for g in GRASPS]
+    return cells + [
+        Cell(g, "two_pin", n, 0.5, b) for b in (0.004, 0.008) for g, n in (("long", "x"), ("short", "y"))
+    ]
+
+
+def scene_statistics(split: str, numbers: range) -> dict[str, float]:
+    """Shares of scenes with the properties that the experiment rests on."""
+    scenes = [plug_scene(split, n) for n in numbers]
+    return {
+        "scenes": len(scenes),
+        "needs_lookahead": float(np.mean([s.needs_lookahead() for s in scenes])),
+        "habit_plan_brittle": float(np.mean([s.habit_is_brittle() for s in scenes])),
+        "has_good_plan": float(np.mean([bool(s.good_plans()) for s in scenes])),
+        "nearest_is_wrong_kind": float(
+            np.mean([s.sockets[s.nearest(False)].kind != "two_pin" for s in scenes])
+        ),
+    }
+
+
+def _chunks(total: int, size: int = 10) -> list[tuple[int, int]]:
+    return [(start, min(size, total - start)) for start in range(0, total, size)]
+
+
+def run_gate(
+    episodes: int, operators: int, workers: int, first_seed: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of `g0.csv` and the rest of `g0.json`."""
+    cells = gate_cells()
+    habits, skill = Habits(), (0.5, 1.0)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [
+            [pool.submit(_cell_batch, (cell, first_seed + a, n)) for a, n in _chunks(episodes)]
+            for cell in cells
+        ]
+        operator_futures = [
+            pool.submit(_operator_batch, (habits, skill, a, n)) for a, n in _chunks(operators)
+        ]
+        rows = []
+        for cell, parts in zip(cells, futures, strict=True):
+            results = [r for part in parts for r in part.result()]
+            row = _row(cell, results)
+            rows.append(row)
+            sys.stderr.write(" ".join(f"{k}={v}" for k, v in row.items()) + "\n")
+        played = [r for future in operator_futures for r in future.result()]
+    return rows, {"operators": _operator_summary(played, habits, skill), **_verdict(rows)}
+
+
+def _row(cell: Cell, results: Sequence[Sequence[str]]) -> dict[str, Any]:
+    n = len(results)
+    success = sum(len(r) == 2 and r[1] == Outcome.REACHED for r in results)
+    low, high = wilson(success, n)
+    return {
+        **asdict(cell),
+        "expected": cell.expected,
+        "episodes": n,
+        "success": round(success / n, 3),
+        "low": round(low, 3),
+        "high": round(high, 3),
+        "slipped": round(sum(r[-1] == Outcome.SLIPPED for r in results) / n, 3),
+        "dead": round(sum(r[-1] == Outcome.DEAD for r in results) / n, 3),
+        "grasp_failed": round(sum(len(r) == 1 for r in results) / n, 3),
+    }
+
+
+def _operator_summary(
+    played: list[dict[str, Any]], habits: Habits, skill: tuple[float, float]
+) -> dict[str, Any]:
+    brittle = [r for r in played if r["first_good"] is False and r["first_kind"] == "two_pin"]
+    good = [r for r in played if r["first_good"]]
+    wrong = [r for r in played if r["first_kind"] == "round"]
+    n = len(played)
+    fails = sum(not r["success"] for r in played)
+
+    def share(rows: list[dict[str, Any]], outcome: str) -> float:
+        return float(round(sum(r["first_insert"] == outcome for r in rows) / max(len(rows), 1), 3))
+
+    return {
+        "habits": asdict(habits),
+        "skill": skill,
+        "episodes": n,
+        "failed": round(fails / n, 3),
+        "failed_interval": [round(v, 3) for v in wilson(fails, n)],
+        "dead": round(sum(r["dead"] for r in played) / n, 3),
+        "with_slip": round(sum(r["slips"] > 0 for r in played) / n, 3),
+        "mean_steps": round(float(np.mean([r["steps"] for r in played])), 1),
+        "mean_subgoals": round(float(np.mean([r["subgoals"] for r in played])), 2),
+        "first_insert": {
+            name: {"n": len(rows), **{o: share(rows, o) for o in ("reached", "slipped", "dead")}}
+            for name, rows in (("good", good), ("brittle", brittle), ("wrong_kind", wrong))
+        },
+    }
+
+
+def _verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    half = [r for r in rows if r["scale"] == 0.5 and r["height_bias"] == 0]
+    good = [r["success"] for r in half if r["expected"] == "good"]
+    brittle = [r["success"] for r in half if r["expected"] == "brittle"]
+    high = [r["success"] for r in rows if r["height_bias"] > 0]
+    good_one = [r["success"] for r in rows if r["expected"] == "good" and r["scale"] == 1.0]
+    wrong = [r["success"] for r in rows if r["expected"] == "wrong"]
+    scenes = {
+        "seen": scene_statistics("seen", range(0, 1000)),
+        "unseen": scene_statistics("unseen", range(0, 1000)),
+        "demo": scene_statistics("demo", range(0, 1000)),
+    }
+    checks = {
+        "good cells >= .95 at s=.5": min(good) >= 0.95,
+        "good cells >= .90 at s=1": min(good_one) >= 0.90,
+        "brittle cells .10 to .40 at s=.5": min(brittle) >= 0.10 and max(brittle) <= 0.40,
+        "grasping 4 and 8 mm higher stays <= .40": max(high) <= 0.40,
+        "wrong kind never succeeds": max(wrong) == 0,
+        "look-ahead needed in >= 1/3 of scenes": min(s["needs_lookahead"] for s in scenes.values()) >= 1 / 3,
+    }
+    return {"scenes": scenes, "checks": checks, "open": all(checks.values())}
+
+
+def revision() -> str:
+    """Git revision of the working tree, with `+` when it has changes; `unknown` outside a repository."""
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno", "src"], capture_output=True, text=True
+        )
+        return head + ("+" if changed.stdout.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the gate; exit code 0 when it is open, 1 when not."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--episodes", type=int, default=100, help="episodes a cell (default 100)")
+    parser.add_argument(
+        "--operators", type=int, default=300, help="episodes of blind operators (default 300)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--seed", type=int, default=100_000, help="first seed of the cells (default 100000)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/gates"), help="folder (default results/gates)"
+    )
+    args = parser.parse_args(argv)
+    begun_at = revision()  # of the code that runs, not of what it has become by the end
+    rows, rest = run_gate(args.episodes, args.operators, args.workers, args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    temporary = args.out / ".g0.csv.tmp"
+    with temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(args.out / "g0.csv")
+    record = {
+        "gate": "g0",
+        "open": rest.pop("open"),
+        "command": f"python -m studies.plug_physics --episodes {args.episodes} --operators {args.operators}"
+        f" --seed {args.seed} --out results/gates",
+        "revision": begun_at,
+        "versions": {
+            "python": platform.python_version(),
+            "mujoco": mujoco.__version__,
+            "numpy": np.__version__,
+        },
+        **rest,
+    }
+    temporary = args.out / ".g0.json.tmp"
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    temporary.replace(args.out / "g0.json")
+    shown = {name: record[name] for name in ("open", "checks", "operators")}
+    sys.stdout.write(json.dumps(shown, indent=1) + "\n")
+    return 0 if record["open"] else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
