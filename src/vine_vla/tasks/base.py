@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vine_vla.core.errors import VineError
-from vine_vla.core.graph import Box, SceneGraph, Schema
+from vine_vla.core.graph import NAME, Box, SceneGraph, Schema
 from vine_vla.core.options import Outcome, Subgoal
 from vine_vla.core.protocols import Float, Observation, Robot, Skill
 
@@ -99,11 +99,28 @@ class Expert(Protocol):
         """Actions [A] until the subgoal is over; each is to be executed before the next is asked for."""
         ...
 
-    def disturbance(self) -> Float | None:
+    def disturbance(self, rng: np.random.Generator) -> Float | None:
         """What is added to the action just handed out while demonstrations are recorded [A], or None.
 
         The recorded action stays the expert's, so that the data show how to recover (DART, arXiv 1703.09327).
+        `rng` is the recording's stream: the expert's own actions do not depend on what disturbs them.
         """
+        ...
+
+
+class Takeover(Protocol):
+    """When an expert takes over from another policy, and what counts as a slip of it."""
+
+    def limit(self, subgoal: Subgoal, rng: np.random.Generator) -> int:
+        """Actions that the policy may execute of this subgoal before the expert takes over."""
+        ...
+
+    def about_to_slip(self, simulation: Any, subgoal: Subgoal, action: Float) -> bool:
+        """Whether a watchful expert would not let `action` be executed."""
+        ...
+
+    def has_slipped(self, simulation: Any, subgoal: Subgoal) -> bool:
+        """Whether the policy has spoilt this subgoal's attempt, though not the episode."""
         ...
 
 
@@ -117,12 +134,15 @@ class OperatorDials:
         habit: how often they take their habitual choice, in [0, 1].
         awareness: how often they choose a plan that works because they know why others fail; 0 is blind.
         disturbance: strength of the disturbances injected while they act; 1 is the task's own, 0 none.
+        explore: choose evenly among all sensible plans, as recovery data wants it; `habit` counts for less.
+            As blind as ever: who knows what works would teach it.
     """
 
     skill: tuple[float, float] = (0.5, 1.0)
     habit: float = 0.85
     awareness: float = 0.0
     disturbance: float = 1.0
+    explore: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.skill[0] <= self.skill[1] <= 5:
@@ -210,27 +230,37 @@ class Oracle:
     value: Callable[[Simulation, SceneGraph, int], float] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """Everything that the rest of VINE knows of a simulated task.
 
     Args:
         name: in commands, tables and file names. about: one line.
         schema: vocabulary of its scene graphs and its verbs.
-        splits: name -> appearance; those without lists are streams for demonstrations.
+        splits: name -> appearance. Those without lists are streams for demonstrations. The first of each kind
+            is the default: of demonstrations, and of calibration, whose scenes look like the demonstrations.
         cameras: camera role -> shape of its images (height, width, channels).
         state, action: names and bounds of proprioception and of actions.
         fps: actions a second. robot_type: as LeRobot's `info.json` has it.
-        max_steps, subgoal_steps: limits of an episode and of one subgoal, in actions.
-        open: (split, render) -> a simulation; without rendering observations have no images.
+        max_steps, subgoal_steps: limits of an evaluated episode and of one subgoal, in actions.
+        open: (split, render) -> a simulation; without rendering observations have no images. Call
+            `simulation` instead, which checks the split.
         operator: (simulation after its reset, dials, random stream) -> an operator for this episode.
         expert: (simulation, noise scale, strength of disturbances, random stream) -> a scripted low-level
             policy.
         skill: (simulation, noise scale) -> the expert behind the protocol `Skill`; it reads the simulation.
+        novice: (simulation, random stream of one subgoal) -> an expert bad enough that others have to recover
+            what it does; None: the expert with up to five times the noise.
+        takeover: when an expert takes over from another policy; None: `tasks.interventions.AnyTime`.
         constants: name -> constant policy, the rivals `always-NAME`.
         oracle: what only the simulator knows, where there is something.
-        takeover: when an expert takes over from another policy; None uses `tasks.interventions`' own rule.
-        env_id: gymnasium's name of the task.
+        default_split: split that is evaluated unless another is named; empty: the first with lists.
+        instructions: task texts that the demonstrations use, the plainest first; empty where scenes differ.
+        experiments: name -> values of `evaluation.experiments.registry.Experiment`, besides name and task.
+        env_id: gymnasium's name of the task; empty: `vine/NAME-v0`.
+
+    Raises:
+        VineError: a part does not fit another.
     """
 
     name: str
@@ -248,16 +278,53 @@ class Task:
     operator: Callable[[Any, OperatorDials, np.random.Generator], Operator]
     expert: Callable[[Any, float, float, np.random.Generator], Expert]
     skill: Callable[[Any, float], Skill]
+    novice: Callable[[Any, np.random.Generator], Expert] | None = None
+    takeover: Takeover | None = None
     constants: Mapping[str, ConstantPolicy] = field(default_factory=dict)
     oracle: Oracle | None = None
-    takeover: Takeover | None = None
+    default_split: str = ""
+    instructions: tuple[str, ...] = ()
+    experiments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     env_id: str = ""
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise VineError(f"malformed task name {self.name!r}", hint="use lower case, digits and _")
+        if tuple(self.cameras) != self.schema.cameras:
+            raise VineError(
+                f"task {self.name} has cameras {', '.join(self.cameras)}",
+                hint=f"its schema names {', '.join(self.schema.cameras)}",
+            )
+        if not self.evaluation_splits:
+            raise VineError(f"task {self.name} has no split with scene lists")
+        object.__setattr__(self, "default_split", self.default_split or self.evaluation_splits[0])
+        object.__setattr__(self, "env_id", self.env_id or f"vine/{self.name}-v0")
+        self.lists(self.default_split)
+
+    def simulation(self, split: str, *, render: bool = True) -> Simulation:
+        """A simulation of `split`, not reset yet; without `render` observations have no images.
+
+        Raises:
+            VineError: there is no such split.
+        """
+        self.split(split)
+        return self.open(split, render)
 
     def split(self, name: str) -> Split:
         """The split called `name`; VineError that lists the known ones."""
         if name not in self.splits:
             raise VineError(f"unknown split {name!r} of {self.name}", hint=f"known: {', '.join(self.splits)}")
         return self.splits[name]
+
+    def lists(self, split: str) -> SceneLists:
+        """The frozen scenes of `split`; VineError if it has none."""
+        found = self.split(split).lists
+        if found is None:
+            raise VineError(
+                f"split {split!r} of {self.name} is a stream for demonstrations",
+                hint=f"splits with scene lists: {', '.join(self.evaluation_splits)}",
+            )
+        return found
 
     @property
     def demonstration_splits(self) -> tuple[str, ...]:
@@ -266,21 +333,5 @@ class Task:
 
     @property
     def evaluation_splits(self) -> tuple[str, ...]:
-        """Splits with frozen scene lists."""
+        """Splits with frozen scene lists, the one that looks like the demonstrations first."""
         return tuple(name for name, split in self.splits.items() if split.lists is not None)
-
-
-class Takeover(Protocol):
-    """When an expert takes over from a policy that is being corrected, and what counts as a slip of it."""
-
-    def limit(self, subgoal: Subgoal, rng: np.random.Generator) -> int:
-        """Actions that the policy may execute of this subgoal before the expert takes over."""
-        ...
-
-    def about_to_slip(self, simulation: Any, subgoal: Subgoal, action: Float) -> bool:
-        """Whether a watchful expert would not let `action` be executed."""
-        ...
-
-    def has_slipped(self, simulation: Any, subgoal: Subgoal) -> bool:
-        """Whether the policy has spoilt this subgoal's attempt, though not the episode."""
-        ...

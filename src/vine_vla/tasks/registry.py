@@ -17,7 +17,10 @@ from vine_vla.tasks.base import Task
 
 GROUP = "vine.tasks"
 BUILT_IN = {"line": "vine_vla.tasks.line", "plug": "vine_vla.tasks.plug"}
-"""Name -> module with a `TASK`; imported when asked for, since a simulator is heavy."""
+"""Name -> module with a `TASK`; imported when asked for; it imports its simulator when it opens one."""
+
+DEFAULT_TASK = "plug"
+"""Task of commands that name none."""
 
 
 def task_names() -> tuple[str, ...]:
