@@ -40,10 +40,11 @@ class Watcher:
         self.truth, self.perception = truth, perception
         self.looks: list[tuple[SceneGraph, SceneGraph]] = []
 
-    def perceive(self, observation, instruction, earlier):  # noqa: ANN001, ANN201
-        true = self.truth.perceive(observation, instruction, earlier)
-        seen = self.perception.perceive(observation, instruction, self.looks[-1][1] if self.looks else None)
-        self.looks.append((true, seen))
+    def perceive(self, observations, instructions, earlier=None):  # noqa: ANN001, ANN201
+        true = self.truth.perceive(observations, instructions, earlier)
+        before = [self.looks[-1][1]] if self.looks else None
+        seen = self.perception.perceive(observations, instructions, before)
+        self.looks += zip(true, seen, strict=True)
         return true
 
 

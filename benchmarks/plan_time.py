@@ -44,7 +44,7 @@ class Timed(TabularModel):
 
     spent = 0.0
 
-    def expand(self, graphs, instructions, k):  # noqa: ANN001, ANN201
+    def expand(self, graphs, instructions, k, context=None):  # noqa: ANN001, ANN201
         start = time.process_time()
         try:
             return super().expand(graphs, instructions, k)

@@ -50,7 +50,7 @@ def measure(model: System2, repeats: int, objects: int, k: int, depth: int, batc
         rng = np.random.default_rng([objects, number])
         views = [look(rng, layout(rng, objects))[0] for _ in range(batch)]
         start = time.perf_counter()
-        graphs = [model.perceive(view, INSTRUCTION) for view in views]
+        graphs = model.perceive(views, [INSTRUCTION] * batch)
         between = time.perf_counter()
         plans = planner.plan_many(graphs, [INSTRUCTION] * batch, [BUDGET] * batch)
         planned.append(1000 * (time.perf_counter() - between))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from search_problems import F32, WIDTH, Problems, sigmoid, softmax
 
 from vine_vla.core.packing import PackedGraphs
-from vine_vla.core.protocols import DEAD, SLIPPED, Expansion
+from vine_vla.core.protocols import DEAD, SLIPPED, Context, Expansion
 from vine_vla.search import SearchConfig, TabularModel, search
 
 
@@ -26,7 +26,9 @@ class Believed(TabularModel):
         graphs.attributes[:, 0, self._slot] = states
         return graphs
 
-    def expand(self, graphs: PackedGraphs, instructions: list[str], k: int) -> Expansion:
+    def expand(
+        self, graphs: PackedGraphs, instructions: list[str], k: int, context: Context | None = None
+    ) -> Expansion:
         self.evaluated += len(instructions)
         return super().expand(graphs, instructions, k)
 
@@ -41,7 +43,9 @@ class BelievedByNetwork(Believed):
         self.slips = bool(problems.world.p[..., SLIPPED].any())
         self.heads = np.concatenate([problems.network.outcomes, problems.network.proposals], 1)
 
-    def expand(self, graphs: PackedGraphs, instructions: list[str], k: int) -> Expansion:
+    def expand(
+        self, graphs: PackedGraphs, instructions: list[str], k: int, context: Context | None = None
+    ) -> Expansion:
         outcomes = 2 if self.slips else 1  # without slips nothing is asked about the graph after one
         count = len(instructions)
         self.evaluated += count * (1 + outcomes * k)

@@ -151,8 +151,8 @@ class TrueEyes:
 
     world: LineWorld
 
-    def perceive(self, observation, instruction, earlier=None) -> SceneGraph:
-        return self.world.true_graph(earlier)
+    def perceive(self, observations, instructions, earlier=None) -> list[SceneGraph]:
+        return [self.world.true_graph(before) for before in earlier or [None] * len(observations)]
 
 
 @dataclass
@@ -213,7 +213,7 @@ class LineModel:
             tau=dict.fromkeys(names, self.tau) if self.tau else {}, tau_stop=0.05, min_support=0.1
         )
 
-    def expand(self, graphs, instructions, k) -> Expansion:
+    def expand(self, graphs, instructions, k, context=None) -> Expansion:
         scenes = unpack(graphs, SCHEMA)
         flat, after, chances = [], [], []
         for scene, budget in zip(scenes, graphs.budget, strict=True):

@@ -150,7 +150,7 @@ def test_looking_between_subgoals_alone_is_enough_for_early_changes():
 
 def test_uncertainty_needs_a_planner_that_looks_ahead():
     class Whole:
-        def plan(self, graph, instruction, budget, seed):
+        def plan(self, graph, instruction, budget, seed, observation=None):
             return Plan(PlanStatus.PLANNED, (), 1.0, 0.0, 1.0, 1.0)
 
     with pytest.raises(VineError, match="judges the rest"):
@@ -221,7 +221,7 @@ def test_never_done_runs_into_the_limits_not_into_success():
 
 def test_stops_with_a_reason_instead_of_a_first_choice():
     class Hopeless(LineModel):
-        def expand(self, graphs, instructions, k):
+        def expand(self, graphs, instructions, k, context=None):
             found = super().expand(graphs, instructions, k)
             found.p[:] = (0, 0.02, 0, 0.98)
             return found

@@ -189,7 +189,10 @@ class ShiftingEyes:
 
     weights = "eyes of a test"
 
-    def perceive(self, observation, instruction, earlier=None):
+    def perceive(self, observations, instructions, earlier=None):
+        return [self._shifted(o, g) for o, g in zip(observations, earlier, strict=True)]
+
+    def _shifted(self, observation, earlier):
         assert earlier is not None and observation.proprioception.shape == (6,)
         objects = tuple(
             replace(o, boxes={"top": Box(*(min(v + 0.001, 1.0) for v in o.boxes["top"]))})

@@ -99,7 +99,7 @@ class HunchModel(LineModel):
     members: int = 4
     error: float = 0.7
 
-    def expand(self, graphs, instructions, k):
+    def expand(self, graphs, instructions, k, context=None):
         answer = super().expand(graphs, instructions, k)
         p = np.array(answer.p)
         for b, (subgoals, digest) in enumerate(zip(answer.subgoals, graphs.digests(), strict=True)):
@@ -160,7 +160,7 @@ def probe(split: str, scenes: range) -> list[dict[str, object]]:
         task.reset(scene, streams.scene)
         parts = builder.build("vine", 0, task)
         rng = np.random.default_rng(streams.policy)
-        graph = parts.perceiver.perceive(task.observe(), task.instruction)
+        graph = parts.perceiver.perceive([task.observe()], [task.instruction])[0]
         for position in range(2):
             answer = make_model().expand(pack([graph], SCHEMA, budget=5), [task.instruction], 8)
             place = int(rng.integers(len(answer.subgoals[0])))

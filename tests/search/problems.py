@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vine_vla.core.packing import PackedGraphs
-from vine_vla.core.protocols import Expansion, Neighbours, PruningRule
+from vine_vla.core.protocols import Context, Expansion, Neighbours, PruningRule
 from vine_vla.search import ReachAvoid, TabularModel, perturb, random_problem
 
 EXACT = {"haste": 0.0, "kappa": 0.0, "prune": False, "stop": False, "min_outcome": 0.0}
@@ -34,7 +34,9 @@ class Permuted:
         self.model, self.rng = model, np.random.default_rng(seed)
         self.schema, self.pruning = model.schema, model.pruning
 
-    def expand(self, graphs: PackedGraphs, instructions: Sequence[str], k: int) -> Expansion:
+    def expand(
+        self, graphs: PackedGraphs, instructions: Sequence[str], k: int, context: Context | None = None
+    ) -> Expansion:
         out = self.model.expand(graphs, instructions, k)
         order = np.tile(np.arange(out.mask.shape[1]), (len(out.mask), 1))
         for row, names in zip(order, out.subgoals, strict=True):

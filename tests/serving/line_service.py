@@ -22,7 +22,11 @@ __all__ = ["SeeingEyes", "SeenWorld", "make_served", "message_of", "running"]
 class SeeingEyes:
     """Reads `SeenWorld`'s images and proprioception."""
 
-    def perceive(self, observation, instruction, earlier=None) -> SceneGraph:
+    def perceive(self, observations, instructions, earlier=None) -> list[SceneGraph]:
+        before = earlier or [None] * len(observations)
+        return [self._perceive(o, g) for o, g in zip(observations, before, strict=True)]
+
+    def _perceive(self, observation, earlier) -> SceneGraph:
         row = observation.images["front"][0]
         hand, grip, plug = (
             int(v) for v in np.clip(observation.proprioception, 0, [LENGTH - 1, 2, LENGTH - 1])

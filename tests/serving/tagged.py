@@ -24,10 +24,9 @@ from vine_vla.serving.server import PolicyServer, ServeConfig
 class TaggedEyes(SeeingEyes):
     """Does not see the tags."""
 
-    def perceive(self, observation, instruction, earlier=None):
-        return super().perceive(
-            Observation(observation.images, observation.proprioception[:3]), instruction, earlier
-        )
+    def perceive(self, observations, instructions, earlier=None):
+        bare = [Observation(o.images, o.proprioception[:3]) for o in observations]
+        return super().perceive(bare, instructions, earlier)
 
 
 class TaggedSkill(LineSkill):

@@ -15,7 +15,7 @@ from vine_vla.serving.session import PATIENCE, Session
 class LatePlanner:
     """Never answers in time."""
 
-    def plan(self, graph, instruction, budget, seed):
+    def plan(self, graph, instruction, budget, seed, observation=None):
         return LATE
 
 

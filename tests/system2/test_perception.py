@@ -9,7 +9,7 @@ from system2.pictures import PICTURES, PictureSource, scene, view
 from vine_vla import Belief, VineError
 from vine_vla.core.options import Split
 from vine_vla.core.packing import attribute_slots
-from vine_vla.core.protocols import Observation, Perceiver
+from vine_vla.core.protocols import Observation
 from vine_vla.system2.compact.detector import SIZE, shrink
 from vine_vla.system2.compact.frames import choose_frames, constant_attributes, load_frames
 from vine_vla.system2.compact.perceived import as_seen
@@ -41,15 +41,14 @@ def test_sees_unseen_scenes(source, eyes):
     assert found["attribute_error_by_name"]["plate.size"] < 0.03
 
 
-def test_is_a_perceiver_and_tracks(eyes):
-    perceiver: Perceiver = eyes
+def test_perceives_and_tracks(eyes):
     same, kept = [], []
     for seed in range(12):
         rng = np.random.default_rng([1, seed])
         items = scene(rng)
         first, second = view(items, rng), view(items, rng)
-        graph = perceiver.perceive(Observation(first[0], first[1]), "put it")
-        later = perceiver.perceive(Observation(second[0], second[1]), "put it", graph)
+        graph = eyes.perceive_one(Observation(first[0], first[1]))
+        later = eyes.perceive_one(Observation(second[0], second[1]), graph)
         assert [o.id for o in later.objects] == [o.id for o in graph.objects]
         for o in graph.objects:
             if o.cls != "gripper" and "front" in o.boxes and "front" in later[o.id].boxes:
@@ -66,7 +65,7 @@ def test_what_is_seen_badly_is_believed_not_known(eyes):
         images, state, _ = view(scene(rng), rng)
         grey = {c: (0.1 * i + 0.9 * i.mean((0, 1))).astype(np.uint8) for c, i in images.items()}
         for name, shown in (("clear", images), ("blurred", grey)):
-            graph = eyes.perceive(Observation(shown, state))
+            graph = eyes.perceive_one(Observation(shown, state))
             values = [o.attributes["mark"] for o in graph.of_class("brick")]
             doubts[name] += [isinstance(v, Belief) for v in values]
             for v in values:
@@ -81,7 +80,7 @@ def test_any_image_size(eyes):
     items = scene(rng)
     images, state, _ = view(items, rng)
     large = {c: np.repeat(np.repeat(i, 3, 0), 2, 1) for c, i in images.items()}
-    a, b = (eyes.perceive(Observation(x, state)) for x in (images, large))
+    a, b = (eyes.perceive_one(Observation(x, state)) for x in (images, large))
     assert [o.id for o in a.objects] == [o.id for o in b.objects]
     for o in a.objects:
         for camera in o.boxes:
@@ -91,12 +90,12 @@ def test_any_image_size(eyes):
 def test_one_camera_is_enough_and_the_reference_is_needed(eyes):
     rng = np.random.default_rng(6)
     images, state, truth = view(scene(rng), rng)
-    alone = eyes.perceive(Observation({"front": images["front"]}, state))
+    alone = eyes.perceive_one(Observation({"front": images["front"]}, state))
     assert len(alone.of_class("plate")) == len(truth.of_class("plate"))
     with pytest.raises(VineError, match="no image of camera front"):
-        eyes.perceive(Observation({"wrist": images["wrist"]}, state))
+        eyes.perceive_one(Observation({"wrist": images["wrist"]}, state))
     with pytest.raises(VineError, match="proprioception"):
-        eyes.perceive(Observation(images, state[:2]))
+        eyes.perceive_one(Observation(images, state[:2]))
 
 
 def test_shrinking_keeps_the_mean_and_the_size():

@@ -82,7 +82,7 @@ def test_loads_and_plans_like_what_was_trained(trained):
     assert model is evidence is perceiver and found.budget >= 1
     rng = np.random.default_rng(0)
     images, state, _ = view(scene(rng), rng)
-    graph = found.perceive(Observation(images, state), "put the brick on a plate")
+    [graph] = found.perceive([Observation(images, state)], ["put the brick on a plate"])
     a = found.expand(pack([graph], found.schema, budget=2), ["put the brick on a plate"], 4)
     b = load_system2(trained).expand(pack([graph], found.schema, budget=2), ["put the brick on a plate"], 4)
     np.testing.assert_array_equal(a.p, b.p)
@@ -197,7 +197,7 @@ def test_graphs_alone_are_enough_to_plan_but_not_to_see(source, tmp_path):
     answer = found.expand(pack([graph], found.schema, budget=2), ["put"], 3)
     assert answer.mask.any()
     with pytest.raises(VineError, match="no perception"):
-        found.perceive(Observation({}, np.zeros(3, np.float32)), "")
+        found.perceive([Observation({}, np.zeros(3, np.float32))], [""])
 
 
 def test_damage_is_named(source, tmp_path):

@@ -123,10 +123,10 @@ class _Renamed:
     def __init__(self, task: PlugInsertion) -> None:
         self.task, self.names = task, {"socket_1": "socket_3", "socket_3": "socket_1"}
 
-    def perceive(self, observation, instruction, earlier=None):  # type: ignore[no-untyped-def]
+    def perceive(self, observations, instructions, earlier=None):  # type: ignore[no-untyped-def]
         graph = self.task.true_graph()
         objects = tuple(replace(o, id=self.names.get(o.id, o.id)) for o in graph.objects)
-        return replace(graph, objects=objects, relations=())
+        return [replace(graph, objects=objects, relations=())]
 
 
 class _Listener(_Drifter):

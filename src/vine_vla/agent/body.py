@@ -16,7 +16,7 @@ import numpy as np
 from vine_vla.agent.records import AgentConfig, Frame, Verdict
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Subgoal
-from vine_vla.core.protocols import DONE, FAILED, Float, Observation, Perceiver, Robot, Skill
+from vine_vla.core.protocols import DONE, FAILED, Float, Observation, Perceiver, Robot, Skill, perceive_one
 
 
 class Sight(NamedTuple):
@@ -92,7 +92,7 @@ class Body:
         self.steps += sight.executed
         self.over = sight.over or self.steps >= self.config.max_steps
         with self.clock("perceive"):
-            self.graph = self.perceiver.perceive(self.observation, self.instruction, earlier)
+            self.graph = perceive_one(self.perceiver, self.observation, self.instruction, earlier)
         if self.config.frames == "chunks":
             self._keep()
 

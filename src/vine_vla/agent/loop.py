@@ -170,7 +170,9 @@ class Agent:
         """A new plan; while the planner is late the previous one, or nothing is done until it answers."""
         while True:
             with body.clock("plan"):
-                plan = self.planner.plan(body.graph, self.instruction, budget, _seed(self._search))
+                plan = self.planner.plan(
+                    body.graph, self.instruction, budget, _seed(self._search), body.observation
+                )
             self.late = plan.status is PlanStatus.LATE
             self._watched = None
             if not self.late:
@@ -254,7 +256,7 @@ class Agent:
             return self._judged[3]
         with body.clock("plan"):
             found: Forecast = self.planner.forecast(  # type: ignore[attr-defined]
-                graph, self.instruction, rest, budget
+                graph, self.instruction, rest, budget, body.observation
             )
         self.watch_calls += found.model_calls
         self._judged = (graph, rest, budget, found)

@@ -69,7 +69,7 @@ class Config:
 def run(config: Config) -> int:
     """Perceive, plan, print, and write the tree."""
     from vine_vla.cli._plan_text import plan_lines
-    from vine_vla.core.protocols import PlanStatus
+    from vine_vla.core.protocols import PlanStatus, perceive_one
     from vine_vla.search import SearchConfig, make_planner, save_trace
     from vine_vla.system2 import load_system2
 
@@ -83,8 +83,8 @@ def run(config: Config) -> int:
     if config.sweep:
         return _sweep(config, model, settings, budget)
     observation, instruction = _observe(config, model)[0]
-    graph = model.perceive(observation, instruction)
-    plan = make_planner(config.planner, model, settings).plan(graph, instruction, budget, seed=0)
+    graph = perceive_one(model, observation, instruction)
+    plan = make_planner(config.planner, model, settings).plan(graph, instruction, budget, 0, observation)
     out = config.out or Path("tree.json")
     save_trace(out, plan.tree)
     if config.json:
@@ -102,10 +102,8 @@ def _sweep(config: Config, model: System2, settings: SearchConfig, budget: int) 
     from vine_vla.search.sweep import SweepRow, sweep_time
     from vine_vla.storage.tables import write_table
 
-    scenes = [
-        (model.perceive(observation, instruction), instruction)
-        for observation, instruction in _observe(config, model)
-    ]
+    observations, instructions = zip(*_observe(config, model), strict=True)
+    scenes = list(zip(model.perceive(observations, instructions), instructions, strict=True))
     rows = pd.DataFrame(sweep_time(model, scenes, budget, settings), columns=list(SweepRow._fields))
     out = config.out or Path("sweep.csv")
     write_table(out, rows.round(5))

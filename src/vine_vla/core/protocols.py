@@ -90,6 +90,25 @@ def upper_reachable(p: Float, support: Float, min_support: float, *, z: float = 
     return np.where(support < min_support, 1.0, bound).astype(np.float32)
 
 
+class Observation(NamedTuple):
+    """What learned code may see of the world at one moment.
+
+    Args:
+        images: camera role -> RGB image, uint8 [height, width, 3].
+        proprioception: the robot's own state, float32 [P]; its meaning belongs to the dataset.
+    """
+
+    images: Mapping[str, NDArray[np.uint8]]
+    proprioception: Float
+
+
+class Context:
+    """What a planning model prepares once a plan and gets back with every call of that plan.
+
+    Images, cached prefixes, keys and values of an attention: only the model that made it reads it.
+    """
+
+
 class PlanningModel(Protocol):
     """System 2 as search sees it."""
 
@@ -99,9 +118,59 @@ class PlanningModel(Protocol):
     @property
     def pruning(self) -> PruningRule: ...
 
-    def expand(self, graphs: PackedGraphs, instructions: Sequence[str], k: int) -> Expansion:
-        """At most `k` proposals for each of the B graphs, with outcomes, next graphs and values."""
+    def expand(
+        self, graphs: PackedGraphs, instructions: Sequence[str], k: int, context: Context | None = None
+    ) -> Expansion:
+        """At most `k` proposals for each of the B graphs, with outcomes, next graphs and values.
+
+        Args:
+            context: what `prepare` gave for the scene that all B graphs come from; None: the graphs alone.
+        """
         ...
+
+
+class Prepares(Protocol):
+    """Optional side of a planning model: it looks at more than the graph, and does so once a plan."""
+
+    def prepare(self, observation: Observation, graph: SceneGraph, instruction: str) -> Context:
+        """What `expand` reuses in every call of one plan.
+
+        Args:
+            observation: the scene that is planned from. graph: as perceived in it. instruction: the task.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ModelInContext:
+    """A planning model with the context of one plan bound to it."""
+
+    model: PlanningModel
+    context: Context
+
+    @property
+    def schema(self) -> Schema:
+        return self.model.schema
+
+    @property
+    def pruning(self) -> PruningRule:
+        return self.model.pruning
+
+    def expand(
+        self, graphs: PackedGraphs, instructions: Sequence[str], k: int, context: Context | None = None
+    ) -> Expansion:
+        """`expand` of the model, in this context unless another one is given."""
+        return self.model.expand(graphs, instructions, k, context or self.context)
+
+
+def in_context(
+    model: PlanningModel, observation: Observation | None, graph: SceneGraph, instruction: str
+) -> PlanningModel:
+    """`model` with what it prepares for a plan from `observation`; itself if it prepares nothing."""
+    prepare = getattr(model, "prepare", None)
+    if observation is None or prepare is None:
+        return model
+    return ModelInContext(model, prepare(observation, graph, instruction))
 
 
 class Neighbours(NamedTuple):
@@ -117,26 +186,29 @@ class Evidence(Protocol):
     def nearest(self, graph: SceneGraph, subgoal: Subgoal, count: int = 3) -> Neighbours: ...
 
 
-class Observation(NamedTuple):
-    """What learned code may see of the world at one moment.
-
-    Args:
-        images: camera role -> RGB image, uint8 [height, width, 3].
-        proprioception: the robot's own state, float32 [P]; its meaning belongs to the dataset.
-    """
-
-    images: Mapping[str, NDArray[np.uint8]]
-    proprioception: Float
-
-
 class Perceiver(Protocol):
-    """phi: images, proprioception and instruction to a scene graph."""
+    """phi: images, proprioception and instruction to a scene graph, for B scenes at once."""
 
     def perceive(
-        self, observation: Observation, instruction: str, earlier: SceneGraph | None = None
-    ) -> SceneGraph:
-        """The scene graph; with `earlier`, ids are kept by matching (layer 1 `match_identity`)."""
+        self,
+        observations: Sequence[Observation],
+        instructions: Sequence[str],
+        earlier: Sequence[SceneGraph | None] | None = None,
+    ) -> list[SceneGraph]:
+        """The scene graph of each of B scenes.
+
+        Args:
+            earlier: graphs of an earlier moment of the same scenes, whose ids are kept by matching
+                (`identity.match_identity`); None, for a scene or for all: an episode begins.
+        """
         ...
+
+
+def perceive_one(
+    perceiver: Perceiver, observation: Observation, instruction: str, earlier: SceneGraph | None = None
+) -> SceneGraph:
+    """`perceive` of one scene."""
+    return perceiver.perceive([observation], [instruction], [earlier])[0]
 
 
 class SkillOutput(NamedTuple):
@@ -258,13 +330,29 @@ class Forecaster(Protocol):
     """Optional side of a planner: judges the rest of a plan that is under way."""
 
     def forecast(
-        self, graph: SceneGraph, instruction: str, subgoals: Sequence[Subgoal], budget: int
+        self,
+        graph: SceneGraph,
+        instruction: str,
+        subgoals: Sequence[Subgoal],
+        budget: int,
+        observation: Observation | None = None,
     ) -> Forecast: ...
 
 
 class Planner(Protocol):
     """`tree`, `greedy`, `exhaustive`, and the arms that only imitate."""
 
-    def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int) -> Plan:
-        """Plan from `graph` with `budget` subgoals left."""
+    def plan(
+        self,
+        graph: SceneGraph,
+        instruction: str,
+        budget: int,
+        seed: int,
+        observation: Observation | None = None,
+    ) -> Plan:
+        """Plan from `graph` with `budget` subgoals left.
+
+        Args:
+            observation: what `graph` was perceived in, for models that look at more than the graph.
+        """
         ...

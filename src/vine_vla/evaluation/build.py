@@ -17,7 +17,7 @@ from vine_vla.agent import AgentConfig, Wording
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Subgoal
-from vine_vla.core.protocols import Perceiver, Plan, Planner, Skill
+from vine_vla.core.protocols import Observation, Perceiver, Plan, Planner, Skill
 from vine_vla.core.text import describe
 from vine_vla.evaluation.arms import Arm, find_arm
 from vine_vla.evaluation.episodes import Parts
@@ -143,9 +143,16 @@ class Reworded:
     planner: Planner
     words: str
 
-    def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int) -> Plan:
+    def plan(
+        self,
+        graph: SceneGraph,
+        instruction: str,
+        budget: int,
+        seed: int,
+        observation: Observation | None = None,
+    ) -> Plan:
         """Plan from `graph` for `words`, whatever the instruction."""
-        return self.planner.plan(graph, self.words, budget, seed)
+        return self.planner.plan(graph, self.words, budget, seed, observation)
 
 
 def _needed(arm: Arm) -> list[str]:

@@ -17,7 +17,7 @@ from vine_vla.agent import (
     run_episode,
 )
 from vine_vla.core.options import Outcome
-from vine_vla.core.protocols import Perceiver, Plan, Planner, PlanStatus, Skill
+from vine_vla.core.protocols import Observation, Perceiver, Plan, Planner, PlanStatus, Skill
 from vine_vla.evaluation.world import (
     DEAD,
     FINISHED,
@@ -89,8 +89,15 @@ class _FromRank:
     def __init__(self, planner: Planner, rank: int) -> None:
         self.planner, self.rank, self.first = planner, rank, True
 
-    def plan(self, graph: Any, instruction: str, budget: int, seed: int) -> Plan:
-        plan = self.planner.plan(graph, instruction, budget, seed)
+    def plan(
+        self,
+        graph: Any,
+        instruction: str,
+        budget: int,
+        seed: int,
+        observation: Observation | None = None,
+    ) -> Plan:
+        plan = self.planner.plan(graph, instruction, budget, seed, observation)
         if self.first and self.rank and len(plan.options) > self.rank:
             option = plan.options[self.rank]
             if plan.status is PlanStatus.PLANNED:

@@ -14,7 +14,16 @@ from vine_vla.core.graph import SceneGraph
 from vine_vla.core.identity import match_names
 from vine_vla.core.options import Subgoal
 from vine_vla.core.packing import pack
-from vine_vla.core.protocols import Perceiver, Plan, Planner, PlanningModel, PlanStatus, RankedOption, Skill
+from vine_vla.core.protocols import (
+    Observation,
+    Perceiver,
+    Plan,
+    Planner,
+    PlanningModel,
+    PlanStatus,
+    RankedOption,
+    Skill,
+)
 from vine_vla.core.text import describe, format_graph
 from vine_vla.evaluation.world import WHOLE_TASK, SimulatedTask
 from vine_vla.search.trace import KIND, VERSION
@@ -54,7 +63,14 @@ class OracleValuePlanner:
     depth: int = 2
     k: int = 8
 
-    def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int) -> Plan:
+    def plan(
+        self,
+        graph: SceneGraph,
+        instruction: str,
+        budget: int,
+        seed: int,
+        observation: Observation | None = None,
+    ) -> Plan:
         """Plan by roll-outs; the simulator is as before when it returns."""
         start, rng = time.perf_counter(), np.random.default_rng(seed)
         here = _Branch(self.task.save_state(), graph)
@@ -71,7 +87,7 @@ class OracleValuePlanner:
         self.task.restore_state(here.state)
         options.sort(key=lambda pair: (-pair[0], str(pair[1])))
         if not options or options[0][0] <= 0:
-            return self.otherwise.plan(graph, instruction, budget, seed)
+            return self.otherwise.plan(graph, instruction, budget, seed, observation)
         q = options[0][0]
         ranked = tuple(
             RankedOption(s, describe(s, graph, self.model.schema), v, v, v, 0.0, 0.0, 1.0, self.rollouts)
@@ -182,7 +198,14 @@ class RightPlanner:
 
     task: Any
 
-    def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int) -> Plan:
+    def plan(
+        self,
+        graph: SceneGraph,
+        instruction: str,
+        budget: int,
+        seed: int,
+        observation: Observation | None = None,
+    ) -> Plan:
         """A plan of `task.oracle_plans()` on what `graph` shows; infeasible when there is none."""
         names = match_names(self.task.true_graph(None), graph)
         plans: list[list[Subgoal]] = [
@@ -208,6 +231,13 @@ class WholeTaskPlanner:
 
     subgoal: Subgoal = WHOLE_TASK
 
-    def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int) -> Plan:
+    def plan(
+        self,
+        graph: SceneGraph,
+        instruction: str,
+        budget: int,
+        seed: int,
+        observation: Observation | None = None,
+    ) -> Plan:
         """The whole task."""
         return Plan(PlanStatus.PLANNED, (self.subgoal,), 0.0, 0.0, 0.0, 0.0, reason="the whole task at once")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from vine_vla.core.errors import VineError
@@ -96,9 +96,12 @@ class TruePerceiver:
         self.task = task
 
     def perceive(
-        self, observation: Observation, instruction: str, earlier: SceneGraph | None = None
-    ) -> SceneGraph:
-        return self.task.true_graph(earlier)
+        self,
+        observations: Sequence[Observation],
+        instructions: Sequence[str],
+        earlier: Sequence[SceneGraph | None] | None = None,
+    ) -> list[SceneGraph]:
+        return [self.task.true_graph(before) for before in earlier or [None] * len(observations)]
 
 
 class WatchedSkill:

@@ -25,10 +25,12 @@ from vine_vla.core.protocols import (
     Evidence,
     Forecast,
     Neighbours,
+    Observation,
     Plan,
     PlanningModel,
     PlanStatus,
     RankedOption,
+    in_context,
 )
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.engine import Searched, search, search_everything
@@ -78,33 +80,58 @@ class TreePlanner:
     def __post_init__(self) -> None:
         warm_up()
 
-    def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int = 0) -> Plan:
+    def plan(
+        self,
+        graph: SceneGraph,
+        instruction: str,
+        budget: int,
+        seed: int = 0,
+        observation: Observation | None = None,
+    ) -> Plan:
         """Plan from `graph` with `budget` subgoals left."""
-        return self.plan_many([graph], [instruction], [budget], seed)[0]
+        model = in_context(self.model, observation, graph, instruction)
+        return self._plan_all(model, [graph], [instruction], [budget])[0]
 
     def plan_many(
         self, graphs: Sequence[SceneGraph], instructions: Sequence[str], budgets: Sequence[int], seed: int = 0
     ) -> list[Plan]:
         """Plan for B scenes at once; what they cost (calls, seconds) is told for all of them together."""
+        return self._plan_all(self.model, graphs, instructions, budgets)
+
+    def _plan_all(
+        self,
+        model: PlanningModel,
+        graphs: Sequence[SceneGraph],
+        instructions: Sequence[str],
+        budgets: Sequence[int],
+    ) -> list[Plan]:
         start = time.perf_counter()
         open_ = [b for b, budget in enumerate(budgets) if budget > 0]
         plans = [self._used_up(instruction) for instruction in instructions]
         if not open_:
             return plans
         packed = pack([graphs[b] for b in open_], self.model.schema, budget=[budgets[b] for b in open_])
-        found = self._search(packed, [instructions[b] for b in open_], self.config)
+        found = self._search(model, packed, [instructions[b] for b in open_], self.config)
         for place, b in enumerate(open_):
             plans[b] = self._answer(found, place, graphs[b], start)
         return plans
 
     def forecast(
-        self, graph: SceneGraph, instruction: str, subgoals: Sequence[Subgoal], budget: int
+        self,
+        graph: SceneGraph,
+        instruction: str,
+        subgoals: Sequence[Subgoal],
+        budget: int,
+        observation: Observation | None = None,
     ) -> Forecast:
         """What the rest of a plan is worth now."""
-        return forecast(self.model, graph, instruction, subgoals, budget, self.config)
+        model = in_context(self.model, observation, graph, instruction)
+        return forecast(model, graph, instruction, subgoals, budget, self.config)
 
-    def _search(self, packed: PackedGraphs, instructions: list[str], config: SearchConfig) -> Searched:
-        return search(self.model, packed, instructions, config)
+    def _search(
+        self, model: PlanningModel, packed: PackedGraphs, instructions: list[str], config: SearchConfig
+    ) -> Searched:
+        return search(model, packed, instructions, config)
 
     def _used_up(self, instruction: str) -> Plan:
         reason = "the subgoal budget is used up"
@@ -220,8 +247,10 @@ class GreedyPlanner(TreePlanner):
 
     name = "greedy"
 
-    def _search(self, packed: PackedGraphs, instructions: list[str], config: SearchConfig) -> Searched:
-        return search(self.model, packed, instructions, replace(config, expansions=1))
+    def _search(
+        self, model: PlanningModel, packed: PackedGraphs, instructions: list[str], config: SearchConfig
+    ) -> Searched:
+        return search(model, packed, instructions, replace(config, expansions=1))
 
 
 @dataclass(frozen=True)
@@ -233,9 +262,11 @@ class ImitatePlanner(TreePlanner):
 
     name = "imitate"
 
-    def _search(self, packed: PackedGraphs, instructions: list[str], config: SearchConfig) -> Searched:
+    def _search(
+        self, model: PlanningModel, packed: PackedGraphs, instructions: list[str], config: SearchConfig
+    ) -> Searched:
         config = replace(config, expansions=0, prune=False, stop=False)
-        return search(self.model, packed, instructions, config)
+        return search(model, packed, instructions, config)
 
 
 @dataclass(frozen=True)
@@ -249,8 +280,10 @@ class ExhaustivePlanner(TreePlanner):
     limit: int = 20_000
     name = "exhaustive"
 
-    def _search(self, packed: PackedGraphs, instructions: list[str], config: SearchConfig) -> Searched:
-        return search_everything(self.model, packed, instructions, config, limit=self.limit)
+    def _search(
+        self, model: PlanningModel, packed: PackedGraphs, instructions: list[str], config: SearchConfig
+    ) -> Searched:
+        return search_everything(model, packed, instructions, config, limit=self.limit)
 
     def _remark(self, found: Searched, problem: int) -> str:
         complete = found.tree.complete(problem)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vine_vla.core.graph import Box, SceneGraph, SceneObject, Schema, Verb
 from vine_vla.core.options import Subgoal
 from vine_vla.core.packing import PackedGraphs, attribute_slots, pack
-from vine_vla.core.protocols import DEAD, GOAL, REACHED, SLIPPED, Expansion, Float, PruningRule
+from vine_vla.core.protocols import DEAD, GOAL, REACHED, SLIPPED, Context, Expansion, Float, PruningRule
 
 F64 = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -216,7 +216,9 @@ class TabularModel:
         """The states that graphs stand for; any batch shape."""
         return graphs.attributes[..., 0, self._slot].astype(np.int64)
 
-    def expand(self, graphs: PackedGraphs, instructions: Sequence[str], k: int) -> Expansion:
+    def expand(
+        self, graphs: PackedGraphs, instructions: Sequence[str], k: int, context: Context | None = None
+    ) -> Expansion:
         """The `k` applicable subgoals of highest prior with their outcomes; the instruction is ignored."""
         self.calls += 1
         problem = self.members[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Subgoal
-from vine_vla.core.protocols import Forecast, Plan, Planner, PlanStatus
+from vine_vla.core.protocols import Forecast, Observation, Plan, Planner, PlanStatus
 
 LATE = Plan(PlanStatus.LATE, (), 0.0, 0.0, 0.0, 0.0, reason="the planner is over its deadline")
 
@@ -29,12 +29,19 @@ class DeadlinePlanner:
         self._waiting: Future[Plan] | None = None
         self._budget = 0
 
-    def plan(self, graph: SceneGraph, instruction: str, budget: int, seed: int) -> Plan:
+    def plan(
+        self,
+        graph: SceneGraph,
+        instruction: str,
+        budget: int,
+        seed: int,
+        observation: Observation | None = None,
+    ) -> Plan:
         """The plan, an earlier call's plan if that was late, or `LATE`."""
         if self._waiting is None or self._budget != budget:
             self.drop()
             self._budget = budget
-            self._waiting = self.pool.submit(self.planner.plan, graph, instruction, budget, seed)
+            self._waiting = self.pool.submit(self.planner.plan, graph, instruction, budget, seed, observation)
         try:
             plan = self._waiting.result(self.seconds)
         except NotYet:
@@ -52,11 +59,16 @@ class DeadlinePlanner:
             self._waiting = None
 
     def forecast(
-        self, graph: SceneGraph, instruction: str, subgoals: Sequence[Subgoal], budget: int
+        self,
+        graph: SceneGraph,
+        instruction: str,
+        subgoals: Sequence[Subgoal],
+        budget: int,
+        observation: Observation | None = None,
     ) -> Forecast:
         """What the rest of a plan is worth; a few model calls, not under the deadline."""
         judge: Any = self.planner
-        found: Forecast = judge.forecast(graph, instruction, subgoals, budget)
+        found: Forecast = judge.forecast(graph, instruction, subgoals, budget, observation)
         return found
 
 

@@ -24,6 +24,7 @@ from vine_vla.core.protocols import (
     Planner,
     PlanStatus,
     Skill,
+    perceive_one,
 )
 from vine_vla.core.text import describe
 from vine_vla.serving.deadline import drop_plan
@@ -281,10 +282,10 @@ def answer_plan(served: ServedAgent, message: Mapping[str, Any]) -> dict[str, An
     budget = message.get("budget", served.budget)
     if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or not 0 <= budget <= 1000:
         raise VineError(f"budget is {budget!r}", where="observation", hint="send 0 to 1000")
-    graph = served.perceiver.perceive(observation, prompt)
+    graph = perceive_one(served.perceiver, observation, prompt)
     perceived = time.perf_counter()
     planner = served.new_planner()
-    plan = planner.plan(graph, prompt, int(budget), 0)
+    plan = planner.plan(graph, prompt, int(budget), 0, observation)
     drop_plan(planner)
     return {
         **_plan_fields(plan, graph, served),

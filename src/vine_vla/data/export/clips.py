@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Demonstration, Outcome, OutcomeSource, Subgoal
-from vine_vla.core.protocols import Observation, Perceiver
+from vine_vla.core.protocols import Observation, Perceiver, perceive_one
 from vine_vla.data.export.crops import Boxes, CropLayout, graph_boxes, skill_inputs, slot_ids
 from vine_vla.data.lerobot.dataset import DemoDataset, open_dataset
 from vine_vla.data.lerobot.tables import image_size, to_matrix
@@ -159,7 +159,7 @@ class ClipReader:
         graph, found = clip.graph, {}
         for i in range(clip.end - clip.start):
             seen = Observation({role: f[i] for role, f in frames.items()}, states[i])
-            graph = eyes.perceive(seen, clip.demonstration.instruction, graph)
+            graph = perceive_one(eyes, seen, clip.demonstration.instruction, graph)
             perceived, known = graph_boxes(graph), annotated.get(clip.start + i, {})
             found[clip.start + i] = {
                 role: {**perceived.get(role, {}), **known.get(role, {})} for role in frames

@@ -32,6 +32,7 @@ from vine_vla.core.protocols import (
     REACHED,
     SLIPPED,
     PlanningModel,
+    perceive_one,
     upper_reachable,
 )
 from vine_vla.core.text import format_graph, parse_graph
@@ -159,7 +160,7 @@ class Prober:
         ).to_json()
 
     def _perceive(self, earlier: SceneGraph | None) -> SceneGraph:
-        return self.parts.perceiver.perceive(self.task.observe(), self.task.instruction, earlier)
+        return perceive_one(self.parts.perceiver, self.task.observe(), self.task.instruction, earlier)
 
     def _draw(self, graph: SceneGraph, position: int, rng: np.random.Generator) -> Subgoal:
         packed = pack([graph], self.model.schema, budget=max(self.parts.config.budget - position, 1))

@@ -21,6 +21,7 @@ from vine_vla.core.protocols import (
     GOAL,
     REACHED,
     SLIPPED,
+    Context,
     Expansion,
     Neighbours,
     PruningRule,
@@ -162,7 +163,9 @@ class GraphModel:
         context = context_bits(self.encoder, graphs, rows, args)
         return Judged(logits, p, embedding, self.support.of(embedding, verbs, spread, context))
 
-    def expand(self, graphs: PackedGraphs, instructions: Sequence[str], k: int) -> Expansion:
+    def expand(
+        self, graphs: PackedGraphs, instructions: Sequence[str], k: int, context: Context | None = None
+    ) -> Expansion:
         """At most `k` proposals for each of the B graphs, with outcomes, next graphs and values."""
         count = len(graphs.budget)
         if len(instructions) != count:

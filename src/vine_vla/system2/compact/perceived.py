@@ -50,7 +50,7 @@ def _seen(source: FrameSource, demonstration: Demonstration, perception: Percept
     earlier: SceneGraph | None = None
     for place, frame in enumerate(frames):
         view = Observation({role: images[place] for role, images in views.items()}, state[frame])
-        graph = perception.perceive(view, demonstration.instruction, earlier)
+        graph = perception.perceive_one(view, earlier)
         if earlier is None:
             graph = _renamed(graph, demonstration.graphs[frame], schema.cameras[0], schema.predicates)
         earlier = graphs[frame] = graph

@@ -97,14 +97,11 @@ class Perception:
         self.detector, self.setup, self.reader = detector.eval(), setup, reader
         self.schema = setup.schema
 
-    def perceive(
-        self, observation: Observation, instruction: str = "", earlier: SceneGraph | None = None
-    ) -> SceneGraph:
+    def perceive_one(self, observation: Observation, earlier: SceneGraph | None = None) -> SceneGraph:
         """The scene graph of one moment.
 
         Args:
             observation: images of the schema's cameras, any size; a further camera may be missing.
-            instruction: not used; what is seen does not depend on the task.
             earlier: graph of an earlier moment: its ids, constant attributes and number of objects hold.
 
         Raises:

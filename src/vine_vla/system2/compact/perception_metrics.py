@@ -9,7 +9,7 @@ import numpy as np
 from vine_vla.core.graph import Box, SceneGraph, SceneObject
 from vine_vla.core.identity import linear_assignment
 from vine_vla.core.packing import attribute_slots
-from vine_vla.core.protocols import Observation, Perceiver
+from vine_vla.core.protocols import Observation
 from vine_vla.core.relations import derive_relations
 from vine_vla.system2.compact.frames import Frames
 from vine_vla.system2.compact.perception import Perception
@@ -65,7 +65,7 @@ def measure(perception: Perception, frames: Frames, *, most: int = 400) -> dict[
     scale = np.array([frames.size[0], frames.size[1]] * 2)
     for i in index:
         truth = annotated_graph(frames, i, perception)
-        seen = _perceive(perception, observation(frames, i, perception))
+        seen = perception.perceive_one(observation(frames, i, perception))
         pairs = match(truth, seen, schema.cameras[0])
         counts.append(all(len(truth.of_class(c)) == len(seen.of_class(c)) for c in schema.classes))
         spurious += len(seen.objects) - len(pairs)
@@ -142,7 +142,3 @@ def _grips(graph: SceneGraph) -> bool:
 
 def _name(pairs: dict[str, str], name: str) -> str:
     return pairs.get(name, f"lost {name}")
-
-
-def _perceive(perceiver: Perceiver, view: Observation) -> SceneGraph:
-    return perceiver.perceive(view, "")

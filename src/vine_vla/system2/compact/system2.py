@@ -11,7 +11,7 @@ from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph, Schema
 from vine_vla.core.options import Subgoal
 from vine_vla.core.packing import PackedGraphs
-from vine_vla.core.protocols import Expansion, Neighbours, Observation, PruningRule
+from vine_vla.core.protocols import Context, Expansion, Neighbours, Observation, PruningRule
 from vine_vla.system2.compact import storage
 from vine_vla.system2.compact.model import GraphModel
 from vine_vla.system2.compact.perception import Perception
@@ -54,18 +54,24 @@ class System2:
         return self.model.budget
 
     def perceive(
-        self, observation: Observation, instruction: str, earlier: SceneGraph | None = None
-    ) -> SceneGraph:
-        """The scene graph of what the robot sees; with `earlier`, ids and constant attributes are kept."""
+        self,
+        observations: Sequence[Observation],
+        instructions: Sequence[str],
+        earlier: Sequence[SceneGraph | None] | None = None,
+    ) -> list[SceneGraph]:
+        """The scene graph of each scene; with `earlier`, ids and constant attributes are kept."""
         if self.eyes is None:
             raise VineError(
                 "this System 2 has no perception: it was trained on scene graphs alone",
                 where=str(self.folder),
                 hint="train it with perception, or hand it graphs",
             )
-        return self.eyes.perceive(observation, instruction, earlier)
+        before = earlier or [None] * len(observations)
+        return [self.eyes.perceive_one(o, g) for o, g in zip(observations, before, strict=True)]
 
-    def expand(self, graphs: PackedGraphs, instructions: Sequence[str], k: int) -> Expansion:
+    def expand(
+        self, graphs: PackedGraphs, instructions: Sequence[str], k: int, context: Context | None = None
+    ) -> Expansion:
         """At most `k` proposals for each graph, with outcomes, next graphs and values."""
         return self.model.expand(graphs, instructions, k)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.identity import match_names
 from vine_vla.core.options import Collector, Outcome, Subgoal
-from vine_vla.core.protocols import RUNNING, Observation, Perceiver, Skill
+from vine_vla.core.protocols import RUNNING, Observation, Perceiver, Skill, perceive_one
 from vine_vla.core.text import describe
 from vine_vla.tasks.collect import SCENES_PER_SEED, CollectConfig, Pushes, Tape, new_recorder
 from vine_vla.tasks.plug.expert import Expert, SkillDial
@@ -172,5 +172,5 @@ class PolicyHands:
     def _look(self, observation: Observation) -> SceneGraph:
         if self.perceiver is None:
             return self.task.true_graph()
-        self.graph = self.perceiver.perceive(observation, self.task.instruction, self.graph)
+        self.graph = perceive_one(self.perceiver, observation, self.task.instruction, self.graph)
         return self.graph
