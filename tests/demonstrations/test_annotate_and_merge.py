@@ -78,7 +78,8 @@ def test_an_interrupted_annotation_leaves_a_readable_dataset(annotated_before, t
 
     out = tmp_path / "out"
     if annotated_before:
-        annotate(EXCERPT, Sources(segments="gripper"), out)
+        before = annotate(EXCERPT, Sources(segments="gripper"), out)
+        segments = [len(d.segments) for d in before.demonstrations]
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -87,7 +88,9 @@ def test_an_interrupted_annotation_leaves_a_readable_dataset(annotated_before, t
     with pytest.raises(KeyboardInterrupt):
         annotate(EXCERPT, Sources(labels=EXCERPT / "labels.jsonl"), out)
     monkeypatch.undo()
-    assert len(open_dataset(out).demonstrations) == 2
+    assert out.exists() == annotated_before
+    if annotated_before:
+        assert [len(d.segments) for d in open_dataset(out).demonstrations] == segments
     again = annotate(EXCERPT, Sources(labels=EXCERPT / "labels.jsonl"), out)
     assert [len(d.segments) for d in again.demonstrations] == [3, 1]
 

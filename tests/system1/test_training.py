@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,7 @@ def test_a_finished_run_is_kept_and_its_weights_are_checked(skills: Path, tmp_pa
     result = train_system1(skills, tmp_path / "run", config)
     assert result["steps"] == 4 and result["weights_sha256"] == check_weights(tmp_path / "run")
     assert train_system1(skills, tmp_path / "run", config) == result
-    with pytest.raises(VineError, match="trained otherwise"):
+    with pytest.raises(VineError, match="trained otherwise: steps was 4, now 5"):
         train_system1(skills, tmp_path / "run", System1Training(minutes=0, steps=5, threads=1))
     more = System1Training(minutes=0, steps=2, batch_size=8, threads=1, start=tmp_path / "run")
     further = train_system1(skills, tmp_path / "further", more)
@@ -133,6 +134,24 @@ def test_a_finished_run_is_kept_and_its_weights_are_checked(skills: Path, tmp_pa
     weights.write_bytes(data)
     with pytest.raises(VineError, match="have changed"):
         check_weights(tmp_path / "run")
+
+
+def test_a_killed_run_is_not_resumed_with_other_settings(skills: Path, tmp_path: Path) -> None:
+    config = System1Training(minutes=0, steps=4, batch_size=8, threads=1)
+    first = train_system1(skills, tmp_path / "run", config)
+    (tmp_path / "run/system1.json").unlink()  # as if killed after its last checkpoint
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+    for change, line in (
+        ({"steps": 6}, "steps was 4, now 6"),
+        ({"batch_size": 4}, "batch_size was 8, now 4"),
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"learning_rate": 0.1}, "learning_rate was 0.001, now 0.1"),
+    ):
+        with pytest.raises(VineError, match=f"begun with other settings: {line}"):
+            train_system1(skills, tmp_path / "run", replace(config, **change))
+        assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")} == before
+    again = train_system1(skills, tmp_path / "run", config)
+    assert again["weights_sha256"] == first["weights_sha256"] and again["settings"] == first["settings"]
 
 
 def test_budget_by_the_clock(skills: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Collecting: repeatable episodes, resume, honest labels, interventions."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,14 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demonstrations.test_transaction import digest
 
+from vine_vla.cli import main
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Collector, EpisodeOutcome, Outcome
-from vine_vla.data import staged_ids
+from vine_vla.data import open_dataset, staged_ids
+from vine_vla.data.annotate.labelling import Labeller
 from vine_vla.data.record.staging import read_staged, staged_path
 from vine_vla.tasks import PlugInsertion
 from vine_vla.tasks.collect import CollectConfig, collect, missing, record_operator
 from vine_vla.tasks.plug.interventions import NoviceHands, PolicyHands, record_intervention
+from vine_vla.tasks.plug.operators import Habits
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +185,47 @@ def test_bad_settings_are_named(tmp_path: Path) -> None:
         CollectConfig(tmp_path, 1, skill=(1.0, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"skill": (0.2, 0.4)}, "skill was [0.5, 1.0], now [0.2, 0.4]"),
+        ({"push": 0.0}, "push was 0.006, now 0.0"),
+        ({"habits": Habits(awareness=0.5)}, "awareness was 0.0, now 0.5"),
+    ],
+)
+def test_a_collection_is_not_resumed_with_other_settings(
+    staged: CollectConfig, change: dict[str, object], line: str
+) -> None:
+    before = digest(staged.staging)
+    with pytest.raises(VineError, match=re.escape(line)):
+        list(collect(replace(staged, episodes=9, **change), workers=0))
+    assert digest(staged.staging) == before
+
+
+def test_the_command_refuses_other_settings_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another seed, split or skill: nothing is staged, nothing assembled anew, labels stay."""
+    out, episode = tmp_path / "demos", "plug-s0-00000"
+    command = ["collect", "--out", str(out), "--episodes", "1", "--workers", "0"]
+    assert main(command) == 0
+    Labeller(out).set_outcome(episode, EpisodeOutcome.TRUNCATED)
+    before = digest(tmp_path)
+    capsys.readouterr()
+    for more, line in (
+        (["--seed", "1"], "seed was 0, now 1"),
+        (["--split", "pushed-demo"], "split was demo, now pushed-demo"),
+        (["--skill", ".2"], "skill was [0.5, 1.0], now [0.2, 0.2]"),
+        (["--habit-rate", ".5"], "grasp_rate was 0.85, now 0.5"),
+    ):
+        assert main([*command, *more]) == 2
+        said = [x for x in capsys.readouterr().err.splitlines() if x.startswith("vine: ")]
+        assert len(said) == 1 and line in said[0]
+        assert digest(tmp_path) == before
+    assert main(command) == 0
+    assert open_dataset(out).demonstrations[0].outcome is EpisodeOutcome.TRUNCATED
+
+
 @pytest.mark.slow
 def test_a_killed_collection_goes_on(tmp_path: Path) -> None:
     """kill -9 at some moment: what was finished stays, the rest is collected afterwards."""
@@ -212,8 +258,6 @@ def test_a_killed_collection_goes_on(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out)
     assert {name: staged_path(staging, name).stat().st_mtime_ns for name in there} == before
-    from vine_vla.data import open_dataset
-
     assert len(open_dataset(out).demonstrations) == 4
 
 

@@ -11,7 +11,8 @@ from vine_vla.core.errors import VineError
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """What to collect. A killed run goes on when started again with the same options."""
+    """What to collect. A killed run resumes when started again with the same options, others are refused.
+    Labels that people gave the dataset's episodes are kept."""
 
     out: Path
     """Dataset folder; episodes are staged beside it in OUT.staging until the dataset is assembled."""
@@ -47,6 +48,7 @@ def run(config: CollectOptions) -> int:
         ROBOT_TYPE,
         STATE_NAMES,
         CollectConfig,
+        check_alone,
         collect,
         missing,
     )
@@ -64,6 +66,7 @@ def run(config: CollectOptions) -> int:
         habits=Habits(awareness=config.awareness, grasp_rate=config.habit_rate),
         push=config.push / 1000,
     )
+    check_alone(job)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:

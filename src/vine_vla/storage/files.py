@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vine_vla.storage.transaction import writing
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it."""
@@ -48,20 +50,39 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def restore_folder(target: Path) -> None:
+    """Put in order what a dead process left of `folder_in_the_making`.
+
+    Its leftovers are removed. If it was killed after setting the old folder aside and before the new one was
+    in its place, the old one comes back.
+    """
+    for leftover in sorted(target.parent.glob(f".{target.name}.*.tmp")):
+        *_, kind, pid, _ = leftover.name.split(".")
+        if not pid.isdigit() or int(pid) == os.getpid() or _alive(int(pid)):
+            continue
+        if kind == "old" and not target.exists():
+            leftover.rename(target)
+        else:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 @contextmanager
 def folder_in_the_making(target: Path) -> Iterator[Path]:
     """A temporary sibling of `target` to fill; takes `target`'s place when the block ends well.
 
-    What dead processes left behind under such names is removed. Whether `target` may be replaced is the
-    caller's decision.
+    What dead processes left behind is put in order first, see `restore_folder`. Whether `target` may be
+    replaced is the caller's decision.
+
+    Raises:
+        VineError: nothing can be written there.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
-        pid = leftover.name.split(".")[-2]
-        if pid.isdigit() and int(pid) != os.getpid() and not _alive(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        restore_folder(target)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()  # says now, not after an hour, that it cannot be
+        temporary.rmdir()
     try:
         yield temporary
         if target.exists():

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ from vine_vla.core.errors import VineError
 from vine_vla.core.options import Collector, EpisodeOutcome, Outcome, OutcomeSource, Subgoal
 from vine_vla.core.text import describe
 from vine_vla.data import EpisodeRecorder, staged_ids
+from vine_vla.storage.settings import keep_settings
 from vine_vla.tasks.plug.expert import Expert, SkillDial
 from vine_vla.tasks.plug.operators import Choice, Habits, Operator
 from vine_vla.tasks.plug.rollout import choice_status
@@ -35,6 +38,11 @@ STATE_NAMES = ("x", "y", "z", "cos_yaw", "sin_yaw", "width", "lag_x", "lag_y", "
 ACTION_NAMES = ("dx", "dy", "dz", "dyaw", "gripper")
 ROBOT_TYPE = "panda_primitive"
 SCENES_PER_SEED = 1_000_000
+_SERIES = re.compile(r"(plug(?:-pushed)?)-s(\d+)-\d{5}")
+
+SPLITS = {"plug": "demo", "plug-pushed": "pushed-demo"}
+"""First part of an episode's id -> split of its scene."""
+HINT = "give the same settings again, or choose another folder"
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,17 @@ class CollectConfig:
         return f"{self._name}-i{self.seed}-{number:05d}"
 
     @property
+    def settings_path(self) -> Path:
+        """Where the settings of this seed and split are kept."""
+        return self.staging / f"{self._name}-s{self.seed}.settings.json"
+
+    def settings(self) -> dict[str, Any]:
+        """What makes two collections the same one."""
+        return {k: v for k, v in asdict(self).items() if k not in ("staging", "episodes")}
+
+    @property
     def _name(self) -> str:
-        return "plug" if self.split == "demo" else "plug-pushed"
+        return next(name for name, split in SPLITS.items() if split == self.split)
 
 
 class Tape:
@@ -213,11 +230,32 @@ def missing(config: CollectConfig) -> list[int]:
     return [n for n in range(config.episodes) if config.episode_id(n) not in done]
 
 
+def check_alone(config: CollectConfig) -> None:
+    """Raises VineError when operators' episodes of another seed or split are staged in the same folder."""
+    for name in sorted(staged_ids(config.staging)):
+        found = _SERIES.fullmatch(name)
+        for field_name, was, now in (
+            ("seed", found and found[2], str(config.seed)),
+            ("split", found and SPLITS[found[1]], config.split),
+        ):
+            if was is not None and was != now:
+                raise VineError(
+                    f"begun with other settings: {field_name} was {was}, now {now}",
+                    where=str(config.staging),
+                    hint=HINT,
+                )
+
+
 def collect(config: CollectConfig, workers: int = 2) -> Iterator[int]:
     """Record what is missing; yields an episode's number when it is staged.
 
-    `workers` processes, or this one with 0. A stopped run is continued by calling it again.
+    `workers` processes, or this one with 0. A stopped run is continued by calling it again with the same
+    settings, which are kept beside the episodes; only `episodes` may change.
+
+    Raises:
+        VineError: the episodes were begun with other settings.
     """
+    keep_settings(config.settings_path, config.settings(), hint=HINT)
     todo = missing(config)
     if workers == 0:
         for number in todo:

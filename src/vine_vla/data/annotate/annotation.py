@@ -26,8 +26,15 @@ from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Box, SceneGraph, Schema, Verb
 from vine_vla.core.options import EpisodeOutcome, OutcomeSource
 from vine_vla.core.relations import GRIP, GRIPPER, PREDICATES
-from vine_vla.data.annotate.box_labels import LabelledFrame, attribute_words, frame_graph, read_boxes
+from vine_vla.data.annotate.box_labels import (
+    LabelledFrame,
+    attribute_words,
+    frame_graph,
+    image_shape,
+    read_boxes,
+)
 from vine_vla.data.annotate.label_files import csv_rows, json_rows
+from vine_vla.data.annotate.placeholder import PLACEHOLDER, grasped_class, named_grasps, placed
 from vine_vla.data.annotate.segmentation import (
     GRASP,
     Cut,
@@ -42,14 +49,18 @@ from vine_vla.data.annotate.segmentation import (
 from vine_vla.data.annotate.subgoal_labels import Attempts, attempt_segments, subgoal_segments, with_text
 from vine_vla.data.annotate.subtasks import imported, vocabulary
 from vine_vla.data.annotate.vocabulary import read_words
-from vine_vla.data.lerobot.dataset import DemoDataset, open_dataset
+from vine_vla.data.lerobot.dataset import DemoDataset, open_dataset, read_annotated
+from vine_vla.data.lerobot.tables import image_size
 from vine_vla.data.record.staging import BoxTable
 from vine_vla.data.sidecars import files as sidecars
-from vine_vla.data.sidecars.linking import annotated_folder
+from vine_vla.data.sidecars.linking import annotated_folder, check_target
 from vine_vla.data.sidecars.outcomes import as_outcome
-from vine_vla.data.sidecars.splits import CALIBRATION_SHARE, calibration_split
+from vine_vla.data.sidecars.splits import CALIBRATION_SHARE, calibration_split, check_share
+from vine_vla.storage.transaction import commit
 
 GRIPS = ("open", "holding", "empty")
+SHAPE_TOLERANCE = 0.02
+"""By which share the width to height of a boxed image may differ from the camera's: sizes are rounded."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,9 @@ class Sources:
     gripper_closed_is_high: bool = True
     calibration_share: float = CALIBRATION_SHARE
 
+    def __post_init__(self) -> None:
+        check_share(self.calibration_share)
+
 
 def annotate(path: Path, sources: Sources, out: Path | None = None) -> DemoDataset:
     """Add sidecars to the dataset at `path`, keeping those it has.
@@ -94,9 +108,17 @@ def annotate(path: Path, sources: Sources, out: Path | None = None) -> DemoDatas
     Raises:
         VineError: labels that are malformed or do not fit the dataset; nothing is written then.
     """
-    base = out if out is not None and sidecars.has_sidecars(out) else path  # adds to an earlier annotation
-    dataset = open_dataset(base)
-    work = Annotation(dataset)
+    target = check_target(path, out)
+    if not sidecars.has_sidecars(target) and target != path:
+        _put_together(path, sources)  # what is wrong with the labels is said before a folder is made
+    with annotated_folder(path, out) as root:
+        _put_together(root, sources).write(root)
+    return open_dataset(target)
+
+
+def _put_together(base: Path, sources: Sources) -> Annotation:
+    """The labels of `base` with those of `sources` added."""
+    work = Annotation(open_dataset(base))
     if not sidecars.has_sidecars(base):
         work.assign_splits(sources.calibration_share)
     if sources.words is not None:
@@ -114,9 +136,8 @@ def annotate(path: Path, sources: Sources, out: Path | None = None) -> DemoDatas
         work.add_attempts(sources)
     if sources.subgoals is not None:
         work.add_subgoals(sources)
-    root = annotated_folder(path, out)
-    work.write(root)
-    return open_dataset(root)
+    work.name_grasps(sources.grasped)
+    return work
 
 
 class Annotation:
@@ -129,6 +150,7 @@ class Annotation:
         self.boxes = {d.episode_id: dataset.box_table(d.episode_index) for d in self.demonstrations}
         self.held_classes: set[str] = set()
         self.given: set[str] = set()
+        self._said: dict[int, tuple[EpisodeOutcome, str]] = {}
 
     def assign_splits(self, share: float) -> None:
         for d in list(self.demonstrations):
@@ -139,10 +161,10 @@ class Annotation:
             where = f"{path}, line {line}"
             text = (row["episode"] or "").strip()
             ids = {d.episode_id: d.episode_index for d in self.demonstrations}
-            index = ids.get(text, int(text) if text.isdigit() else -1)
-            self.set_outcome(
-                self._checked(index, text, f"{where}, field episode"), row["outcome"], judge, where
-            )
+            index = ids.get(text, int(text) if text.isdecimal() else -1)
+            index = self._checked(index, text, f"{where}, field episode")
+            self.set_outcome(index, row["outcome"], judge, where)
+            self._say_once(index, where)
 
     def add_labels(self, path: Path, judge: OutcomeSource) -> None:
         """Outcomes of whole episodes."""
@@ -152,6 +174,26 @@ class Annotation:
             if "success" in row:
                 kind = row.get("failure_kind") or row.get("final_state")
                 self.set_outcome(index, row["success"], judge, where, failure_kind=kind)
+                self._say_once(index, where)
+
+    def _say_once(self, index: int, where: str) -> None:
+        """Raises VineError when the labels of one call give an episode two outcomes."""
+        outcome = self.demonstrations[index].outcome
+        said, earlier = self._said.setdefault(index, (outcome, where))
+        if said is not outcome:
+            raise VineError(
+                f"a second outcome for episode {index}: {outcome}, {said} before",
+                where=where,
+                hint=f"it contradicts {earlier}: keep one of them",
+            )
+
+    def name_grasps(self, grasped: str | None) -> None:
+        """Let grasps of the placeholder take hold of what the boxes name, see `placeholder`."""
+        if grasped is None and len(self.held_classes) == 1:
+            grasped = next(iter(self.held_classes))
+        self.demonstrations, self.schema = named_grasps(
+            self.demonstrations, self.schema, grasped, str(self.dataset.root)
+        )
 
     def add_words(self, path: Path) -> None:
         """The user's own vocabulary, added to what is there; its verbs and attributes replace others."""
@@ -180,6 +222,9 @@ class Annotation:
                 verbs=tuple(own) or (Verb("grasp", (grasped,), "grasp {0}"),),
             )
         for index, segments in found.items():
+            graphs, where = self.demonstrations[index].graphs, f"{sources.labels}, episode {index}"
+            if grasped != PLACEHOLDER:
+                segments = tuple(placed(s, grasped, graphs.get(s.start), where) for s in segments)
             self._replace(index, segments=segments)
 
     def add_subgoals(self, sources: Sources) -> None:
@@ -197,7 +242,7 @@ class Annotation:
     def _grasped_class(self, sources: Sources) -> str:
         if sources.grasped is not None:
             return sources.grasped
-        return next(iter(self.held_classes)) if len(self.held_classes) == 1 else "object"
+        return grasped_class(self.demonstrations, self.held_classes) or PLACEHOLDER
 
     def add_segments(self, sources: Sources) -> None:
         files, kind = self.dataset.files, sources.segments
@@ -232,7 +277,15 @@ class Annotation:
                     f"frame {frame!r} of {self.demonstrations[index].length}",
                     where=f"{row.where}, frame_index",
                 )
-            frames[index, frame][self._role(row.camera, row.where)] = row
+            role = self._role(row.camera, row.where)
+            self._check_size(row, role)
+            if earlier_row := frames[index, frame].get(role):
+                raise VineError(
+                    f"frame {frame} of episode {index} is boxed twice for camera {role}",
+                    where=f"{row.where}, frame_index",
+                    hint=f"put all its objects into one line, see {earlier_row.where}",
+                )
+            frames[index, frame][role] = row
         found = [o for row in labelled for o in row.objects]
         self.held_classes = {o.label for o in found if o.held}
         classes = _union(self.schema.classes, {o.label for o in found})
@@ -305,6 +358,19 @@ class Annotation:
         raise VineError(
             f"unknown camera {camera!r}", where=f"{where}, field camera", hint=f"cameras: {known}"
         )
+
+    def _check_size(self, row: LabelledFrame, role: str) -> None:
+        """Boxes may be of a smaller or larger copy of the camera's image, not of one with another shape."""
+        if not row.objects:
+            return
+        width, height = image_shape(row.row, row.where)
+        true_height, true_width = image_size(self.dataset.files.features[self.dataset.cameras[role]])
+        if abs(width * true_height / (height * true_width) - 1) > SHAPE_TOLERANCE:
+            raise VineError(
+                f"image_size is {width} x {height}, camera {role} has {true_width} x {true_height}",
+                where=f"{row.where}, field image_size",
+                hint="give width and height of the image that was boxed",
+            )
 
     def _episode_of(self, row: Mapping[str, Any], where: str) -> int:
         index = self._checked(
@@ -391,23 +457,42 @@ class Annotation:
         )
 
     def write(self, root: Path) -> None:
-        """Write the sidecars, in an order that leaves a readable dataset wherever it is interrupted.
+        """Replace the sidecars of `root` in one transaction; the caller holds `transaction.locked(root)`.
 
-        `vine.json` says that there are sidecars, so the first time it comes last; later it comes first, since
-        the new vocabulary covers the old segments but not the other way round.
+        Raises:
+            VineError: the result would not be readable; nothing is written then.
         """
         used = {s.subgoal.verb for d in self.demonstrations for s in d.segments}
         kept = sidecars.read_info(root) if sidecars.has_sidecars(root) else None
         known = {v.name for v in kept.schema.verbs} if kept else set()
         verbs = tuple(v for v in self.schema.verbs if v.name in used | known | self.given)
         schema = replace(self.schema, verbs=verbs)
-        info = sidecars.SidecarInfo(schema, self.dataset.cameras, kept.assembled if kept else False)
+        info = sidecars.SidecarInfo(schema, self.dataset.cameras)
         if kept:
-            sidecars.write_info(root, info)
-        sidecars.write_demonstrations(root, self.demonstrations)
-        sidecars.write_boxes(root, self.boxes.items(), schema.cameras)
-        if not kept:
-            sidecars.write_info(root, info)
+            info = replace(info, assembled=kept.assembled, labels_hash=kept.labels_hash)
+
+        def write(folder: Path) -> None:
+            sidecars.write_info(folder, info)
+            sidecars.write_demonstrations(folder, self.demonstrations)
+            sidecars.write_boxes(folder, self.boxes.items(), schema.cameras)
+
+        commit(root, sidecars.FILES, write, self.check)
+
+    def write_labels(self, root: Path) -> None:
+        """Replace episodes and segments only: what one label changes; otherwise as `write`."""
+        commit(
+            root,
+            sidecars.FILES,
+            lambda folder: sidecars.write_labels(folder, self.demonstrations),
+            self.check,
+        )
+
+    def check(self, folder: Path) -> None:
+        """Read the sidecars in `folder` as whoever opens the dataset will."""
+        found = read_annotated(folder, self.dataset.files)
+        assert found is not None
+        for d in found.demonstrations:
+            found.box_table(d.episode_index)
 
 
 def _union(known: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:

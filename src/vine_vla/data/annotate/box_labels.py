@@ -148,11 +148,22 @@ def frame_graph(
     return with_relations(SceneGraph(named), camera, schema.predicates)
 
 
+def image_shape(row: Mapping[str, Any], where: str) -> tuple[int, int]:
+    """Width and height of a line's image in pixels; VineError if they are not two positive numbers."""
+    size = row.get("image_size")
+    if isinstance(size, list) and len(size) == 2 and all(type(v) is int and v > 0 for v in size):
+        return size[0], size[1]
+    raise VineError(
+        f"image_size is {size!r}", where=f"{where}, field image_size", hint="give [width, height] in pixels"
+    )
+
+
 def _object(data: Any, row: Mapping[str, Any], where: str) -> LabelledObject:
+    width, height = image_shape(row, where)
     try:
-        label, (width, height) = str(data["label"]), row["image_size"]
+        label = str(data["label"])
         x_min, y_min, x_max, y_max = (float(v) for v in data["box"])
-        box = Box.from_pixels(x_min, y_min, x_max, y_max, (int(width), int(height)))
+        box = Box.from_pixels(x_min, y_min, x_max, y_max, (width, height))
         attributes = dict(data.get("attributes") or {})
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise VineError(f"malformed object: {error!r}", where=f"{where}, field objects") from error

@@ -95,7 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
         except _RefusedError as error:
             self._refuse(error.status, str(error))
         except VineError as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
+            disk = isinstance(error.__cause__, OSError)  # it is the disk's fault, not the label's
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR if disk else HTTPStatus.BAD_REQUEST, str(error))
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise

@@ -11,8 +11,9 @@ from vine_vla.core.options import Demonstration, EpisodeOutcome, OutcomeSource
 from vine_vla.data.annotate.annotation import Annotation
 from vine_vla.data.lerobot.dataset import DemoDataset, open_dataset
 from vine_vla.data.sidecars import files as sidecars
-from vine_vla.data.sidecars.linking import annotated_folder
-from vine_vla.data.sidecars.splits import CALIBRATION_SHARE
+from vine_vla.data.sidecars.linking import annotated_folder, check_target
+from vine_vla.data.sidecars.splits import CALIBRATION_SHARE, check_share
+from vine_vla.storage.transaction import locked, stamp
 
 
 class Labeller:
@@ -38,8 +39,11 @@ class Labeller:
         judge: OutcomeSource = OutcomeSource.HUMAN,
         calibration_share: float = CALIBRATION_SHARE,
     ) -> None:
+        check_share(calibration_share)
         open_dataset(path)  # what is wrong with the source is said before anything is made
-        self.root = annotated_folder(path, out)
+        self.root = check_target(path, out)
+        with annotated_folder(path, out):
+            pass
         self.judge, self.calibration_share = judge, calibration_share
         self.labelled: set[str] = set()
         """Ids of the episodes that were labelled here."""
@@ -69,7 +73,7 @@ class Labeller:
         Raises:
             VineError: no such episode; nothing is written then.
         """
-        with self._lock:
+        with self._lock, locked(self.root):
             index = self._index_of(episode_id)
             self._work.set_outcome(index, outcome, self.judge, f"episode {episode_id}")
             return self._write(index)
@@ -80,7 +84,7 @@ class Labeller:
         Raises:
             VineError: no such episode or frame, or the episode is no failure; nothing is written then.
         """
-        with self._lock:
+        with self._lock, locked(self.root):
             index = self._index_of(episode_id)
             self._work.set_onset(index, frame, f"episode {episode_id}")
             return self._write(index)
@@ -105,29 +109,22 @@ class Labeller:
         with ExitStack() as undo:
             undo.callback(self._read)  # what counts as labelled must be on disk
             if sidecars.has_sidecars(self.root):
-                sidecars.write_labels(self.root, self._work.demonstrations)
+                self._work.write_labels(self.root)
             else:
                 self._work.write(self.root)
             undo.pop_all()
-        self._stamp = self._stamped()
+        self._stamp = stamp(self.root, sidecars.FILES)
         found = self._work.demonstrations[index]
         self.labelled.add(found.episode_id)
         return found
 
     def _read(self) -> None:
-        stamp = self._stamped()  # before reading: what is written meanwhile is read again
+        before = stamp(self.root, sidecars.FILES)  # before reading: what is written meanwhile is read again
         work = Annotation(open_dataset(self.root))
         if not sidecars.has_sidecars(self.root):
             work.assign_splits(self.calibration_share)
-        self._work, self._stamp = work, stamp
+        self._work, self._stamp = work, before
 
     def _read_if_changed(self) -> None:
-        if self._stamp != self._stamped():
+        if self._stamp != stamp(self.root, sidecars.FILES):
             self._read()
-
-    def _stamped(self) -> list[tuple[int, int, int] | None]:
-        """What tells two versions of the sidecars apart; each is replaced as a whole, by a new file."""
-        stamps = (
-            (self.root / name).stat() if (self.root / name).is_file() else None for name in sidecars.FILES
-        )
-        return [(s.st_ino, s.st_mtime_ns, s.st_size) if s else None for s in stamps]

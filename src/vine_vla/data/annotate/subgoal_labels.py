@@ -66,6 +66,10 @@ def attempt_segments(
         if "grasp_attempts" not in row:
             continue
         index, where = episode_of(row, f"{path}, line {line}"), f"{path}, line {line}, field grasp_attempts"
+        if index in found:
+            raise VineError(
+                f"grasp_attempts of episode {index} stand twice", where=where, hint="put them into one line"
+            )
         length = demonstrations[index].length
         segments: list[Segment] = []
         before = 0

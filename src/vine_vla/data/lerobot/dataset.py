@@ -33,6 +33,7 @@ from vine_vla.data.lerobot.video import Image, decode_frames, silence_codec_logs
 from vine_vla.data.record.staging import BoxTable
 from vine_vla.data.sidecars import files as sidecars
 from vine_vla.data.sidecars.outcomes import LABEL_COLUMNS, read_outcome
+from vine_vla.storage.transaction import read_steadily
 
 ACTION, STATE = "action", "observation.state"
 
@@ -137,7 +138,9 @@ class DemoDataset:
 
     @cached_property
     def _boxes(self) -> dict[str, BoxTable]:
-        return sidecars.read_boxes(self.root, self.schema.cameras)
+        return read_steadily(
+            self.root, sidecars.FILES, lambda: sidecars.read_boxes(self.root, self.schema.cameras)
+        )
 
     def _vector(self, episode_index: int, name: str) -> NDArray[np.float32]:
         where = f"{self.files.episodes[episode_index].data_file}, column {name}, episode {episode_index}"
@@ -186,17 +189,8 @@ def open_dataset(path: Path | str, *, check: bool = True) -> DemoDataset:
         check_files(files)
     if not files.episodes:
         raise VineError("the dataset is empty", where=str(root), hint="collect or convert episodes first")
-    lengths = {e.index: e.length for e in files.episodes}
-    if sidecars.has_sidecars(root):
-        info = sidecars.read_info(root)
-        for role, key in info.cameras.items():
-            if key not in files.camera_keys:
-                raise VineError(
-                    f"camera {role} is feature {key}, which the dataset lacks",
-                    where=f"{root / sidecars.INFO}, field cameras",
-                )
-        found = sidecars.read_demonstrations(root, lengths, instructions(files), info.schema)
-        return DemoDataset(root, info.schema, files.fps, info.cameras, tuple(found), files)
+    if annotated := read_steadily(root, sidecars.FILES, lambda: read_annotated(root, files)):
+        return annotated
     cameras = camera_roles(files.camera_keys, root)
     found = foreign_demonstrations(files)
     schema = Schema((), {}, (), (), tuple(cameras))
@@ -208,6 +202,32 @@ def open_dataset(path: Path | str, *, check: bool = True) -> DemoDataset:
         classes, verbs = vocabulary(segments.values(), schema)
         schema = replace(schema, classes=classes, verbs=verbs)
     return DemoDataset(root, schema, files.fps, cameras, tuple(found), files)
+
+
+def read_annotated(root: Path, files: LeRobotFiles, check_verbs: bool = True) -> DemoDataset | None:
+    """The dataset with the sidecars in `root`, None if there are none; what a writer checks its own by.
+
+    Args:
+        root: folder with the sidecars in its `meta/`.
+        files: LeRobot's own files.
+        check_verbs: refuse subgoals that do not fit the schema; without it for repairing them.
+
+    Raises:
+        VineError: sidecars that are damaged, or do not fit the dataset or each other.
+    """
+    if not sidecars.has_sidecars(root):
+        return None
+    info = sidecars.read_info(root)
+    for role, key in info.cameras.items():
+        if key not in files.camera_keys:
+            raise VineError(
+                f"camera {role} is feature {key}, which the dataset lacks",
+                where=f"{root / sidecars.INFO}, field cameras",
+            )
+    lengths = {e.index: e.length for e in files.episodes}
+    texts = instructions(files)
+    found = sidecars.read_demonstrations(root, lengths, texts, info.schema, check_verbs)
+    return DemoDataset(root, info.schema, files.fps, info.cameras, tuple(found), files)
 
 
 def check_files(files: LeRobotFiles) -> None:

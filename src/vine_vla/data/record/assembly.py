@@ -27,18 +27,22 @@ from numpy.typing import NDArray
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Demonstration, EpisodeOutcome
+from vine_vla.data.lerobot.dataset import open_dataset
 from vine_vla.data.lerobot.video import silence_codec_logs
+from vine_vla.data.record.carrying import CarriedLabels, labels_to_carry
+from vine_vla.data.record.merging import union
 from vine_vla.data.record.staging import BoxTable, StagedEpisode, read_staged, staged_ids, staged_path
 from vine_vla.data.sidecars.files import (
     SidecarInfo,
     has_sidecars,
+    labels_hash,
     read_info,
     write_boxes,
     write_demonstrations,
     write_info,
 )
-from vine_vla.data.sidecars.splits import CALIBRATION_SHARE, calibration_split
-from vine_vla.storage.files import folder_in_the_making
+from vine_vla.data.sidecars.splits import CALIBRATION_SHARE, calibration_split, check_share
+from vine_vla.storage.files import folder_in_the_making, restore_folder
 
 VIDEO_FILE_BYTES = 100_000_000
 DATA_FILE_BYTES = 100_000_000
@@ -59,7 +63,8 @@ def assemble(
 
     Args:
         staging: folder that `EpisodeRecorder` filled.
-        out: dataset folder. It may exist if VINE assembled it before, and is then replaced.
+        out: dataset folder. It may exist if VINE assembled it before, and is then replaced; labels that
+            people gave its episodes since are carried over.
         robot_type: name of the robot for LeRobot's `info.json`.
         ids: episodes to take; default all.
         calibration_share: share in [0, 1] of the episodes recorded without a split that go to `calibration`;
@@ -72,7 +77,7 @@ def assemble(
 
     Raises:
         VineError: nothing staged, an id that is not there, episodes that do not fit each other, or `out`
-            holds something that VINE did not assemble.
+            holds something that VINE did not assemble, or labels that would be lost.
     """
     silence_codec_logs()
     found = staged_ids(staging)
@@ -81,19 +86,28 @@ def assemble(
         raise VineError("no finished episode", where=str(staging), hint="collect episodes first")
     if absent := sorted(set(chosen) - found):
         raise VineError(f"episode {absent[0]} is not staged", where=str(staging))
-    if out.exists() and not (has_sidecars(out) and read_info(out).assembled) and any(out.iterdir()):
-        raise VineError("exists and was not assembled by VINE", where=str(out), hint="choose another folder")
+    check_share(calibration_share)
+    restore_folder(out)
+    kept: CarriedLabels | None = None
+    if out.exists():
+        if not out.is_dir() or not (has_sidecars(out) and read_info(out).assembled) and any(out.iterdir()):
+            raise VineError(
+                "exists and was not assembled by VINE", where=str(out), hint="choose another folder"
+            )
+        if has_sidecars(out):
+            kept = labels_to_carry(out, staging, chosen, calibration_share)
     with folder_in_the_making(out) as root:
         writer: _DatasetWriter | None = None
         for number, name in enumerate(chosen):
             episode = read_staged(staged_path(staging, name))
             if writer is None:
-                writer = _DatasetWriter(root, episode, robot_type, state_names, action_names)
+                writer = _DatasetWriter(root, episode, robot_type, state_names, action_names, kept)
             writer.add(_with_split(episode, calibration_share))
             if progress is not None:
                 progress(number + 1, len(chosen))
         assert writer is not None
         writer.close()
+        open_dataset(root, check=False)  # what could not be read must not replace what can
     return out
 
 
@@ -114,10 +128,11 @@ class _DatasetWriter:
         robot_type: str,
         state_names: Sequence[str] | None,
         action_names: Sequence[str] | None,
+        kept: CarriedLabels | None,
     ) -> None:
         if first.fps != int(first.fps):
             raise VineError(f"{first.fps} frames a second", hint="LeRobot datasets need a whole number")
-        self.root, self.schema, self.fps = root, first.schema, int(first.fps)
+        self.root, self.schema, self.fps, self.kept = root, first.schema, int(first.fps), kept
         self.cameras = {role: f"observation.images.{role}" for role in first.schema.cameras}
         self.features = _features(first, self.cameras, state_names, action_names)
         self.meta = LeRobotDatasetMetadata.create(
@@ -159,8 +174,10 @@ class _DatasetWriter:
         for role, key in self.cameras.items():
             where |= self.videos[key].add(episode.videos[role], length)
         self.meta.save_episode(index, length, [demonstration.instruction], stats, where)
-        self.demonstrations.append(demonstration)
-        self.boxes.append((demonstration.episode_id, episode.boxes))
+        # The frames say how the episode was recorded; what people said of it since stands in the sidecars.
+        labelled = self.kept.episode(episode) if self.kept else episode
+        self.demonstrations.append(replace(labelled.demonstration, episode_index=index))
+        self.boxes.append((demonstration.episode_id, labelled.boxes))
 
     def close(self) -> None:
         if self._parquet is not None:
@@ -174,7 +191,10 @@ class _DatasetWriter:
         self.meta.finalize()
         write_demonstrations(self.root, self.demonstrations)
         write_boxes(self.root, self.boxes, self.schema.cameras)
-        write_info(self.root, SidecarInfo(self.schema, self.cameras, assembled=True))
+        schema, hashed = self.schema, labels_hash(self.root, self.schema)
+        if self.kept and self.kept.count:
+            schema, hashed = union(self.kept.dataset.schema, schema, str(self.root)), None
+        write_info(self.root, SidecarInfo(schema, self.cameras, assembled=True, labels_hash=hashed))
 
     def _check(self, episode: StagedEpisode) -> None:
         where = f"episode {episode.demonstration.episode_id}"

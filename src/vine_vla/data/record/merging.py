@@ -34,6 +34,9 @@ def merge(paths: Sequence[Path], out: Path) -> DemoDataset:
         raise VineError("fewer than two datasets to merge")
     if out.exists():
         raise VineError("exists already", where=str(out), hint="choose another folder")
+    for path in paths:
+        if path.resolve() in out.resolve().parents:
+            raise VineError("lies inside a dataset", where=str(out), hint="choose another folder")
     datasets = [open_dataset(p) for p in paths]
     _check_alike(datasets)
     schema = datasets[0].schema
@@ -46,6 +49,7 @@ def merge(paths: Sequence[Path], out: Path) -> DemoDataset:
         cameras = datasets[0].cameras
         sidecars.write_boxes(root, boxes, schema.cameras)
         sidecars.write_info(root, sidecars.SidecarInfo(schema, cameras))
+        open_dataset(root)  # what could not be read must not appear
     silence_codec_logs()
     return open_dataset(out)
 

@@ -6,11 +6,13 @@
     vine_graphs.parquet     scene graphs as text; frame `length` is the scene after the last action
     vine_boxes.parquet      one row an object, camera and frame
 
-Rows refer to episodes by `episode_id`, since LeRobot's tools renumber `episode_index`.
+Rows refer to episodes by `episode_id`, since LeRobot's tools renumber `episode_index`. The files of a dataset
+that is in use are replaced together, by `transaction.commit`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +43,7 @@ from vine_vla.core.text import format_graph, parse_graph
 from vine_vla.data.record.staging import BoxTable
 from vine_vla.storage.files import write_parquet
 from vine_vla.storage.json import write_json
+from vine_vla.storage.transaction import current
 
 VERSION = 1
 INFO = "meta/vine.json"
@@ -99,15 +102,17 @@ class SidecarInfo:
         schema: vocabulary.
         cameras: camera role -> LeRobot feature key.
         assembled: True when VINE wrote the whole dataset, so that it may replace it.
+        labels_hash: `labels_hash` of what assembling wrote, None where that was not its staging alone.
     """
 
     schema: Schema
     cameras: Mapping[str, str]
     assembled: bool = False
+    labels_hash: str | None = None
 
 
 def has_sidecars(root: Path) -> bool:
-    return (root / INFO).is_file()
+    return current(root, INFO).is_file()
 
 
 def write_info(root: Path, info: SidecarInfo) -> None:
@@ -118,13 +123,14 @@ def write_info(root: Path, info: SidecarInfo) -> None:
             "schema": info.schema.to_json(),
             "cameras": dict(info.cameras),
             "assembled": info.assembled,
+            **({"labels_sha256": info.labels_hash} if info.labels_hash else {}),
         },
     )
 
 
 def read_info(root: Path) -> SidecarInfo:
     """Reads `vine.json`; raises VineError naming the field that is wrong."""
-    path = root / INFO
+    path = current(root, INFO)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         version, cameras = data["version"], {str(k): str(v) for k, v in data["cameras"].items()}
@@ -143,7 +149,19 @@ def read_info(root: Path) -> SidecarInfo:
             f"roles {sorted(cameras)} are not the schema's {list(schema.cameras)}",
             where=f"{path}, field cameras",
         )
-    return SidecarInfo(schema, cameras, bool(data.get("assembled", False)))
+    hashed = data.get("labels_sha256")
+    return SidecarInfo(
+        schema, cameras, bool(data.get("assembled", False)), hashed if isinstance(hashed, str) else None
+    )
+
+
+def labels_hash(root: Path, schema: Schema) -> str:
+    """sha256 over the sidecars of `root` and their vocabulary; another one means that somebody labelled."""
+    digest = hashlib.sha256(json.dumps(schema.to_json(), sort_keys=True).encode())
+    for name in (EPISODES, SEGMENTS, GRAPHS, BOXES):
+        path = current(root, name)
+        digest.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"none")
+    return digest.hexdigest()
 
 
 def write_demonstrations(root: Path, demonstrations: Sequence[Demonstration]) -> None:
@@ -167,7 +185,11 @@ def write_labels(root: Path, demonstrations: Sequence[Demonstration]) -> None:
 
 
 def read_demonstrations(
-    root: Path, lengths: Mapping[int, int], instructions: Mapping[int, str], schema: Schema
+    root: Path,
+    lengths: Mapping[int, int],
+    instructions: Mapping[int, str],
+    schema: Schema,
+    check_verbs: bool = True,
 ) -> list[Demonstration]:
     """The demonstrations in order of `episode_index`.
 
@@ -175,12 +197,14 @@ def read_demonstrations(
         root: dataset folder.
         lengths, instructions: episode_index -> frames and task text, from LeRobot's own files.
         schema: vocabulary that the subgoals must fit.
+        check_verbs: refuse subgoals that do not fit; without it for repairing them.
 
     Raises:
         VineError: a sidecar is damaged, or disagrees with the dataset.
     """
-    where = str(root / EPISODES)
-    rows = read_table(root / EPISODES, _EPISODES).to_pylist()
+    path = current(root, EPISODES)
+    where = str(path)
+    rows = read_table(path, _EPISODES).to_pylist()
     ids = [row["episode_id"] for row in rows]
     if len(set(ids)) != len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
@@ -221,7 +245,8 @@ def read_demonstrations(
             raise VineError(
                 error.what, where=f"{root / SEGMENTS}, {error.where}, columns start and end"
             ) from error
-        _check_subgoals(demonstration, schema, str(root / SEGMENTS))
+        if check_verbs:
+            _check_subgoals(demonstration, schema, str(root / SEGMENTS))
         found.append(demonstration)
     return found
 
@@ -245,9 +270,10 @@ def write_boxes(root: Path, boxes: Iterable[tuple[str, BoxTable]], cameras: Sequ
 
 def read_boxes(root: Path, cameras: Sequence[str]) -> dict[str, BoxTable]:
     """episode_id -> boxes, sorted by frame; empty when there is no sidecar."""
-    if not (root / BOXES).is_file():
+    path = current(root, BOXES)
+    if not path.is_file():
         return {}
-    table = read_table(root / BOXES, _BOXES).combine_chunks()
+    table = read_table(path, _BOXES).combine_chunks()
     if not len(table):
         return {}
     episode = table["episode_id"].combine_chunks().dictionary_encode()
@@ -338,7 +364,7 @@ def _segment_row(name: str, s: Segment) -> dict[str, Any]:
 
 
 def _read_segments(root: Path, known: set[str]) -> dict[str, list[Segment]]:
-    path, found = root / SEGMENTS, defaultdict(list)
+    path, found = current(root, SEGMENTS), defaultdict(list)
     if not path.is_file():
         return {}
     for number, row in enumerate(read_table(path, _SEGMENTS).to_pylist()):
@@ -356,7 +382,7 @@ def _read_segments(root: Path, known: set[str]) -> dict[str, list[Segment]]:
 
 
 def _read_graphs(root: Path, known: set[str]) -> dict[str, dict[int, SceneGraph]]:
-    path: Path = root / GRAPHS
+    path = current(root, GRAPHS)
     found: dict[str, dict[int, SceneGraph]] = defaultdict(dict)
     if not path.is_file():
         return {}

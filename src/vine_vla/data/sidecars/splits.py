@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from vine_vla.core.errors import VineError
 from vine_vla.core.options import Split
 
 CALIBRATION_SHARE = 0.15
@@ -13,3 +14,9 @@ def calibration_split(episode_id: str, share: float = CALIBRATION_SHARE) -> Spli
     """`calibration` for about `share` of all ids, `train` for the rest; depends on the id alone."""
     digest = hashlib.blake2b(episode_id.encode(), digest_size=8, person=b"vine-split").digest()
     return Split.CALIBRATION if int.from_bytes(digest, "big") < share * 2**64 else Split.TRAIN
+
+
+def check_share(share: float) -> None:
+    """Raises VineError unless `share` is one, in [0, 1]."""
+    if not 0 <= share <= 1:
+        raise VineError(f"calibration share {share}", hint="give --calibration-share between 0 and 1")

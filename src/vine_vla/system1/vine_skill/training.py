@@ -34,12 +34,16 @@ from vine_vla.learning.schedule import BudgetSpentError, ClockCosineConfig
 from vine_vla.storage.files import folder_in_the_making
 from vine_vla.storage.json import write_json
 from vine_vla.storage.provenance import revision
+from vine_vla.storage.settings import differing, keep_settings
 from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.vine_skill.memory import InMemoryDataset
 from vine_vla.system1.vine_skill.weights import POLICY_FOLDER, RUN_FILE, weights_hash
 
 TRAINER = "trainer"
 """Folder of LeRobot's trainer within a run; its checkpoints are what a killed run resumes from."""
+
+SETTINGS = "settings.json"
+"""What a run was begun with; a killed one is resumed with the same alone."""
 
 _MANY_STEPS = 10_000_000
 
@@ -96,6 +100,9 @@ def train_system1(dataset: Path, out: Path, config: System1Training) -> dict[str
 
     Returns:
         The contents of `system1.json`.
+
+    Raises:
+        VineError: no dataset, or `out` holds a run with other settings; names the one that differs.
     """
     if not (dataset / "meta/info.json").is_file():
         raise VineError("no LeRobot dataset", where=str(dataset), hint="make one with `vine export skills`")
@@ -103,18 +110,24 @@ def train_system1(dataset: Path, out: Path, config: System1Training) -> dict[str
     settings = _settings(dataset, config)
     if (out / RUN_FILE).is_file():
         done: dict[str, Any] = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
-        if done["settings"] == settings:
+        difference = differing(done["settings"], settings)
+        if difference is None:
             return done
         raise VineError(
-            "holds a System 1 trained otherwise", where=str(out), hint="choose another folder or remove it"
+            f"holds a System 1 trained otherwise: {difference}",
+            where=str(out),
+            hint="choose another folder or remove it",
         )
     trainer = out / TRAINER
     checkpoint = _last_checkpoint(trainer)
     if checkpoint is None:
         shutil.rmtree(trainer, ignore_errors=True)
         cfg = _fresh(dataset, trainer, config)
+        (out / SETTINGS).unlink(missing_ok=True)  # of a run that was killed before it had anything to keep
     else:
         cfg = _resumed(checkpoint, trainer)
+    hint = "give the same settings again, choose another folder or remove it"
+    keep_settings(out / SETTINGS, settings, hint=hint)
     assert cfg.policy is not None
     cfg.policy.device = device
     out.mkdir(parents=True, exist_ok=True)
