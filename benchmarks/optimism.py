@@ -39,7 +39,7 @@ def bias_of(k: int, depth: int, split: bool, args: argparse.Namespace) -> tuple[
             expansions=args.expansions,
             depth=depth,
             kappa=0,
-            haste=0,
+            length_penalty=0,
             prune=False,
             stop=False,
             split=split,
@@ -47,10 +47,10 @@ def bias_of(k: int, depth: int, split: bool, args: argparse.Namespace) -> tuple[
         found = search(model, model.pack(starts, BUDGET), [""] * len(starts), config)
         best = q_values(problem, value_iteration(problem, BUDGET)[BUDGET - 1])
         for place, state in enumerate(starts):
-            option = int(found.tree.best[place, 0])
-            verb = found.outputs.subgoals[int(found.tree.row[place, 0])][option].verb
+            option = int(found.tree.nodes.best[place, 0])
+            verb = found.outputs.subgoals[int(found.tree.nodes.row[place, 0])][option].verb
             action = int(verb.removeprefix("do_"))
-            promised = found.tree.q[place, 0, MID, found.tree.reporting, option].mean()
+            promised = found.tree.nodes.q[place, 0, MID, found.tree.reporting, option].mean()
             bias.append(promised - best[state, action])
             regret.append(best[state].max() - best[state, action])
     return float(np.mean(bias)), float(np.std(bias) / np.sqrt(args.problems)), float(np.mean(regret))

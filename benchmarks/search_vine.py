@@ -104,7 +104,7 @@ def vine(problems: Problems, budget: int, leaves: int, explore: float) -> Planne
         c_puct=explore,
         depth=problems.depth,
         kappa=0,
-        haste=0,
+        length_penalty=0,
         prune=False,
         stop=False,
     )
@@ -113,7 +113,7 @@ def vine(problems: Problems, budget: int, leaves: int, explore: float) -> Planne
         model.evaluated = 0
         roots = model.pack(problem * problems.block, problems.depth)
         found = search(model, roots, ["go"] * len(problem), config)
-        firsts = zip(found.tree.row[:, 0].tolist(), found.tree.best[:, 0].tolist(), strict=True)
+        firsts = zip(found.tree.nodes.row[:, 0].tolist(), found.tree.nodes.best[:, 0].tolist(), strict=True)
         verbs = [found.outputs.subgoals[row][best].verb for row, best in firsts]
         action = np.array([int(verb.removeprefix("do_")) for verb in verbs])
         return Answer(action, found.outputs.model_calls, model.evaluated / len(problem))

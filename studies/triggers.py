@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from vine_vla.agent import Agent, AgentConfig, Replanning, Sight, Streams, Verdict
+from vine_vla.agent import Agent, AgentConfig, Feedback, Replanning, Streams, Verdict
 from vine_vla.agent.body import Body
 from vine_vla.compute.workers import map_jobs, show_progress
 from vine_vla.core.errors import VineError
@@ -76,7 +76,7 @@ def watch_episode(task: SimulatedTask, parts: Parts, scene: int, policy_seed: in
         instruction=task.instruction,
     )
     died: int | None = None
-    steps, sight = 0, Sight(judge.observe())
+    steps, sight = 0, Feedback(judge.observe())
     while (actions := agent.act(sight)) is not None:
         executed, over = 0, False
         for action in actions:
@@ -88,7 +88,7 @@ def watch_episode(task: SimulatedTask, parts: Parts, scene: int, policy_seed: in
         if judge.dead and died is None:
             onset = getattr(task, "onset", None)
             died = onset if onset is not None else steps
-        sight = Sight(judge.observe(), executed, over)
+        sight = Feedback(judge.observe(), executed, over)
     record = agent.record
     skill.close()
     failed = [e.end for e in record.executions if e.verdict not in (Verdict.DONE, Verdict.INTERRUPTED)]

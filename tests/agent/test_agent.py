@@ -10,8 +10,8 @@ from agent.line_world import SCHEMA, LineModel, LineSkill, LineWorld, TrueEyes
 from vine_vla.agent import (
     Agent,
     AgentConfig,
+    Feedback,
     Replanning,
-    Sight,
     StopReason,
     Streams,
     Verdict,
@@ -126,8 +126,8 @@ def test_uncertainty_replans_when_somebody_turns_the_sockets():
         ends = [run(scene, world=LineWorld(turned_at=7), config=config) for scene in mixed(12)]
         wins[rule] = sum(world.is_success() for world, _ in ends)
         causes = [[d.cause for d in record.decisions] for _, record in ends]
-        doubted = [Verdict.DOUBTED in [e.verdict for e in record.executions] for _, record in ends]
-        assert all("doubt" in c for c in causes) is (rule == "uncertainty")
+        doubted = [Verdict.UNCERTAIN in [e.verdict for e in record.executions] for _, record in ends]
+        assert all("uncertainty" in c for c in causes) is (rule == "uncertainty")
         assert any(doubted) is (rule == "uncertainty")
     assert wins["uncertainty"] == 12 and wins["on-failure"] <= 8
 
@@ -144,7 +144,7 @@ def test_looking_between_subgoals_alone_is_enough_for_early_changes():
     config = replace(CONFIG, replanning="uncertainty", watch=0)
     scene = mixed(1)[0]
     world, record = run(scene, world=LineWorld(turned_at=1), config=config)
-    assert [d.cause for d in record.decisions] == ["start", "doubt"] and world.is_success()
+    assert [d.cause for d in record.decisions] == ["start", "uncertainty"] and world.is_success()
     assert [e.verdict for e in record.executions] == [Verdict.DONE, Verdict.DONE]
 
 
@@ -167,14 +167,14 @@ def test_an_agent_is_driven_from_outside():
     )
     with pytest.raises(VineError, match="not stopped"):
         _ = agent.record
-    sight = Sight(world.observe())
+    sight = Feedback(world.observe())
     seen = []
     while (actions := agent.act(sight)) is not None:
         assert actions.ndim == 2 and len(actions) >= 1 and agent.subgoal is not None
         seen.append(str(agent.subgoal))
         for action in actions:
             world.step(action)
-        sight = Sight(world.observe(), len(actions))
+        sight = Feedback(world.observe(), len(actions))
     assert agent.reason is StopReason.FINISHED and world.is_success()
     record = run(3)[1]
     assert agent.record.steps == record.steps and agent.subgoal is None

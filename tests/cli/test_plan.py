@@ -56,7 +56,7 @@ def test_a_no_is_printed_as_a_no():
     plan, lines = made(1.1)
     assert plan.status is PlanStatus.INFEASIBLE
     text = "\n".join(lines)
-    assert "infeasible: all 3 options are cut" in text
+    assert "infeasible: all 3 options are pruned" in text
     assert "\nplan\n" not in text
 
 

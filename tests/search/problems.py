@@ -8,7 +8,7 @@ from vine_vla.core.packing import PackedGraphs
 from vine_vla.core.protocols import Context, Expansion, Neighbours, PruningRule
 from vine_vla.search import ReachAvoid, TabularModel, perturb, random_problem
 
-EXACT = {"haste": 0.0, "kappa": 0.0, "prune": False, "stop": False, "min_outcome": 0.0}
+EXACT = {"length_penalty": 0.0, "kappa": 0.0, "prune": False, "stop": False, "min_outcome": 0.0}
 """Settings under which a search to the end is exact."""
 
 

@@ -155,7 +155,9 @@ def test_a_longer_plan_must_gain_more_than_haste(detour, first):
     model = TabularModel([problem])
     options = model.expand(pack([model.graph(0)], model.schema), [""], 2).subgoals[0]
     for expansions in (1, 8):  # unexpanded: one further subgoal is assumed
-        config = SearchConfig(k=2, expansions=expansions, haste=0.02, kappa=0.0, prune=False, stop=False)
+        config = SearchConfig(
+            k=2, expansions=expansions, length_penalty=0.02, kappa=0.0, prune=False, stop=False
+        )
         plan = TreePlanner(model, config).plan(model.graph(0), "", 3)
         assert plan.subgoals[0] == options[first]
         assert plan.feasibility == pytest.approx((0.9, detour)[first])

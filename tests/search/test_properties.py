@@ -38,14 +38,14 @@ def test_raising_an_edges_failure_never_raises_the_roots_value():
         config = SearchConfig(k=4, expansions=40, **EXACT)
         found = search(model, model.pack([0], 4), [""], config)
         tree, outputs = found.tree, found.outputs
-        before = tree.value[0, 0, 1, tree.choosing].mean()
+        before = tree.nodes.value[0, 0, 1, tree.choosing].mean()
         for _ in range(10):
             row, option, outcome = rng.integers(len(outputs)), rng.integers(4), rng.integers(3)
-            moved = outputs.p[row, :, option, outcome] * rng.random()
-            outputs.p[row, :, option, outcome] -= moved
-            outputs.p[row, :, option, DEAD] += moved
+            moved = outputs.table.p[row, :, option, outcome] * rng.random()
+            outputs.table.p[row, :, option, outcome] -= moved
+            outputs.table.p[row, :, option, DEAD] += moved
             back_up_all(tree, outputs)
-            after = tree.value[0, 0, 1, tree.choosing].mean()
+            after = tree.nodes.value[0, 0, 1, tree.choosing].mean()
             assert after <= before + 1e-12
             before = after
 
@@ -53,9 +53,9 @@ def test_raising_an_edges_failure_never_raises_the_roots_value():
 def test_backing_up_a_finished_tree_again_changes_nothing():
     model = ensemble(1)
     found = search(model, model.pack([0, 1, 2], 4), [""] * 3, SearchConfig(k=4, expansions=30))
-    old = found.tree.q.copy()
+    old = found.tree.nodes.q.copy()
     back_up_all(found.tree, found.outputs)
-    np.testing.assert_array_equal(found.tree.q, old)
+    np.testing.assert_array_equal(found.tree.nodes.q, old)
 
 
 @pytest.mark.parametrize("kind", [TreePlanner, GreedyPlanner, ExhaustivePlanner, ImitatePlanner])
@@ -120,11 +120,11 @@ def test_virtual_visits_are_removed_exactly(monkeypatch):
     real = engine_module.release
 
     def spy(tree, paths):
-        seen.append(int(tree.virtual.sum()))
-        kept = (tree.visits.copy(), tree.q.copy(), tree.below.copy())
+        seen.append(int(tree.nodes.virtual.sum()))
+        kept = (tree.nodes.visits.copy(), tree.nodes.q.copy(), tree.nodes.below.copy())
         real(tree, paths)
-        assert not tree.virtual.any()
-        for old, new in zip(kept, (tree.visits, tree.q, tree.below), strict=True):
+        assert not tree.nodes.virtual.any()
+        for old, new in zip(kept, (tree.nodes.visits, tree.nodes.q, tree.nodes.below), strict=True):
             np.testing.assert_array_equal(old, new)
 
     monkeypatch.setattr(engine_module, "release", spy)
@@ -135,15 +135,15 @@ def test_virtual_visits_are_removed_exactly(monkeypatch):
         )
         tree = found.tree
         assert max(seen) >= leaves
-        assert not tree.virtual.any()
-        assert (tree.visits[:, 0].sum((1, 2)) == tree.count - 1).all()
+        assert not tree.nodes.virtual.any()
+        assert (tree.nodes.visits[:, 0].sum((1, 2)) == tree.nodes.used - 1).all()
         for b in range(2):
-            for n in range(1, int(tree.count[b])):
-                slot = (b, tree.parent[b, n], tree.option[b, n], tree.outcome[b, n])
-                assert tree.visits[slot] == 1 + tree.visits[b, n].sum()
-                assert tree.frontier[slot] == tree.frontier[b, n].sum()
-            open_slots = (tree.children[b] == UNEXPANDED).sum()
-            assert tree.frontier[b, 0].sum() == open_slots
+            for n in range(1, int(tree.nodes.used[b])):
+                slot = (b, tree.nodes.parent[b, n], tree.nodes.option[b, n], tree.nodes.outcome[b, n])
+                assert tree.nodes.visits[slot] == 1 + tree.nodes.visits[b, n].sum()
+                assert tree.nodes.frontier[slot] == tree.nodes.frontier[b, n].sum()
+            open_slots = (tree.nodes.children[b] == UNEXPANDED).sum()
+            assert tree.nodes.frontier[b, 0].sum() == open_slots
 
 
 def test_leaves_of_a_round_differ_and_fill_one_call():
@@ -179,8 +179,8 @@ def test_equal_graphs_share_model_outputs_and_give_identical_results():
         plain = search(model, model.pack([0], 5), [""], config)
     assert cached.outputs.hits > 20
     assert len(plain.outputs) == 60 > len(cached.outputs)
-    np.testing.assert_array_equal(cached.tree.q, plain.tree.q)
-    np.testing.assert_array_equal(cached.tree.children, plain.tree.children)
+    np.testing.assert_array_equal(cached.tree.nodes.q, plain.tree.nodes.q)
+    np.testing.assert_array_equal(cached.tree.nodes.children, plain.tree.nodes.children)
 
 
 def test_instructions_do_not_share_outputs():
@@ -275,9 +275,9 @@ def test_another_rule_can_be_injected():
     config = SearchConfig(k=4, expansions=20)
     widest = search(model, model.pack([0], 5), [""], config, rule=lambda s, p, n, c: -n.astype(float))
     best = search(model, model.pack([0], 5), [""], config, rule=puct)
-    spent = widest.tree.visits[0, 0].sum(-1)[widest.tree.score[0, 0] > -np.inf]
+    spent = widest.tree.nodes.visits[0, 0].sum(-1)[widest.tree.nodes.score[0, 0] > -np.inf]
     assert np.ptp(spent) <= 1
-    assert np.ptp(best.tree.visits[0, 0].sum(-1)) > 1
+    assert np.ptp(best.tree.nodes.visits[0, 0].sum(-1)) > 1
 
 
 @pytest.mark.parametrize("field", ["p", "value", "support", "prior", "mask"])

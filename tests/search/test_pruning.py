@@ -13,7 +13,7 @@ from vine_vla.search import (
     SearchConfig,
     TabularModel,
     TreePlanner,
-    cut_options,
+    prune_options,
     random_problem,
     search,
 )
@@ -32,13 +32,13 @@ def test_an_option_is_cut_by_its_score_against_its_verbs_tau():
     subgoals = [[Subgoal("insert", ("plug", "socket_1")), Subgoal("insert", ("plug",)), Subgoal("lift", ())]]
     mask = np.array([[True, True, True, False]])
     support = np.array([[1.0, 1.0, 1.0, 0.0]])
-    codes, u = cut_options(p, support, mask, subgoals, PruningRule({"insert": 0.4}))
+    codes, u = prune_options(p, support, mask, subgoals, PruningRule({"insert": 0.4}))
     np.testing.assert_allclose(u, upper_reachable(p, support, 0.0))
     assert codes.tolist() == [[BELOW_TAU, KEPT, KEPT, NO_PROPOSAL]]
-    codes, _ = cut_options(p, support, mask, subgoals, PruningRule({"insert": 0.4}), prune=False)
+    codes, _ = prune_options(p, support, mask, subgoals, PruningRule({"insert": 0.4}), prune=False)
     assert codes.tolist() == [[KEPT, KEPT, KEPT, NO_PROPOSAL]]
     rule = PruningRule({"insert": 0.4}, min_support=0.5)
-    codes, u = cut_options(p, support * [[0.4, 1, 1, 0]], mask, subgoals, rule)
+    codes, u = prune_options(p, support * [[0.4, 1, 1, 0]], mask, subgoals, rule)
     assert codes.tolist() == [[KEPT, KEPT, KEPT, NO_PROPOSAL]]
     assert u[0, 0] == 1
 
@@ -47,7 +47,7 @@ def test_spread_between_members_saves_an_option():
     p = np.zeros((2, 1, 1, 4))
     p[:, 0, 0, 1] = 0.1, 0.5
     p[..., 3] = 1 - p[..., 1]
-    codes, u = cut_options(
+    codes, u = prune_options(
         p, np.ones((1, 1)), np.ones((1, 1), bool), [[Subgoal("a", ())]], PruningRule({"a": 0.45})
     )
     assert u[0, 0] == pytest.approx(0.5)
@@ -61,7 +61,7 @@ def test_all_pruned_is_infeasible_with_reasons(kind):
     plan = kind(model, SMALL, Witness()).plan(model.graph(0), "", 3)
     assert plan.status is PlanStatus.INFEASIBLE
     assert (plan.subgoals, plan.predicted, plan.feasibility) == ((), (), 0.0)
-    assert plan.reason.startswith(f"all {len(plan.options)} options are cut")
+    assert plan.reason.startswith(f"all {len(plan.options)} options are pruned")
     for option in plan.options:
         assert f"under the 1.10 that {option.subgoal.verb} needs" in option.pruned
         assert (
@@ -145,11 +145,11 @@ def test_interior_options_are_cut_too_and_a_dead_end_is_worth_0():
     config = SearchConfig(k=2, expansions=10, **(EXACT | {"prune": True}))
     rule = PruningRule({"do_0": 0.6, "do_1": 0.29})
     found = search(model := TabularModel([problem], rule=rule), model.pack([0], 3), [""], config)
-    assert found.tree.value[0, 0, 1, 0] == pytest.approx(0.4)  # do_0, then do_1; do_0 is cut in state 1
+    assert found.tree.nodes.value[0, 0, 1, 0] == pytest.approx(0.4)  # do_0, then do_1; do_0 is cut in state 1
     rule = PruningRule({"do_0": 0.6, "do_1": 0.45})
     found = search(model := TabularModel([problem], rule=rule), model.pack([0], 3), [""], config)
-    assert found.tree.best[0, 1] == -1
-    assert found.tree.value[0, 0, 1, 0] == 0.0  # do_1 is cut everywhere, and state 1 is a dead end
+    assert found.tree.nodes.best[0, 1] == -1
+    assert found.tree.nodes.value[0, 0, 1, 0] == 0.0  # do_1 is cut everywhere, and state 1 is a dead end
     plan = TreePlanner(model, config).plan(model.graph(0), "", 3)
     assert plan.status is PlanStatus.INFEASIBLE
     assert "no option has a chance" in plan.reason

@@ -8,7 +8,7 @@ from vine_vla import VineError
 from vine_vla.search import GreedyPlanner, SearchConfig, TabularModel, random_problem
 from vine_vla.search.sweep import sweep_time
 
-PLAIN = SearchConfig(k=3, kappa=0, haste=0, prune=False, stop=False)
+PLAIN = SearchConfig(k=3, kappa=0, length_penalty=0, prune=False, stop=False)
 
 
 def test_regret_falls_from_greedy_to_none():

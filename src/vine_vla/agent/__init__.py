@@ -1,6 +1,6 @@
 """The agent: perceive, plan, execute, verify, replan. Protocols and search only."""
 
-from vine_vla.agent.body import Acting, Sight, run_subgoal
+from vine_vla.agent.body import Acting, Feedback, run_subgoal
 from vine_vla.agent.loop import Agent, Wording, run_episode
 from vine_vla.agent.records import (
     AgentConfig,
@@ -24,7 +24,7 @@ __all__ = [
     "Execution",
     "Frame",
     "Replanning",
-    "Sight",
+    "Feedback",
     "StopReason",
     "Streams",
     "Verdict",

@@ -19,7 +19,7 @@ from vine_vla.core.options import Subgoal
 from vine_vla.core.protocols import DONE, FAILED, Float, Observation, Perceiver, Robot, Skill, perceive_one
 
 
-class Sight(NamedTuple):
+class Feedback(NamedTuple):
     """What came of the actions handed out last.
 
     Args:
@@ -33,8 +33,8 @@ class Sight(NamedTuple):
     over: bool = False
 
 
-type Acting[T] = Generator[Float, Sight, T]
-"""Hands out actions [n, A], is sent the `Sight` after them, and ends with a T; n = 0 is to hold still."""
+type Acting[T] = Generator[Float, Feedback, T]
+"""Hands out actions [n, A], is sent the `Feedback` after them, and ends with a T; n = 0 is to hold still."""
 
 HOLD = np.zeros((0, 0), np.float32)
 """No actions."""
@@ -54,7 +54,7 @@ class Body:
         perceiver: Perceiver,
         skill: Skill,
         config: AgentConfig,
-        sight: Sight,
+        sight: Feedback,
         instruction: str,
         graph: SceneGraph | None = None,
     ) -> None:
@@ -86,7 +86,7 @@ class Body:
             images = {camera: np.array(image) for camera, image in self.observation.images.items()}
             self.frames.append(Frame(self.steps, images, self.graph))
 
-    def see(self, sight: Sight, earlier: SceneGraph | None) -> None:
+    def see(self, sight: Feedback, earlier: SceneGraph | None) -> None:
         """Take in what is seen now; ids of `earlier` are kept."""
         self.observation = sight.observation
         self.steps += sight.executed
@@ -134,13 +134,13 @@ class Body:
                 verdict = Verdict.INTERRUPTED
                 break
             if doubt is not None and doubt():
-                verdict = Verdict.DOUBTED
+                verdict = Verdict.UNCERTAIN
                 break
         self.keep()
         return verdict, np.stack(done)
 
 
-def execute_actions(robot: Robot, actions: Float) -> Sight:
+def execute_actions(robot: Robot, actions: Float) -> Feedback:
     """Execute actions [n, A] until the robot says that the episode is over, and look."""
     executed, over = 0, False
     for action in actions:
@@ -148,7 +148,7 @@ def execute_actions(robot: Robot, actions: Float) -> Sight:
         executed += 1
         if over:
             break
-    return Sight(robot.observe(), executed, over)
+    return Feedback(robot.observe(), executed, over)
 
 
 def drive[T](robot: Robot, acting: Acting[T]) -> T:
@@ -180,6 +180,6 @@ def run_subgoal(
     Returns:
         The done head's verdict, the graph at the end, the done head's probabilities [chunks, 3].
     """
-    body = Body(perceiver, skill, config, Sight(robot.observe()), robot.instruction, graph)
+    body = Body(perceiver, skill, config, Feedback(robot.observe()), robot.instruction, graph)
     verdict, done = drive(robot, body.execute(subgoal, text, seed))
     return verdict, body.graph, done

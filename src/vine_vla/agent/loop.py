@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vine_vla.agent.body import HOLD, Acting, Body, Sight, execute_actions
+from vine_vla.agent.body import HOLD, Acting, Body, Feedback, execute_actions
 from vine_vla.agent.records import (
     AgentConfig,
     Cause,
@@ -91,7 +91,7 @@ class Agent:
         self._judged: tuple[SceneGraph, tuple[Subgoal, ...], int, Forecast] | None = None  # the last look
         self._acting: Acting[StopReason] | None = None
 
-    def act(self, sight: Sight) -> Float | None:
+    def act(self, sight: Feedback) -> Float | None:
         """The next actions [n, A], none to hold still, or None when the agent has stopped."""
         try:
             if self._acting is not None:
@@ -136,11 +136,11 @@ class Agent:
                 self._doubts(body, budget)  # the first look, with which later ones are compared
             elif self._doubts(body, budget):
                 self._drop_plan()
-                cause = "doubt"
+                cause = "uncertainty"
                 continue
             verdict = yield from self._execute(body, self.plan, budget)
             # A subgoal that was broken off in doubt did not run to an end; the step limit bounds those.
-            budget -= verdict is not Verdict.DOUBTED
+            budget -= verdict is not Verdict.UNCERTAIN
             if body.over:
                 return StopReason.STEP_LIMIT if body.steps >= config.max_steps else StopReason.ROBOT
             if verdict is Verdict.DONE:
@@ -158,7 +158,7 @@ class Agent:
                     cause = "fixed"
             elif config.replanning is not Replanning.NEVER:
                 self._drop_plan()
-                cause = "doubt" if verdict is Verdict.DOUBTED else "failure"
+                cause = "uncertainty" if verdict is Verdict.UNCERTAIN else "failure"
         return StopReason.BUDGET
 
     def _drop_plan(self) -> None:
@@ -287,7 +287,7 @@ def run_episode(
         streams: random streams; the robot's own must have been used for its reset.
     """
     agent = Agent(perceiver, planner, skill, config, streams, wording=wording, instruction=robot.instruction)
-    actions = agent.act(Sight(robot.observe()))
+    actions = agent.act(Feedback(robot.observe()))
     while actions is not None:
         actions = agent.act(execute_actions(robot, actions))
     return agent.record

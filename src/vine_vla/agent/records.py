@@ -32,7 +32,7 @@ class Verdict(StrEnum):
     FAILED = "failed"  # the done head says so
     CONTRADICTED = "contradicted"  # the done head says done, the graph does not show it
     TIMEOUT = "timeout"
-    DOUBTED = "doubted"  # broken off, because the rest of the plan had become doubtful
+    UNCERTAIN = "uncertain"  # broken off, because the rest of the plan had become doubtful
     INTERRUPTED = "interrupted"  # the robot stopped or the episode's steps ran out
 
 
@@ -119,7 +119,7 @@ class Streams:
         return cls(int(reset.generate_state(1)[0]), policy, planner)
 
 
-Cause = Literal["start", "failure", "fixed", "plan ended", "doubt"]
+Cause = Literal["start", "failure", "fixed", "plan ended", "uncertainty"]
 """Why the planner was asked."""
 
 

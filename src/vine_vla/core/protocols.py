@@ -55,10 +55,10 @@ class PruningRule:
     """Calibrated thresholds of one model.
 
     Args:
-        tau: per verb, the score under which an option is cut; verbs without one are never cut.
+        tau: per verb, the score under which an option is pruned; verbs without one are never pruned.
         alpha: share of plans that may lose a reachable option through pruning, in (0, 1).
         tau_stop: the agent stops as `unsupported` when the best plan's lower bound is below, in [0, 1].
-        min_support: options with less support are uncovered: intervals widen, they are never cut.
+        min_support: options with less support are uncovered: intervals widen, they are never pruned.
     """
 
     tau: Mapping[str, float] = field(default_factory=dict)
@@ -174,7 +174,7 @@ def in_context(
 
 
 class Neighbours(NamedTuple):
-    """Ids of the recorded episodes nearest to a (graph, subgoal): the evidence behind a cut."""
+    """Ids of the recorded episodes nearest to a (graph, subgoal): the evidence behind a pruned option."""
 
     succeeded: tuple[str, ...]
     failed: tuple[str, ...]
@@ -273,7 +273,7 @@ class RankedOption:
         lower, upper: interval over members, widened where support is low.
         spread: standard deviation over members.
         prior, support: from the model. visits: expansions spent below it.
-        pruned: None, or the reason it was cut.
+        pruned: None, or the reason it was pruned.
     """
 
     subgoal: Subgoal
@@ -298,7 +298,7 @@ class Plan:
         feasibility, spread, lower, upper: of the first subgoal, as in RankedOption.
         predicted: the graph expected after each subgoal; as long as `subgoals`.
         reason: one line for people.
-        options: all root options, best first, cut ones last.
+        options: all root options, best first, pruned ones last.
         tree: the search tree, JSON-ready (see `search.trace`).
         expansions, model_calls, seconds: what it cost.
     """

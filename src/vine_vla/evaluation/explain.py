@@ -299,10 +299,10 @@ def disagreements(model: PlanningModel, cases: Sequence[Case], config: SearchCon
     found = search(model, packed, [c.instruction for c in starts], config)
     rows = []
     for place, case in enumerate(starts):
-        subgoals = found.outputs.subgoals[int(found.tree.row[place, 0])]
+        subgoals = found.outputs.subgoals[int(found.tree.nodes.row[place, 0])]
         if not subgoals:
             continue
-        q = found.tree.q[place, 0, MID, :, : len(subgoals)]
+        q = found.tree.nodes.q[place, 0, MID, :, : len(subgoals)]
         votes = np.bincount(q.argmax(1), minlength=len(subgoals)) / len(q)
         voted = np.flatnonzero(votes)
         share = votes[voted]

@@ -10,7 +10,7 @@ from vine_vla.search.planners import (
     TreePlanner,
     make_planner,
 )
-from vine_vla.search.pruning import cut_options, explain_cut
+from vine_vla.search.pruning import explain_pruning, prune_options
 from vine_vla.search.select import puct
 from vine_vla.search.tabular import (
     ReachAvoid,
@@ -33,8 +33,8 @@ __all__ = [
     "Searched",
     "TabularModel",
     "TreePlanner",
-    "cut_options",
-    "explain_cut",
+    "prune_options",
+    "explain_pruning",
     "load_trace",
     "make_planner",
     "perturb",

@@ -2,7 +2,7 @@
 
     Q_m(n, e) = p_m(goal) + p_m(reached) V_m(n'_reached) + p_m(slipped) V_m(n'_slipped)
     V_m(n)    = Q_m(n, e*),  e* = argmax over e of mean - kappa x spread of the choosing members' lower Q
-                             - haste x subgoals of the plan that starts with e
+                             - length penalty x subgoals of the plan that starts with e
 
 An option that the data do not cover (gap g > 0) has its lower Q shrunk by 1 - g and its upper Q moved
 towards 1 by g; both bounds are backed up along the same options, so that a plan which rests on an
@@ -12,36 +12,14 @@ uncovered option anywhere carries a wide interval at the root.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.core.protocols import AFTER_REACHED, GOAL, REACHED, SLIPPED, Float
+from vine_vla.core.protocols import AFTER_REACHED, GOAL, REACHED, SLIPPED
 from vine_vla.search.compiled import compiled
-from vine_vla.search.outputs import Int, Outputs
-from vine_vla.search.tree import F64, HIGH, LOW, NO_NODE, Tree
-
-
-class _Arrays(NamedTuple):
-    """What backup reads and writes of a tree and its outputs; names and shapes as there."""
-
-    row: Int
-    parent: Int
-    option: Int
-    outcome: Int
-    children: Int
-    visits: Int
-    frontier: Int
-    below: F64
-    q: F64
-    score: F64
-    best: Int
-    value: F64
-    length: Int
-    choosing: Int
-    p: Float
-    gap: F64
+from vine_vla.search.outputs import Int, Outputs, Table
+from vine_vla.search.tree import F64, HIGH, LOW, NO_NODE, Nodes, Tree
 
 
 def back_up(tree: Tree, outputs: Outputs, problem: Int, node: Int, *, expanded: bool = True) -> None:
@@ -50,35 +28,28 @@ def back_up(tree: Tree, outputs: Outputs, problem: Int, node: Int, *, expanded: 
     Args:
         expanded: the nodes are new: count a visit for each in every slot above it.
     """
-    arrays = _Arrays(
-        row=tree.row,
-        parent=tree.parent,
-        option=tree.option,
-        outcome=tree.outcome,
-        children=tree.children,
-        visits=tree.visits,
-        frontier=tree.frontier,
-        below=tree.below,
-        q=tree.q,
-        score=tree.score,
-        best=tree.best,
-        value=tree.value,
-        length=tree.length,
-        choosing=np.array(tree.choosing),
-        p=outputs.p,
-        gap=outputs.gap,
-    )
-    _back_up(arrays, problem, node, expanded, float(tree.config.kappa), float(tree.config.haste))
+    config, choosing = tree.config, np.array(tree.choosing)
+    settings = float(config.kappa), float(config.length_penalty)
+    _back_up(tree.nodes, outputs.table, choosing, problem, node, expanded, *settings)
 
 
 def back_up_all(tree: Tree, outputs: Outputs) -> None:
     """Recompute every node from the leaves up; a tree that is up to date does not change."""
-    problem, node = np.nonzero(tree.row >= 0)
+    problem, node = np.nonzero(tree.nodes.row >= 0)
     back_up(tree, outputs, problem.copy(), node.copy(), expanded=False)
 
 
 @compiled
-def _back_up(t: _Arrays, problem: Int, node: Int, expanded: bool, kappa: float, haste: float) -> None:
+def _back_up(
+    t: Nodes,
+    table: Table,
+    choosing: Int,
+    problem: Int,
+    node: Int,
+    expanded: bool,
+    kappa: float,
+    length_penalty: float,
+) -> None:
     stale: NDArray[np.bool_] = np.zeros(t.row.shape, np.bool_)
     last = np.full(len(t.row), -1)
     for i in range(len(problem)):
@@ -94,7 +65,7 @@ def _back_up(t: _Arrays, problem: Int, node: Int, expanded: bool, kappa: float, 
     for b in range(len(t.row)):
         for n in range(last[b], -1, -1):  # a node's index is above its parent's
             if stale[b, n]:
-                _evaluate(t, b, n, kappa, haste)
+                _evaluate(t, table, choosing, b, n, kappa, length_penalty)
                 if n > 0:
                     above, e, o = t.parent[b, n], t.option[b, n], t.outcome[b, n]
                     t.below[b, above, :, :, e, o] = t.value[b, n]
@@ -102,9 +73,12 @@ def _back_up(t: _Arrays, problem: Int, node: Int, expanded: bool, kappa: float, 
 
 
 @compiled
-def _evaluate(t: _Arrays, b: int, n: int, kappa: float, haste: float) -> None:
+def _evaluate(
+    t: Nodes, table: Table, choosing: Int, b: int, n: int, kappa: float, length_penalty: float
+) -> None:
     """Q, score, best option and V of a node from what stands in its slots."""
-    p, gap, below, q = t.p[t.row[b, n]], t.gap[t.row[b, n]], t.below[b, n], t.q[b, n]
+    p, gap = table.p[t.row[b, n]], table.gap[t.row[b, n]]
+    below, q = t.below[b, n], t.q[b, n]
     members, options = p.shape[:2]
     best, length = NO_NODE, 0
     for e in range(options):
@@ -124,7 +98,7 @@ def _evaluate(t: _Arrays, b: int, n: int, kappa: float, haste: float) -> None:
         child = t.children[b, n, e, AFTER_REACHED]
         further = max(t.length[b, child], 1) if child >= 0 else 1
         subgoals = 1 if goal / members >= reached / members else 1 + further
-        t.score[b, n, e] = _choice_score(q[LOW, :, e], t.choosing, kappa) - haste * subgoals
+        t.score[b, n, e] = _choice_score(q[LOW, :, e], choosing, kappa) - length_penalty * subgoals
         if best == NO_NODE or t.score[b, n, e] > t.score[b, n, best]:
             best, length = e, subgoals
     t.best[b, n], t.length[b, n] = best, length

@@ -29,10 +29,10 @@ class SearchConfig:
     """Weight of the prior in the exploration term, >= 0; values are on the absolute scale [0, 1]."""
     kappa: float = 0.5
     """Options are chosen by mean minus kappa x spread of the choosing members, >= 0."""
-    haste: float = 0.02
+    length_penalty: float = 0.02
     """What every further subgoal of a plan must gain in feasibility to be worth it, in [0, 1]: options are
-    chosen by their score minus haste x subgoals, so that near-ties go to the shorter plan. Feasibility
-    itself has no cost of time."""
+    chosen by their score minus length_penalty x subgoals, so that near-ties go to the shorter plan.
+    Feasibility itself has no cost of time."""
     z: float = 1.64
     """Half width of reported intervals, in standard deviations between reporting members, >= 0."""
     min_outcome: float = 0.02
@@ -40,11 +40,11 @@ class SearchConfig:
     split: bool = True
     """One half of the members chooses, the other reports; False: all members do both."""
     prune: bool = True
-    """Cut options whose score is under the model's threshold."""
+    """Prune options whose score is under the model's threshold."""
     stop: bool = True
     """Answer `unsupported` when the best plan's lower bound is under the model's tau_stop."""
     evidence: int = 3
-    """Cut options at the root, the least bad ones, whose nearest recorded episodes are named."""
+    """Prune options at the root, the least bad ones, whose nearest recorded episodes are named."""
     trace: int = 256
     """Nodes at most in the plan's JSON tree: the first expanded ones and the principal variation's."""
 
@@ -56,7 +56,7 @@ class SearchConfig:
             "depth": (1, 1000),
             "c_puct": (0, 1e6),
             "kappa": (0, 1e3),
-            "haste": (0, 1),
+            "length_penalty": (0, 1),
             "z": (0, 1e3),
             "min_outcome": (0, 1 - 1e-9),
             "evidence": (0, 10**7),

@@ -98,9 +98,9 @@ def search_everything(
     found.rounds.append(clock() - start)
     while config.seconds is None or clock() - start + found.rounds[-1] <= config.seconds:
         begun = clock()
-        slots = np.array(np.nonzero(tree.children == UNEXPANDED))
-        order = np.argsort(tree.depth[slots[0], slots[1]], kind="stable")
-        room = {b: int(limit - tree.count[b]) for b in range(tree.problems)}
+        slots = np.array(np.nonzero(tree.nodes.children == UNEXPANDED))
+        order = np.argsort(tree.nodes.depth[slots[0], slots[1]], kind="stable")
+        room = {b: int(limit - tree.nodes.used[b]) for b in range(tree.problems)}
         chosen: list[int] = []
         for place, b in zip(order.tolist(), slots[0, order].tolist(), strict=True):
             if len(chosen) < batch and room[b] > 0:
@@ -126,7 +126,7 @@ def _plant(
     row = outputs.look_up(graphs, instructions)
     problem = np.arange(len(row))
     tree = create_tree(len(row), min(expected, _FIRST_CAPACITY), outputs.members, config)
-    tree.budget[:, 0] = graphs.budget
+    tree.nodes.budget[:, 0] = graphs.budget
     nowhere = np.full_like(row, NO_NODE)
     node = add_nodes(tree, outputs, row, np.array([problem, nowhere, nowhere, nowhere]))
     back_up(tree, outputs, problem, node)
@@ -137,10 +137,10 @@ def _expand(found: Searched, slots: Int) -> None:
     """Expand the leaves in `slots` [4, n] with one model call and back up."""
     tree, outputs = found.tree, found.outputs
     problem, parent, option, outcome = slots
-    graphs = outputs.after(tree.row[problem, parent], option, outcome)
-    graphs = graphs._replace(budget=(tree.budget[problem, parent] - 1).astype(np.int16))
+    graphs = outputs.after(tree.nodes.row[problem, parent], option, outcome)
+    graphs = graphs._replace(budget=(tree.nodes.budget[problem, parent] - 1).astype(np.int16))
     row = outputs.look_up(graphs, [found.instructions[b] for b in problem.tolist()])
-    needed = int((tree.count + np.bincount(problem, minlength=tree.problems)).max())
+    needed = int((tree.nodes.used + np.bincount(problem, minlength=tree.problems)).max())
     if needed > tree.capacity:
         grow_tree(tree, max(needed, 2 * tree.capacity))
     node = add_nodes(tree, outputs, row, slots)

@@ -21,7 +21,7 @@ from vine_vla.core.packing import PackedGraphs
 from vine_vla.core.protocols import Expansion, Float, PlanningModel
 from vine_vla.search.compiled import compiled
 from vine_vla.search.config import SearchConfig
-from vine_vla.search.pruning import NO_PROPOSAL, cut_options, support_gap
+from vine_vla.search.pruning import NO_PROPOSAL, prune_options, support_gap
 
 Int = NDArray[np.int64]
 
@@ -42,15 +42,35 @@ def _fingerprints(graphs: PackedGraphs) -> list[bytes]:
     return [row.tobytes() for row in table]
 
 
+class Table(NamedTuple):
+    """What the model says of R graphs with K options each (padded), M members.
+
+    Args:
+        prior, support: in [0, 1]. [R, K]
+        p: probabilities of goal, reached, slipped, dead. [R, M, K, 4]
+        value: V after reached and after slipped. [R, M, K, 2]
+        reason: reason code of each option, `pruning.KEPT` where it may be taken. [R, K]
+        upper: pruning score u. [R, K]
+        gap: 0 covered to 1 not covered at all. [R, K]
+        column: where the model put each option; its graphs stay there. [R, K]
+    """
+
+    prior: Float
+    p: Float
+    value: Float
+    support: Float
+    reason: NDArray[np.int8]
+    upper: Float
+    gap: NDArray[np.float64]
+    column: Int
+
+
 class Outputs:
     """A growing table of model outputs. R rows in use, M members, K options (padded).
 
     Attributes:
         subgoals: options of each row, in the order of their text. [R][<= K]
-        prior: [R, K]. p: [R, M, K, 4]. value: [R, M, K, 2]. support: [R, K].
-        cut: reason code of each option, `pruning.KEPT` where it may be taken. int8 [R, K]
-        upper: pruning score u. [R, K]. gap: 0 covered to 1 not covered at all. [R, K]
-        column: where the model put each option; its graphs stay there. [R, K]
+        table: see `Table`.
         model_calls: calls of `expand`. hits: graphs that were answered from the table.
     """
 
@@ -61,14 +81,7 @@ class Outputs:
         self._rows: dict[tuple[str, bytes], int] = {}
         self._sorted: dict[tuple[Subgoal, ...], tuple[list[Subgoal], list[int]]] = {}
         self._capacity = 0
-        self.prior: Float
-        self.p: Float
-        self.value: Float
-        self.support: Float
-        self.cut: NDArray[np.int8]
-        self.upper: Float
-        self.gap: NDArray[np.float64]
-        self.column: Int
+        self.table: Table
         self._next: PackedGraphs
 
     def __len__(self) -> int:
@@ -103,13 +116,13 @@ class Outputs:
 
     def after(self, row: Int, option: Int, outcome: Int) -> PackedGraphs:
         """The graphs after `outcome` (reached or slipped) of `option` in `row`. [n] each"""
-        place = (row * self.config.k + self.column[row, option]) * 2 + outcome
+        place = (row * self.config.k + self.table.column[row, option]) * 2 + outcome
         return PackedGraphs(*(a.reshape(-1, *a.shape[3:]).take(place, 0) for a in self._next))  # type: ignore[arg-type]
 
     def _insert(self, answer: Expansion, count: int) -> None:
         _check_shapes(answer, count, self.config.k)
         p, support, mask = answer.p, answer.support, answer.mask
-        cut, upper = cut_options(p, support, mask, answer.subgoals, self.rule, prune=self.config.prune)
+        reason, upper = prune_options(p, support, mask, answer.subgoals, self.rule, prune=self.config.prune)
         gap = support_gap(support, self.rule.min_support)
         found = _Judged(
             prior=_plain(answer.prior, np.float32),
@@ -123,18 +136,8 @@ class Outputs:
             raise VineError(_BROKEN[broken], where=_WHERE)
         subgoals, order = self._sort(answer.subgoals)
         self._reserve(len(self) + count, answer)
-        table = _Table(
-            prior=self.prior,
-            p=self.p,
-            value=self.value,
-            support=self.support,
-            cut=self.cut,
-            upper=self.upper,
-            gap=self.gap,
-            column=self.column,
-        )
-        judged = (_plain(cut, np.int8), _plain(upper, np.float32), _plain(gap, np.float64))
-        _store(table, len(self), order, found, *judged)
+        judged = (_plain(reason, np.int8), _plain(upper, np.float32), _plain(gap, np.float64))
+        _store(self.table, len(self), order, found, *judged)
         here = slice(len(self), len(self) + count)
         for mine, theirs in zip(_arrays(self._next), _arrays(answer.next), strict=True):
             mine[here, : mask.shape[1]] = theirs
@@ -160,27 +163,25 @@ class Outputs:
             return
         capacity = max(_FIRST_CAPACITY, rows, 2 * self._capacity)
         k, members = self.config.k, answer.p.shape[0]
-        fresh: dict[str, NDArray[Any]] = {
-            "prior": np.zeros((capacity, k), np.float32),
-            "p": np.zeros((capacity, members, k, 4), np.float32),
-            "value": np.zeros((capacity, members, k, 2), np.float32),
-            "support": np.zeros((capacity, k), np.float32),
-            "cut": np.full((capacity, k), NO_PROPOSAL, np.int8),
-            "upper": np.zeros((capacity, k), np.float32),
-            "gap": np.zeros((capacity, k)),
-            "column": np.zeros((capacity, k), np.int64),
-        }
+        table = Table(
+            prior=np.zeros((capacity, k), np.float32),
+            p=np.zeros((capacity, members, k, 4), np.float32),
+            value=np.zeros((capacity, members, k, 2), np.float32),
+            support=np.zeros((capacity, k), np.float32),
+            reason=np.full((capacity, k), NO_PROPOSAL, np.int8),
+            upper=np.zeros((capacity, k), np.float32),
+            gap=np.zeros((capacity, k)),
+            column=np.zeros((capacity, k), np.int64),
+        )
         graphs = PackedGraphs(*(np.zeros((capacity, k, *a.shape[2:]), a.dtype) for a in answer.next))
         if self._capacity:
             if members != self.members:
                 raise VineError(f"the model gave {members} members after {self.members}")
-            for name, array in fresh.items():
-                array[: len(self)] = getattr(self, name)[: len(self)]
-            for new, old in zip(_arrays(graphs), _arrays(self._next), strict=True):
+            larger: list[NDArray[Any]] = [*table, *graphs]
+            smaller: list[NDArray[Any]] = [*self.table, *self._next]
+            for new, old in zip(larger, smaller, strict=True):
                 new[: len(self)] = old[: len(self)]
-        for name, array in fresh.items():
-            setattr(self, name, array)
-        self._next, self.members, self._capacity = graphs, members, capacity
+        self.table, self._next, self.members, self._capacity = table, graphs, members, capacity
 
 
 def _arrays(graphs: PackedGraphs) -> tuple[NDArray[Any], ...]:
@@ -265,26 +266,13 @@ def _is_probability(x: float) -> bool:
     return x > -1e-6 and x < 1 + 1e-6
 
 
-class _Table(NamedTuple):
-    """The arrays of `Outputs`; names and shapes as there."""
-
-    prior: Float
-    p: Float
-    value: Float
-    support: Float
-    cut: NDArray[np.int8]
-    upper: Float
-    gap: NDArray[np.float64]
-    column: Int
-
-
 @compiled
 def _store(
-    table: _Table,
+    table: Table,
     start: int,
     order: Int,
     found: _Judged,
-    cut: NDArray[np.int8],
+    reason: NDArray[np.int8],
     upper: Float,
     gap: NDArray[np.float64],
 ) -> None:
@@ -295,7 +283,7 @@ def _store(
             row, theirs = start + b, order[b, k]
             table.column[row, k] = theirs
             table.prior[row, k] = found.prior[b, theirs] if found.mask[b, theirs] else 0.0
-            table.support[row, k], table.cut[row, k] = found.support[b, theirs], cut[b, theirs]
+            table.support[row, k], table.reason[row, k] = found.support[b, theirs], reason[b, theirs]
             table.upper[row, k], table.gap[row, k] = upper[b, theirs], gap[b, theirs]
             for m in range(len(found.p)):
                 table.p[row, m, k] = found.p[m, b, theirs]

@@ -35,7 +35,7 @@ from vine_vla.core.protocols import (
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.engine import Searched, search, search_everything
 from vine_vla.search.forecast import forecast
-from vine_vla.search.pruning import BELOW_TAU, explain_cut
+from vine_vla.search.pruning import BELOW_TAU, explain_pruning
 from vine_vla.search.tabular import ReachAvoid, TabularModel
 from vine_vla.search.trace import bounds, empty_trace, option_text, trace_tree
 from vine_vla.search.tree import NO_NODE
@@ -67,7 +67,7 @@ class TreePlanner:
     Args:
         model: System 2 as search sees it.
         config: settings of the search.
-        evidence: names the recorded episodes behind a cut; default: the model, if it can.
+        evidence: names the recorded episodes behind a pruned option; default: the model, if it can.
 
     The search has no randomness, so every seed gives the same answer. Making a planner warms the search up.
     """
@@ -158,7 +158,7 @@ class TreePlanner:
         best = options[0] if options and options[0].pruned is None else None
         return Plan(
             status=status,
-            subgoals=tuple(found.outputs.subgoals[tree.row[problem, n]][k] for n, k in variation),
+            subgoals=tuple(found.outputs.subgoals[tree.nodes.row[problem, n]][k] for n, k in variation),
             feasibility=best.feasibility if best else 0.0,
             spread=best.spread if best else 0.0,
             lower=best.lower if best else 0.0,
@@ -167,7 +167,7 @@ class TreePlanner:
             reason=reason,
             options=tuple(options),
             tree=trace,
-            expansions=int(tree.count[problem]),
+            expansions=int(tree.nodes.used[problem]),
             model_calls=found.outputs.model_calls,
             seconds=time.perf_counter() - start,
         )
@@ -175,26 +175,27 @@ class TreePlanner:
     def _rank(
         self, found: Searched, problem: int, graph: SceneGraph, texts: dict[Subgoal, str]
     ) -> tuple[list[int], list[RankedOption], dict[int, str]]:
-        """Places of the root's options from best to worst, the options, and the reasons of cuts."""
+        """Places of the root's options from best to worst, the options, and the reasons of pruning."""
         tree, outputs = found.tree, found.outputs
-        row = int(tree.row[problem, 0])
+        row = int(tree.nodes.row[problem, 0])
         subgoals = outputs.subgoals[row]
-        score = outputs.prior[row] if tree.config.expansions == 0 else tree.score[problem, 0]
-        cut = outputs.cut[row] == BELOW_TAU
+        score = outputs.table.prior[row] if tree.config.expansions == 0 else tree.nodes.score[problem, 0]
+        pruned = outputs.table.reason[row] == BELOW_TAU
+        upper = outputs.table.upper[row]
         order = sorted(
             range(len(subgoals)),
-            key=lambda k: (bool(cut[k]), -float(outputs.upper[row, k] if cut[k] else score[k]), k),
+            key=lambda k: (bool(pruned[k]), -float(upper[k] if pruned[k] else score[k]), k),
         )
         nearest_to = getattr(self.evidence or self.model, "nearest", None)
         reasons: dict[int, str] = {}
-        for place, k in enumerate(k for k in order if cut[k]):
+        for place, k in enumerate(k for k in order if pruned[k]):
             nearest: Neighbours | None = None
             if nearest_to is not None and place < tree.config.evidence:
                 nearest = nearest_to(graph, subgoals[k])
-            u = float(outputs.upper[row, k])
-            reasons[k] = explain_cut(subgoals[k], outputs.p[row, :, k], u, outputs.rule, nearest)
-        q = bounds(tree.q[problem, 0], tree.reporting, tree.config.z)
-        visits = tree.visits[problem, 0].sum(-1)
+            u = float(outputs.table.upper[row, k])
+            reasons[k] = explain_pruning(subgoals[k], outputs.table.p[row, :, k], u, outputs.rule, nearest)
+        q = bounds(tree.nodes.q[problem, 0], tree.reporting, tree.config.z)
+        visits = tree.nodes.visits[problem, 0].sum(-1)
         options = []
         for k in order:
             texts[subgoals[k]] = option_text(subgoals[k], graph, found)
@@ -207,8 +208,8 @@ class TreePlanner:
                     lower=lower,
                     upper=upper,
                     spread=spread,
-                    prior=float(outputs.prior[row, k]),
-                    support=float(outputs.support[row, k]),
+                    prior=float(outputs.table.prior[row, k]),
+                    support=float(outputs.table.support[row, k]),
                     visits=int(visits[k]),
                     pruned=reasons.get(k),
                 )
@@ -223,7 +224,7 @@ class TreePlanner:
             return PlanStatus.INFEASIBLE, "the model proposes no subgoal here"
         best = options[0]
         if best.pruned is not None:
-            line = f"all {len(options)} options are cut; the least bad is {best.subgoal}: {best.pruned}"
+            line = f"all {len(options)} options are pruned; the least bad is {best.subgoal}: {best.pruned}"
             return PlanStatus.INFEASIBLE, line
         judged = f"feasibility {best.feasibility:.2f} [{best.lower:.2f}, {best.upper:.2f}]"
         if found.tree.config.expansions and best.upper <= 0:
@@ -233,10 +234,10 @@ class TreePlanner:
             poorly = ", poorly covered by the data" if best.support < rule.min_support else ""
             line = f"lower bound of the best, {best.subgoal}, is under tau_stop {rule.tau_stop:.2f}: {judged}"
             return PlanStatus.UNSUPPORTED, line + poorly
-        cuts = f"; {len(reasons)} of {len(options)} options cut" if reasons else ""
-        return PlanStatus.PLANNED, f"{best.subgoal}: {judged}{cuts}{self._remark(found, problem)}"
+        told = f"; {len(reasons)} of {len(options)} options pruned" if reasons else ""
+        return PlanStatus.PLANNED, f"{best.subgoal}: {judged}{told}{self._addition(found, problem)}"
 
-    def _remark(self, found: Searched, problem: int) -> str:
+    def _addition(self, found: Searched, problem: int) -> str:
         """What else to say of a plan."""
         return ""
 
@@ -285,9 +286,9 @@ class ExhaustivePlanner(TreePlanner):
     ) -> Searched:
         return search_everything(model, packed, instructions, config, limit=self.limit)
 
-    def _remark(self, found: Searched, problem: int) -> str:
+    def _addition(self, found: Searched, problem: int) -> str:
         complete = found.tree.complete(problem)
-        return "" if complete else f"; not exhaustive, stopped at {found.tree.count[problem]} nodes"
+        return "" if complete else f"; not exhaustive, stopped at {found.tree.nodes.used[problem]} nodes"
 
 
 PLANNERS: dict[str, type[TreePlanner]] = {
@@ -312,11 +313,11 @@ def _variation(found: Searched, problem: int, first: int) -> list[tuple[int, int
     node, option = 0, first
     pairs = [(node, option)]
     while True:
-        p = outputs.p[tree.row[problem, node], :, option].mean(0)
-        child = int(tree.children[problem, node, option, AFTER_REACHED])
-        if child < 0 or p[GOAL] >= p[REACHED] or tree.best[problem, child] == NO_NODE:
+        p = outputs.table.p[tree.nodes.row[problem, node], :, option].mean(0)
+        child = int(tree.nodes.children[problem, node, option, AFTER_REACHED])
+        if child < 0 or p[GOAL] >= p[REACHED] or tree.nodes.best[problem, child] == NO_NODE:
             return pairs
-        node, option = child, int(tree.best[problem, child])
+        node, option = child, int(tree.nodes.best[problem, child])
         pairs.append((node, option))
 
 
@@ -326,5 +327,5 @@ def _predicted(found: Searched, problem: int, variation: list[tuple[int, int]]) 
         return ()
     node, option = (np.array(part) for part in zip(*variation, strict=True))
     after = np.full(len(node), AFTER_REACHED)
-    packed = found.outputs.after(found.tree.row[problem, node], option, after)
+    packed = found.outputs.after(found.tree.nodes.row[problem, node], option, after)
     return tuple(unpack(packed, found.outputs.model.schema))

@@ -1,7 +1,7 @@
-"""Pruning: which options are cut before anything moves, and why.
+"""Pruning: which options are pruned before anything moves, and why.
 
-An option is cut when its score u, the upper bound of P(goal or reached) over the members, is under
-its verb's conformal threshold tau. Options that the data do not cover are never cut: their intervals
+An option is pruned when its score u, the upper bound of P(goal or reached) over the members, is under
+its verb's conformal threshold tau. Options that the data do not cover are never pruned: their intervals
 widen towards [0, 1] instead, and they lose through the lower bound.
 """
 
@@ -22,7 +22,7 @@ REASON_CODES = ("kept", "no_proposal", "below_tau")
 """Names of the codes, as traces write them."""
 
 
-def cut_options(
+def prune_options(
     p: Float,
     support: Float,
     mask: NDArray[np.bool_],
@@ -39,7 +39,7 @@ def cut_options(
         mask: True where there is a proposal. [B, K]
         subgoals: the proposals, in the order of the columns. [B][<= K]
         rule: thresholds of the model.
-        prune: False cuts nothing.
+        prune: False prunes nothing.
 
     Returns:
         codes, int8 [B, K]; u in [0, 1], float32 [B, K].
@@ -62,10 +62,10 @@ def support_gap(support: Float, min_support: float) -> NDArray[np.float64]:
     return np.clip(1.0 - support.astype(np.float64) / min_support, 0.0, 1.0)
 
 
-def explain_cut(
+def explain_pruning(
     subgoal: Subgoal, p: Float, u: float, rule: PruningRule, nearest: Neighbours | None = None
 ) -> str:
-    """One line for people: what was cut, on which probability and spread, and on which episodes.
+    """One line for people: what was pruned, on which probability and spread, and on which episodes.
 
     Args:
         subgoal: the option.

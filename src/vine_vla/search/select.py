@@ -11,7 +11,7 @@ import numpy as np
 
 from vine_vla.search.compiled import compiled
 from vine_vla.search.outputs import Int
-from vine_vla.search.tree import F64, PENDING, Tree
+from vine_vla.search.tree import F64, PENDING, Nodes, Tree
 
 SelectionRule = Callable[[F64, F64, Int, float], F64]
 """(score, prior, visits with virtual ones, c) -> urgency, the highest wins; arrays [K]."""
@@ -34,28 +34,27 @@ def choose_leaves(tree: Tree, rule: SelectionRule) -> Int:
     Returns:
         slots [4, L], the first leaf of every problem first.
     """
-    config = tree.config
+    config, nodes = tree.config, tree.nodes
     if rule is puct:
-        moving = (tree.count, tree.children, tree.visits, tree.virtual, tree.frontier)
-        judged = (tree.score, tree.prior, tree.chance)
-        return _choose_by_puct(*moving, *judged, config.expansions, config.leaves, config.c_puct)
+        return _choose_by_puct(nodes, config.expansions, config.leaves, config.c_puct)
     found: list[tuple[int, int, int, int]] = []
     for taken in range(config.leaves):
         for problem in range(tree.problems):
-            if tree.count[problem] + taken < config.expansions and tree.frontier[problem, 0].any():
+            if nodes.used[problem] + taken < config.expansions and nodes.frontier[problem, 0].any():
                 found.append(_descend(tree, problem, rule))
     return np.array(found, np.int64).reshape(-1, 4).T.copy()
 
 
 def _descend(tree: Tree, problem: int, rule: SelectionRule) -> tuple[int, int, int, int]:
     """One leaf of `problem` by any rule."""
-    visits, virtual, frontier = tree.visits[problem], tree.virtual[problem], tree.frontier[problem]
-    children, node = tree.children[problem], 0
+    t, node = tree.nodes, 0
+    visits, virtual, frontier = t.visits[problem], t.virtual[problem], t.frontier[problem]
+    children = t.children[problem]
     while True:
         seen, left = visits[node] + virtual[node], frontier[node]
-        urgency = rule(tree.score[problem, node], tree.prior[problem, node], seen.sum(1), tree.config.c_puct)
+        urgency = rule(t.score[problem, node], t.prior[problem, node], seen.sum(1), tree.config.c_puct)
         option = int(np.where(left.sum(1) > 0, urgency, -np.inf).argmax())
-        weight = tree.chance[problem, node, option] * (left[option] > 0) / (1 + seen[option])
+        weight = t.chance[problem, node, option] * (left[option] > 0) / (1 + seen[option])
         outcome = int(weight[1] > weight[0])
         virtual[node, option, outcome] += 1
         frontier[node, option, outcome] -= 1
@@ -67,52 +66,40 @@ def _descend(tree: Tree, problem: int, rule: SelectionRule) -> tuple[int, int, i
 
 
 @compiled
-def _choose_by_puct(
-    count: Int,
-    children: Int,
-    visits: Int,
-    virtual: Int,
-    frontier: Int,
-    score: F64,
-    prior: F64,
-    chance: F64,
-    expansions: int,
-    leaves: int,
-    c: float,
-) -> Int:
-    problems, _, k = prior.shape
+def _choose_by_puct(t: Nodes, expansions: int, leaves: int, c: float) -> Int:
+    problems, _, k = t.prior.shape
     slots = np.empty((4, problems * leaves), np.int64)
     found = 0
     for taken in range(leaves):
         for b in range(problems):
-            if count[b] + taken >= expansions or not frontier[b, 0].any():
+            if t.used[b] + taken >= expansions or not t.frontier[b, 0].any():
                 continue
             node = 0
             while node >= 0:
                 total = 1
                 for e in range(k):
                     for o in range(2):
-                        total += visits[b, node, e, o] + virtual[b, node, e, o]
+                        total += t.visits[b, node, e, o] + t.virtual[b, node, e, o]
                 weight, option, highest = c * np.sqrt(total), 0, -np.inf
                 for e in range(k):
-                    if frontier[b, node, e, 0] + frontier[b, node, e, 1] > 0:
-                        seen = visits[b, node, e, 0] + virtual[b, node, e, 0]
-                        seen += visits[b, node, e, 1] + virtual[b, node, e, 1]
-                        urgency = score[b, node, e] + prior[b, node, e] * weight / (1 + seen)
+                    if t.frontier[b, node, e, 0] + t.frontier[b, node, e, 1] > 0:
+                        seen = t.visits[b, node, e, 0] + t.virtual[b, node, e, 0]
+                        seen += t.visits[b, node, e, 1] + t.virtual[b, node, e, 1]
+                        urgency = t.score[b, node, e] + t.prior[b, node, e] * weight / (1 + seen)
                         if urgency > highest:
                             option, highest = e, urgency
                 outcome, heaviest = 0, 0.0
                 for o in range(2):
-                    if frontier[b, node, option, o] > 0:
-                        seen = visits[b, node, option, o] + virtual[b, node, option, o]
-                        heavy = chance[b, node, option, o] / (1 + seen)
+                    if t.frontier[b, node, option, o] > 0:
+                        seen = t.visits[b, node, option, o] + t.virtual[b, node, option, o]
+                        heavy = t.chance[b, node, option, o] / (1 + seen)
                         if heavy > heaviest:
                             outcome, heaviest = o, heavy
-                virtual[b, node, option, outcome] += 1
-                frontier[b, node, option, outcome] -= 1
-                child = children[b, node, option, outcome]
+                t.virtual[b, node, option, outcome] += 1
+                t.frontier[b, node, option, outcome] -= 1
+                child = t.children[b, node, option, outcome]
                 if child < 0:
-                    children[b, node, option, outcome] = PENDING
+                    t.children[b, node, option, outcome] = PENDING
                     slots[:, found] = b, node, option, outcome
                     found += 1
                 node = child
@@ -121,13 +108,13 @@ def _choose_by_puct(
 
 def release(tree: Tree, slots: Int) -> None:
     """Take the virtual visits in and above the leaves `slots` back, exactly. `back_up` counts real ones."""
-    _release(slots, tree.parent, tree.option, tree.outcome, tree.virtual)
+    _release(tree.nodes, slots)
 
 
 @compiled
-def _release(slots: Int, parent: Int, option: Int, outcome: Int, virtual: Int) -> None:
+def _release(t: Nodes, slots: Int) -> None:
     for i in range(slots.shape[1]):
         b, node, e, o = slots[:, i]
         while node >= 0:
-            virtual[b, node, e, o] -= 1
-            node, e, o = parent[b, node], option[b, node], outcome[b, node]
+            t.virtual[b, node, e, o] -= 1
+            node, e, o = t.parent[b, node], t.option[b, node], t.outcome[b, node]

@@ -16,13 +16,13 @@ Schema, version 1. Probabilities are in [0, 1] and rounded to 6 digits; nothing 
             "depth": int, "budget": int,               # subgoals since the root, subgoals left
             "graph": str,                              # text form, `parse_graph` reads it
             "value", "lower", "upper", "spread": V of the reporting members,
-            "best": place in options | null,           # null: every option is cut
+            "best": place in options | null,           # null: every option is pruned
             "options": [OPTION, ...]}                  # in the order of their text
 
     OPTION = {"subgoal": "insert(plug, socket_2)", "text": sentence,
               "p": {"goal", "reached", "slipped", "dead"},   # mean of the reporting members
               "feasibility", "lower", "upper", "spread": Q of the reporting members,
-              "score": float | null,                   # what the choosing members rank by; null: cut
+              "score": float | null,                   # what the choosing members rank by; null: pruned
               "reachable_upper": pruning score u,
               "visits": int, "prior": float, "support": float,
               "pruned": null | {"code": "below_tau", "reason": str},
@@ -51,7 +51,7 @@ from vine_vla.search.config import SearchConfig
 from vine_vla.search.engine import Searched
 from vine_vla.search.outputs import Int, canonical_text
 from vine_vla.search.packed_text import packed_texts
-from vine_vla.search.pruning import BELOW_TAU, REASON_CODES, explain_cut
+from vine_vla.search.pruning import BELOW_TAU, REASON_CODES, explain_pruning
 from vine_vla.search.tree import F64, HIGH, LOW, MID, NO_NODE
 
 KIND, VERSION = "vine-search-tree", 1
@@ -62,9 +62,9 @@ PLACES = ("goal", "reached", "slipped", "dead")
 def node_graphs(found: Searched, problem: int, nodes: Int) -> PackedGraphs:
     """The packed graphs of some nodes, other than the root, of one problem. [n]"""
     tree, outputs = found.tree, found.outputs
-    parent = tree.row[problem, tree.parent[problem, nodes]]
-    packed = outputs.after(parent, tree.option[problem, nodes], tree.outcome[problem, nodes])
-    return packed.with_budget(tree.budget[problem, nodes])
+    parent = tree.nodes.row[problem, tree.nodes.parent[problem, nodes]]
+    packed = outputs.after(parent, tree.nodes.option[problem, nodes], tree.nodes.outcome[problem, nodes])
+    return packed.with_budget(tree.nodes.budget[problem, nodes])
 
 
 def bounds(tree_q: F64, reporting: list[int], z: float) -> tuple[F64, F64, F64, F64]:
@@ -108,37 +108,38 @@ def trace_tree(
 
     Args:
         graph: the root's scene. texts: sentences of subgoals, filled in as needed.
-        root_reasons: full reasons of the root's cut options, by place.
+        root_reasons: full reasons of the root's pruned options, by place.
     """
-    tree, outputs = found.tree, found.outputs
+    tree, outputs, nodes = found.tree, found.outputs, found.tree.nodes
     kept = _kept_nodes(found, problem, variation)
     place_of = {int(n): place for place, n in enumerate(kept)}
     numbers = _Numbers(found, problem, kept, place_of)
     graph_texts = [format_graph(graph), *_graph_texts(found, problem, kept[1:])]
-    nodes: list[dict[str, object]] = []
+    entries: list[dict[str, object]] = []
     for n, original in enumerate(kept.tolist()):
-        row = int(tree.row[problem, original])
-        parent = int(tree.parent[problem, original])
+        at = problem, original
+        row = int(nodes.row[at])
+        parent = int(nodes.parent[at])
         options = []
         for k, subgoal in enumerate(outputs.subgoals[row]):
             if subgoal not in texts:
                 texts[subgoal] = option_text(subgoal, graph, found)
             pruned = None
-            if outputs.cut[row, k] == BELOW_TAU:
+            if outputs.table.reason[row, k] == BELOW_TAU:
                 line = root_reasons.get(k) if n == 0 else None
-                u = float(outputs.upper[row, k])
-                line = line or explain_cut(subgoal, outputs.p[row, :, k], u, outputs.rule)
+                u = float(outputs.table.upper[row, k])
+                line = line or explain_pruning(subgoal, outputs.table.p[row, :, k], u, outputs.rule)
                 pruned = {"code": REASON_CODES[BELOW_TAU], "reason": line}
             options.append(numbers.option(n, k, canonical_text(subgoal), texts[subgoal], pruned))
-        best = int(tree.best[problem, original])
-        nodes.append(
+        best = int(nodes.best[at])
+        entries.append(
             {
                 "id": n,
                 "parent": None if parent == NO_NODE else place_of[parent],
-                "option": None if parent == NO_NODE else int(tree.option[problem, original]),
-                "outcome": None if parent == NO_NODE else OUTCOMES[int(tree.outcome[problem, original])],
-                "depth": int(tree.depth[problem, original]),
-                "budget": int(tree.budget[problem, original]),
+                "option": None if parent == NO_NODE else int(nodes.option[at]),
+                "outcome": None if parent == NO_NODE else OUTCOMES[int(nodes.outcome[at])],
+                "depth": int(nodes.depth[at]),
+                "budget": int(nodes.budget[at]),
                 "graph": graph_texts[n],
                 **numbers.node(n),
                 "best": None if best == NO_NODE else best,
@@ -149,11 +150,11 @@ def trace_tree(
     return head | {
         "members": {"choosing": tree.choosing, "reporting": tree.reporting},
         "complete": tree.complete(problem),
-        "expansions": int(tree.count[problem]),
+        "expansions": int(tree.nodes.used[problem]),
         "model_calls": outputs.model_calls,
         "cache_hits": outputs.hits,
         "variation": [[place_of[n], k] for n, k in variation],
-        "nodes": nodes,
+        "nodes": entries,
     }
 
 
@@ -181,7 +182,7 @@ def empty_trace(
 
 def _kept_nodes(found: Searched, problem: int, variation: list[tuple[int, int]]) -> Int:
     """The nodes that a trace shows, in order; a node's parent is always among them."""
-    shown = min(int(found.tree.count[problem]), found.tree.config.trace)
+    shown = min(int(found.tree.nodes.used[problem]), found.tree.config.trace)
     return np.array(sorted({*range(shown), *(node for node, _ in variation)}), np.int64)
 
 
@@ -189,7 +190,9 @@ def _graph_texts(found: Searched, problem: int, nodes: Int) -> list[str]:
     """Text of the nodes' graphs; nodes that share a row have equal graphs, which are written once."""
     if not len(nodes):
         return []
-    rows, first, which = np.unique(found.tree.row[problem, nodes], return_index=True, return_inverse=True)
+    rows, first, which = np.unique(
+        found.tree.nodes.row[problem, nodes], return_index=True, return_inverse=True
+    )
     texts = packed_texts(node_graphs(found, problem, nodes[first]), found.outputs.model.schema)
     return [texts[place] for place in which.tolist()]
 
@@ -199,24 +202,24 @@ class _Numbers:
 
     def __init__(self, found: Searched, problem: int, nodes: Int, place_of: dict[int, int]) -> None:
         tree, outputs = found.tree, found.outputs
-        one, rows = (problem, nodes), tree.row[problem, nodes]
+        one, rows = (problem, nodes), tree.nodes.row[problem, nodes]
         self.place_of = place_of
 
         def plain(array: Any) -> Any:
             return np.round(np.asarray(array, np.float64), 6).tolist()
 
         z = tree.config.z
-        self.q = [plain(a) for a in bounds(tree.q[one], tree.reporting, z)]
-        self.v = [plain(a[..., 0]) for a in bounds(tree.value[one][..., None], tree.reporting, z)]
-        self.score = plain(np.where(np.isfinite(tree.score[one]), tree.score[one], -1.0))
-        self.cut = (~np.isfinite(tree.score[one])).tolist()
-        self.p = plain(outputs.p[rows][:, tree.reporting].mean(1))
-        below = tree.below[one][:, MID][:, tree.reporting].mean(1)
+        self.q = [plain(a) for a in bounds(tree.nodes.q[one], tree.reporting, z)]
+        self.v = [plain(a[..., 0]) for a in bounds(tree.nodes.value[one][..., None], tree.reporting, z)]
+        self.score = plain(np.where(np.isfinite(tree.nodes.score[one]), tree.nodes.score[one], -1.0))
+        self.pruned = (~np.isfinite(tree.nodes.score[one])).tolist()
+        self.p = plain(outputs.table.p[rows][:, tree.reporting].mean(1))
+        below = tree.nodes.below[one][:, MID][:, tree.reporting].mean(1)
         self.below = plain(below)
-        self.children = tree.children[one].tolist()
-        self.visits = tree.visits[one].sum(-1).tolist()
-        self.prior, self.support = plain(outputs.prior[rows]), plain(outputs.support[rows])
-        self.upper = plain(outputs.upper[rows])
+        self.children = tree.nodes.children[one].tolist()
+        self.visits = tree.nodes.visits[one].sum(-1).tolist()
+        self.prior, self.support = plain(outputs.table.prior[rows]), plain(outputs.table.support[rows])
+        self.upper = plain(outputs.table.upper[rows])
 
     def node(self, n: int) -> dict[str, float]:
         value, lower, upper, spread = (a[n] for a in self.v)
@@ -235,7 +238,7 @@ class _Numbers:
             "lower": lower,
             "upper": upper,
             "spread": spread,
-            "score": None if self.cut[n][k] else self.score[n][k],
+            "score": None if self.pruned[n][k] else self.score[n][k],
             "reachable_upper": self.upper[n][k],
             "visits": self.visits[n][k],
             "prior": self.prior[n][k],

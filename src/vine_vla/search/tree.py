@@ -7,166 +7,141 @@ A node is an expanded graph. What is not expanded yet is a slot of its parent: o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.core.protocols import REACHED, Float
+from vine_vla.core.protocols import REACHED
 from vine_vla.search.compiled import compiled
 from vine_vla.search.config import SearchConfig, split_members
-from vine_vla.search.outputs import Int, Outputs
+from vine_vla.search.outputs import Int, Outputs, Table
 from vine_vla.search.pruning import KEPT
 
 F64 = NDArray[np.float64]
 
 UNEXPANDED, CLOSED, PENDING = -1, -2, -3
-"""Sentinels in `Tree.children`: may be expanded; never will be (cut, padding, no budget or look-ahead
+"""Sentinels in `Nodes.children`: may be expanded; never will be (pruned, padding, no budget or look-ahead
 left, negligible outcome); chosen in the present round and waiting for the model."""
 
 NO_NODE = -1
-"""Sentinel in `Tree.parent` and `Tree.row`."""
+"""Sentinel in `Nodes.parent` and `Nodes.row`."""
 
 LOW, MID, HIGH = range(3)
-"""Places of the bounds in `Tree.q` and `Tree.value`: with uncovered options at their worst, as the
+"""Places of the bounds in `Nodes.q` and `Nodes.value`: with uncovered options at their worst, as the
 model says, and at their best. They are equal where everything is covered."""
+
+
+class Layout(NamedTuple):
+    """How an array of `Nodes` is made: a letter a dimension (or its size), and what it is filled with."""
+
+    shape: str
+    fill: float = 0
+
+
+class Nodes(NamedTuple):
+    """Flat arrays of B problems, N nodes, K options, M members; outcomes o are reached and slipped.
+
+    They go to the compiled loops as they are.
+
+    Args:
+        used: nodes in use.
+        row: row of the node's graph in `Outputs`, NO_NODE where not in use.
+        parent, option, outcome: the slot that the node fills; NO_NODE at the root.
+        depth, budget: subgoals since the root, subgoals left.
+        children: node in each slot, or a sentinel.
+        visits: expansions spent below each slot.
+        virtual: leaves below each slot that wait for the model; 0 between rounds.
+        frontier: leaves below each slot that may still be chosen.
+        chance: P(reached), P(slipped), mean of the members.
+        prior: of each option.
+        below: V in each slot, of the child or else of the model.
+        q: Q of each option and member, three bounds.
+        score: what options are chosen by, -inf where pruned.
+        best: option with the highest score, NO_NODE if all are pruned.
+        value: V of the node along `best`, 0 if all are pruned.
+        length: subgoals along `best` and `reached` from the node on, as far as is known.
+    """
+
+    used: Annotated[Int, Layout("B")]
+    row: Annotated[Int, Layout("BN", NO_NODE)]
+    parent: Annotated[Int, Layout("BN", NO_NODE)]
+    option: Annotated[Int, Layout("BN", NO_NODE)]
+    outcome: Annotated[Int, Layout("BN", NO_NODE)]
+    depth: Annotated[Int, Layout("BN")]
+    budget: Annotated[Int, Layout("BN")]
+    children: Annotated[Int, Layout("BNK2", CLOSED)]
+    visits: Annotated[Int, Layout("BNK2")]
+    virtual: Annotated[Int, Layout("BNK2")]
+    frontier: Annotated[Int, Layout("BNK2")]
+    chance: Annotated[F64, Layout("BNK2")]
+    prior: Annotated[F64, Layout("BNK")]
+    below: Annotated[F64, Layout("BN3MK2")]
+    q: Annotated[F64, Layout("BN3MK")]
+    score: Annotated[F64, Layout("BNK", -np.inf)]
+    best: Annotated[Int, Layout("BN", NO_NODE)]
+    value: Annotated[F64, Layout("BN3M")]
+    length: Annotated[Int, Layout("BN")]
+
+
+_LAYOUT = get_type_hints(Nodes, include_extras=True)
+
+
+def _empty_nodes(**sizes: int) -> Nodes:
+    """Arrays without nodes; `sizes` of the dimensions B, N, K and M."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, hint in _LAYOUT.items():
+        shape, fill = hint.__metadata__[0]
+        kind = np.int64 if hint.__origin__ == Int else np.float64
+        arrays[name] = np.full([sizes.get(d) or int(d) for d in shape], fill, kind)
+    return Nodes(**arrays)
 
 
 @dataclass
 class Tree:
-    """Flat arrays of B problems, N nodes, K options, M members; outcomes o are reached and slipped.
+    """The trees of B problems.
 
     Args:
         config: settings of the search.
         choosing, reporting: members that choose options and members that report probabilities.
-        count: nodes in use. [B]
-        row: row of the node's graph in `Outputs`, NO_NODE where not in use. [B, N]
-        parent, option, outcome: the slot that the node fills; NO_NODE at the root. [B, N]
-        depth, budget: subgoals since the root, subgoals left. [B, N]
-        children: node in each slot, or a sentinel. [B, N, K, 2]
-        visits: expansions spent below each slot. [B, N, K, 2]
-        virtual: leaves below each slot that wait for the model; 0 between rounds. [B, N, K, 2]
-        frontier: leaves below each slot that may still be chosen. [B, N, K, 2]
-        chance: P(reached), P(slipped), mean of the members. [B, N, K, 2]
-        prior: of each option. [B, N, K]
-        below: V in each slot, of the child or else of the model. [B, N, 3, M, K, 2]
-        q: Q of each option and member, three bounds. [B, N, 3, M, K]
-        score: what options are chosen by, -inf where cut. [B, N, K]
-        best: option with the highest score, NO_NODE if all are cut. [B, N]
-        value: V of the node along `best`, 0 if all are cut. [B, N, 3, M]
-        length: subgoals along `best` and `reached` from the node on, as far as is known. [B, N]
+        nodes: see `Nodes`.
     """
 
     config: SearchConfig
     choosing: list[int]
     reporting: list[int]
-    count: Int
-    row: Int
-    parent: Int
-    option: Int
-    outcome: Int
-    depth: Int
-    budget: Int
-    children: Int
-    visits: Int
-    virtual: Int
-    frontier: Int
-    chance: F64
-    prior: F64
-    below: F64
-    q: F64
-    score: F64
-    best: Int
-    value: F64
-    length: Int
+    nodes: Nodes
 
     @property
     def problems(self) -> int:
-        return self.row.shape[0]
+        return self.nodes.row.shape[0]
 
     @property
     def capacity(self) -> int:
-        return self.row.shape[1]
+        return self.nodes.row.shape[1]
 
     @property
     def members(self) -> int:
-        return self.value.shape[3]
+        return self.nodes.value.shape[3]
 
     def complete(self, problem: int) -> bool:
         """Whether nothing is left to expand within look-ahead and budget."""
-        return self.count[problem] > 0 and not (self.children[problem] == UNEXPANDED).any()
+        nodes = self.nodes
+        return nodes.used[problem] > 0 and not (nodes.children[problem] == UNEXPANDED).any()
 
 
 def create_tree(problems: int, capacity: int, members: int, config: SearchConfig) -> Tree:
     """A tree without nodes and with room for `capacity` nodes a problem."""
-    choosing, reporting = split_members(members, config.split)
-    lead, k = (problems, capacity), config.k
-
-    def integers(*shape: int, fill: int = 0) -> Int:
-        return np.full((*lead, *shape), fill, np.int64) if fill else np.zeros((*lead, *shape), np.int64)
-
-    return Tree(
-        config=config,
-        choosing=choosing,
-        reporting=reporting,
-        count=np.zeros(problems, np.int64),
-        row=integers(fill=NO_NODE),
-        parent=integers(fill=NO_NODE),
-        option=integers(fill=NO_NODE),
-        outcome=integers(fill=NO_NODE),
-        depth=integers(),
-        budget=integers(),
-        children=integers(k, 2, fill=CLOSED),
-        visits=integers(k, 2),
-        virtual=integers(k, 2),
-        frontier=integers(k, 2),
-        chance=np.zeros((*lead, k, 2)),
-        prior=np.zeros((*lead, k)),
-        below=np.zeros((*lead, 3, members, k, 2)),
-        q=np.zeros((*lead, 3, members, k)),
-        score=np.full((*lead, k), -np.inf),
-        best=integers(fill=NO_NODE),
-        value=np.zeros((*lead, 3, members)),
-        length=integers(),
-    )
-
-
-_BY_NODE = (
-    *("row", "parent", "option", "outcome", "depth", "budget", "children", "visits", "virtual"),
-    *("frontier", "chance", "prior", "below", "q", "score", "best", "value", "length"),
-)
+    nodes = _empty_nodes(B=problems, N=capacity, K=config.k, M=members)
+    return Tree(config, *split_members(members, config.split), nodes)
 
 
 def grow_tree(tree: Tree, capacity: int) -> None:
     """Make room for `capacity` nodes a problem."""
-    larger = create_tree(tree.problems, capacity, tree.members, tree.config)
-    used = tree.capacity
-    for name in _BY_NODE:
-        array = getattr(larger, name)
-        array[:, :used] = getattr(tree, name)
-        setattr(tree, name, array)
-
-
-class _Arrays(NamedTuple):
-    """What `add_nodes` reads and writes of a tree and its outputs; shapes as there."""
-
-    used: Int
-    row: Int
-    parent: Int
-    option: Int
-    outcome: Int
-    depth: Int
-    budget: Int
-    children: Int
-    frontier: Int
-    chance: F64
-    prior: F64
-    below: F64
-    score: F64
-    p: Float
-    priors: Float
-    values: Float
-    cut: NDArray[np.int8]
+    larger = _empty_nodes(B=tree.problems, N=capacity, K=tree.config.k, M=tree.members)
+    for old, new in zip(tree.nodes, larger, strict=True):
+        new[tuple(map(slice, old.shape))] = old
+    tree.nodes = larger
 
 
 def add_nodes(tree: Tree, outputs: Outputs, row: Int, slots: Int) -> Int:
@@ -180,32 +155,15 @@ def add_nodes(tree: Tree, outputs: Outputs, row: Int, slots: Int) -> Int:
     Returns:
         their indices, the next free ones of each problem. [n]
     """
-    arrays = _Arrays(
-        used=tree.count,
-        row=tree.row,
-        parent=tree.parent,
-        option=tree.option,
-        outcome=tree.outcome,
-        depth=tree.depth,
-        budget=tree.budget,
-        children=tree.children,
-        frontier=tree.frontier,
-        chance=tree.chance,
-        prior=tree.prior,
-        below=tree.below,
-        score=tree.score,
-        p=outputs.p,
-        priors=outputs.prior,
-        values=outputs.value,
-        cut=outputs.cut,
+    return _add_nodes(
+        tree.nodes, outputs.table, row, slots, tree.config.depth, float(tree.config.min_outcome)
     )
-    return _add_nodes(arrays, row, slots, tree.config.depth, float(tree.config.min_outcome))
 
 
 @compiled
-def _add_nodes(t: _Arrays, row: Int, slots: Int, depth: int, min_outcome: float) -> Int:
+def _add_nodes(t: Nodes, table: Table, row: Int, slots: Int, depth: int, min_outcome: float) -> Int:
     nodes = np.empty_like(row)
-    members, options = t.p.shape[1:3]
+    members, options = table.p.shape[1:3]
     for i in range(len(row)):
         b, parent, option, outcome = slots[:, i]
         n = t.used[b]
@@ -219,14 +177,14 @@ def _add_nodes(t: _Arrays, row: Int, slots: Int, depth: int, min_outcome: float)
         left = t.budget[b, n] - 1
         further = left > 0 and t.depth[b, n] + 1 < depth
         for e in range(options):
-            kept = t.cut[r, e] == KEPT
-            t.prior[b, n, e] = t.priors[r, e]
+            kept = table.reason[r, e] == KEPT
+            t.prior[b, n, e] = table.prior[r, e]
             t.score[b, n, e] = 0.0 if kept else -np.inf
             for o in range(2):
                 chance = 0.0
                 for m in range(members):
-                    chance += t.p[r, m, e, REACHED + o]
-                    value = min(max(t.values[r, m, e, o], 0.0), 1.0) if left > 0 else 0.0
+                    chance += table.p[r, m, e, REACHED + o]
+                    value = min(max(table.value[r, m, e, o], 0.0), 1.0) if left > 0 else 0.0
                     for bound in range(3):
                         t.below[b, n, bound, m, e, o] = value
                 chance /= members

@@ -26,7 +26,7 @@ OUTCOMES = {
     Verdict.FAILED: Outcome.SLIPPED,
     Verdict.CONTRADICTED: Outcome.SLIPPED,
     Verdict.TIMEOUT: Outcome.SLIPPED,
-    Verdict.DOUBTED: Outcome.CENSORED,
+    Verdict.UNCERTAIN: Outcome.CENSORED,
     Verdict.INTERRUPTED: Outcome.CENSORED,
 }
 

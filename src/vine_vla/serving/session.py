@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.agent import Agent, AgentConfig, Sight, Streams, Wording
+from vine_vla.agent import Agent, AgentConfig, Feedback, Streams, Wording
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph, Schema
 from vine_vla.core.protocols import (
@@ -200,7 +200,7 @@ class Session:
         # An agent that raises has ended: it is only put back when it has answered.
         agent, self._agent = self._agent, None
         assert agent is not None
-        actions = agent.act(Sight(observation, executed))
+        actions = agent.act(Feedback(observation, executed))
         self._agent = agent
         moves = actions is not None and len(actions) > 0
         self._handed_out = min(len(actions), self.served.horizon) if actions is not None else 0
