@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vine_vla.compute.workers import map_jobs, show_progress
+from vine_vla.compute.executor import LocalExecutor
+from vine_vla.compute.progress import track
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import (
@@ -138,9 +139,9 @@ def graph_demonstrations(
     try:
         known = {row["number"] for row in log.rows}
         missing = [n for n in range(count) if n not in known]
-        answers = map_jobs(partial(_Demonstrator, dials), missing, workers)
+        answers = LocalExecutor(workers).map(partial(_Demonstrator, dials), missing)
         bar = {"name": "demonstrations", "total": count, "done": count - len(missing), "show": progress}
-        for row in show_progress(answers, **bar):  # type: ignore[arg-type]
+        for row in track(answers, **bar):  # type: ignore[arg-type]
             log.append(row)
         rows = sorted((row for row in log.rows if row["number"] < count), key=lambda row: row["number"])
     finally:

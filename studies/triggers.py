@@ -29,7 +29,8 @@ import tyro
 
 from vine_vla.agent import Agent, AgentConfig, Feedback, Replanning, Streams, Verdict
 from vine_vla.agent.body import Body
-from vine_vla.compute.workers import map_jobs, show_progress
+from vine_vla.compute.executor import LocalExecutor
+from vine_vla.compute.progress import track
 from vine_vla.core.errors import VineError
 from vine_vla.evaluation.build import RunBuilder
 from vine_vla.evaluation.episodes import Parts
@@ -169,9 +170,9 @@ def evaluate_triggers(
     try:
         known = {row["scene"] for row in log.rows}
         todo = [scene for scene in scenes if scene not in known]
-        answers = map_jobs(partial(_Watcher, builder, label), todo, workers)
+        answers = LocalExecutor(workers).map(partial(_Watcher, builder, label), todo)
         done = len(scenes) - len(todo)
-        for row in show_progress(answers, name="watching", total=len(scenes), done=done, show=True):
+        for row in track(answers, name="watching", total=len(scenes), done=done, show=True):
             log.append(row)
         rows = [row for row in log.rows if row["scene"] in set(scenes)]
     finally:

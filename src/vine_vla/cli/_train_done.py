@@ -48,7 +48,7 @@ def train_head(config: Done) -> int:
     import torch
 
     from vine_vla.agent import AgentConfig
-    from vine_vla.compute.workers import stage_progress
+    from vine_vla.compute.progress import progress_bars
     from vine_vla.system1 import DoneTraining, Stopping, train_done
 
     names = ("steps", "batch_size", "learning_rate", "held_out", "done_frames", "failed_frames", "seed")
@@ -56,7 +56,7 @@ def train_head(config: Done) -> int:
     agent = AgentConfig()
     stopping = Stopping(agent.done_threshold, agent.failed_threshold, agent.hysteresis, config.every)
     torch.set_num_threads(config.threads)
-    with stage_progress() as report:
+    with progress_bars() as report:
         found = train_done(
             config.dataset, config.out, training, stopping, device=config.device, report=report
         )

@@ -55,7 +55,7 @@ def train_planner(config: System2) -> int:
     dataset = open_dataset(config.dataset)  # first: bad input is told at once
     import torch
 
-    from vine_vla.compute.workers import stage_progress
+    from vine_vla.compute.progress import progress_bars
     from vine_vla.system2 import Failures, OutcomeConfig, PerceptionConfig, System2Config, train_system2
     from vine_vla.system2.compact.storage import read_json
 
@@ -77,7 +77,7 @@ def train_planner(config: System2) -> int:
         own, None if config.graphs_only else eyes, learn_from_seen=config.learn_from_seen
     )
     started = time.monotonic()
-    with stage_progress() as report:
+    with progress_bars() as report:
         folder = train_system2(dataset, config.out, settings, report)
     metrics = read_json(folder / "metrics.json")
     if config.json:

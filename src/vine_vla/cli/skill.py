@@ -125,7 +125,7 @@ def _check(config: Check) -> int:
     from lerobot.utils.import_utils import register_third_party_plugins
 
     from vine_vla.cli.serve import read_keys
-    from vine_vla.compute.workers import stage_progress
+    from vine_vla.compute.progress import progress_bars
     from vine_vla.data import open_dataset
     from vine_vla.data.export.crops import LAYOUT
     from vine_vla.system1.adapters.loading import open_skill
@@ -149,7 +149,7 @@ def _check(config: Check) -> int:
             "with the demonstrations themselves they are cut anew",
             file=sys.stderr,
         )
-    with stage_progress() as report:
+    with progress_bars() as report:
         found = check_listening(
             skill,
             views,

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from vine_vla.compute.workers import map_jobs, show_progress
+from vine_vla.compute.executor import LocalExecutor
+from vine_vla.compute.progress import track
 from vine_vla.core.errors import VineError
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.episodes import EPISODE_COLUMNS, FEASIBILITY_COLUMNS, Key, Parts, play
@@ -79,7 +80,7 @@ class Schedule:
                         yield Key(task, split, scene, arm.name, arm.variant, training_seed, policy_seed)
 
 
-class Workshop:
+class EpisodeWorker:
     """One process's task and arms, built when first needed."""
 
     def __init__(self, builder: Builder, traces: Path | None) -> None:
@@ -135,9 +136,9 @@ def evaluate(
             raise VineError("an arm or seed stands twice in the schedule", hint="name each once")
         missing = [key for key in keys if _key(asdict(key)) not in finished]
         folder = parts / "traces" if traces else None
-        answers = map_jobs(partial(Workshop, builder, folder), missing, workers)
+        answers = LocalExecutor(workers).map(partial(EpisodeWorker, builder, folder), missing)
         done = len(keys) - len(missing)
-        for entry in show_progress(answers, name="episodes", total=len(keys), done=done, show=progress):
+        for entry in track(answers, name="episodes", total=len(keys), done=done, show=progress):
             log.append(entry)
             finished[_key(entry["row"])] = entry["row"]
             options[_key(entry["row"])] = entry["options"]

@@ -7,22 +7,17 @@ where it was, with the same episodes. Episodes in which an expert takes over:
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
-import signal
-import sys
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
-from itertools import islice
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vine_vla.compute.executor import LocalExecutor
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Collector, EpisodeOutcome, Outcome, OutcomeSource, Subgoal
 from vine_vla.core.text import describe
@@ -204,24 +199,15 @@ def record_operator(task: PlugInsertion, config: CollectConfig, number: int) -> 
     return tape.finish(scene, scene, Collector.OPERATOR)
 
 
-_TASK: PlugInsertion | None = None
+class OperatorWorker:
+    """Stages one episode a job, as a file of its own; keeps its task."""
 
+    def __init__(self, config: CollectConfig) -> None:
+        self.config, self.task = config, PlugInsertion(config.split)
 
-def _initialise() -> None:
-    """One thread a worker, and none that outlives its parent (Linux)."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"):
-        os.environ[name] = "1"
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def _work(config: CollectConfig, number: int) -> int:
-    """One episode in a worker process, which keeps its task."""
-    global _TASK
-    if _TASK is None:
-        _TASK = PlugInsertion(config.split)
-    record_operator(_TASK, config, number)
-    return number
+    def __call__(self, number: int) -> int:
+        record_operator(self.task, self.config, number)
+        return number
 
 
 def missing(config: CollectConfig) -> list[int]:
@@ -256,23 +242,4 @@ def collect(config: CollectConfig, workers: int = 2) -> Iterator[int]:
         VineError: the episodes were begun with other settings.
     """
     keep_settings(config.settings_path, config.settings(), hint=HINT)
-    todo = missing(config)
-    if workers == 0:
-        for number in todo:
-            yield _work(config, number)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _initialise) as pool:
-        waiting = iter(todo)
-        running: set[Future[int]] = set()
-        try:
-            while True:
-                # A short queue, so that Ctrl-C waits for the running episodes only.
-                for number in islice(waiting, 2 * workers - len(running)):
-                    running.add(pool.submit(_work, config, number))
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    yield from LocalExecutor(workers).map(partial(OperatorWorker, config), missing(config))

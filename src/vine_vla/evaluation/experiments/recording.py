@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vine_vla.compute.executor import LocalExecutor, Worker
+from vine_vla.compute.progress import track
 from vine_vla.compute.stages import StageLog
-from vine_vla.compute.workers import Worker, map_jobs, show_progress
 from vine_vla.evaluation.experiments.registry import Experiment
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ def record_demonstrations(e: Experiment, root: Path, log: StageLog) -> None:
     with log.stage("collect", {"split": e.demos, "episodes": total, "seed": e.seed}) as needed:
         if needed:
             there = total - len(missing(job))
-            entries = ({"number": number} for number in collect(job, e.workers))
-            for _ in show_progress(entries, name="collecting", total=total, done=there, show=True):
+            for _ in track(collect(job, e.workers), name="collecting", total=total, done=there):
                 pass
     for name, count in (("demos", e.demonstrations), ("pool", e.pool)):
         if not count:
@@ -76,16 +76,18 @@ def _episodes(e: Experiment, root: Path, number: int) -> list[str]:
     return found
 
 
-def _intervene(e: Experiment, root: Path, number: int, worker: Callable[..., Worker], *more: Path) -> None:
+def _intervene(
+    e: Experiment, root: Path, number: int, worker: Callable[..., Worker[int, int]], *more: Path
+) -> None:
     """Record what is missing of round `number`."""
     from vine_vla.data import staged_ids
 
     job = _interventions(e, root, number)
     there = staged_ids(job.staging)
     todo = [n for n in range(job.episodes) if job.intervention_id(n) not in there]
-    answers = map_jobs(partial(worker, job, *more), todo, e.workers)
+    answers = LocalExecutor(e.workers).map(partial(worker, job, *more), todo)
     name, done = "corrections" if number else "drills", job.episodes - len(todo)
-    for _ in show_progress(answers, name=name, total=job.episodes, done=done, show=True):
+    for _ in track(answers, name=name, total=job.episodes, done=done):
         pass
 
 
@@ -99,11 +101,11 @@ class _Novice:
         self.job, self.task = job, PlugInsertion(job.split)
         self.hands: Hands = NoviceHands(self.task)
 
-    def __call__(self, number: int) -> dict[str, Any]:
+    def __call__(self, number: int) -> int:
         from vine_vla.tasks.plug.interventions import record_intervention
 
         record_intervention(self.task, self.hands, self.job, number)
-        return {"number": number}
+        return number
 
 
 class _Pupil(_Novice):

@@ -18,8 +18,9 @@ from typing import Any
 
 import pandas as pd
 
+from vine_vla.compute.progress import progress_bars
 from vine_vla.compute.stages import Say, StageLog
-from vine_vla.compute.workers import run_beside, stage_progress
+from vine_vla.compute.workers import run_beside
 from vine_vla.core.errors import VineError
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.build import RunBuilder
@@ -226,7 +227,7 @@ def _system2(e: Experiment, root: Path, log: StageLog) -> None:
         )
         with log.stage(f"system2 {name}", {"config": asdict(config)}, after=[source]) as needed:
             if needed:
-                with _threads(e.threads), stage_progress() as report:
+                with _threads(e.threads), progress_bars() as report:
                     train_system2(open_dataset(root / source), root / "run/system2", config, report)
 
 

@@ -20,7 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vine_vla.agent import Streams, run_subgoal
-from vine_vla.compute.workers import map_jobs, show_progress
+from vine_vla.compute.executor import LocalExecutor
+from vine_vla.compute.progress import track
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Outcome, Subgoal, parse_subgoal
@@ -201,9 +202,9 @@ def run_probes(
     try:
         known = {(r["scene"], r["number"]) for r in log.rows}
         missing = [job for job in jobs if (job.scene, job.number) not in known]
-        answers = map_jobs(partial(Prober, builder, config), missing, workers)
+        answers = LocalExecutor(workers).map(partial(Prober, builder, config), missing)
         done = len(jobs) - len(missing)
-        for row in show_progress(answers, name="probes", total=len(jobs), done=done, show=progress):
+        for row in track(answers, name="probes", total=len(jobs), done=done, show=progress):
             log.append(row)
         wanted = {(job.scene, job.number) for job in jobs}
         found = [ExecutedProbe.from_json(r) for r in log.rows if (r["scene"], r["number"]) in wanted]
