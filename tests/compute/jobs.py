@@ -47,7 +47,7 @@ def make_threads():
     return threads
 
 
-class Own(Exception):
+class OwnError(Exception):
     """An error that cannot be pickled as it is."""
 
     def __init__(self, first: int, second: int) -> None:
@@ -55,7 +55,7 @@ class Own(Exception):
 
 
 def fail(_: int) -> None:
-    raise Own(1, 2)
+    raise OwnError(1, 2)
 
 
 def make_fail():

@@ -102,7 +102,7 @@ def test_an_error_while_a_worker_is_made_keeps_its_line():
 
 
 def test_an_error_that_cannot_be_pickled_is_told():
-    with pytest.raises(RuntimeError, match="Own: 1 and 2"):
+    with pytest.raises(RuntimeError, match="OwnError: 1 and 2"):
         list(LocalExecutor(1).map(jobs.make_fail, [0]))
 
 
