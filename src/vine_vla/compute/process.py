@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe, process, spawn
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Child:
         interruptible: bool = False,
     ) -> None:
         self.name, self.log = name, log
-        payload = pickle.dumps(target)
+        payload = ForkingPickler.dumps(target)
         self.connection, theirs = Pipe()
         end = theirs.fileno()
         # The kernel's signal comes when the *thread* ends that started the child.
@@ -140,7 +140,7 @@ def child_main(end: int, parent: int, by_kernel: bool, interruptible: bool) -> N
             # While this is set, a main module that starts processes when it is imported is an error.
             process.current_process()._inheriting = True  # type: ignore[attr-defined]
             spawn.prepare(connection.recv())
-            target = pickle.loads(connection.recv_bytes())
+            target = connection.recv()
             del process.current_process()._inheriting  # type: ignore[attr-defined]
             target(connection)
         except BaseException as error:
@@ -178,7 +178,7 @@ def _preparation() -> Mapping[str, Any]:
 def _send_failure(connection: Connection, error: BaseException) -> None:
     failure = Failure(error, traceback.format_exc())
     try:
-        pickle.loads(pickle.dumps(failure))
+        ForkingPickler.loads(ForkingPickler.dumps(failure))
     except Exception:  # an error with arguments of its own
         failure = Failure(RuntimeError(f"{type(error).__name__}: {error}"), failure.trace)
     with suppress(BrokenPipeError, ConnectionResetError):  # nobody is left to read it
