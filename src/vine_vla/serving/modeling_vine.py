@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
@@ -24,6 +23,7 @@ from vine_vla.serving.configuration_vine import VineConfig
 from vine_vla.serving.load import load_agent
 from vine_vla.serving.session import ServedAgent, Session, answer_plan
 from vine_vla.storage.files import folder_in_the_making
+from vine_vla.system1.vetting import fetch_policy
 from vine_vla.system2.compact.storage import MODEL
 
 PARTS = ("system1", "system2")
@@ -69,12 +69,11 @@ class VinePolicy(PreTrainedPolicy):
         revision: str | None = None,
         **options: Any,
     ) -> Self:
-        """The policy of a checkpoint's directory, or of a repository on the hub."""
-        folder = Path(pretrained_name_or_path)
-        if not folder.is_dir():
-            known = ("cache_dir", "force_download", "token", "local_files_only")
-            download = {name: options[name] for name in known if options.get(name) is not None}
-            folder = Path(snapshot_download(str(pretrained_name_or_path), revision=revision, **download))
+        """The policy of a checkpoint's directory, or of a repository on the hub; vetted, see `vet_policy`.
+
+        LeRobot builds the checkpoint's own processors afterwards, from files that are vetted here as well.
+        """
+        folder = fetch_policy(pretrained_name_or_path, revision, **options)
         found = config or PreTrainedConfig.from_pretrained(folder)
         if not isinstance(found, VineConfig):
             raise VineError(f"a policy of type {found.type}, not vine", where=str(folder))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vine_vla.core.errors import VineError
+from vine_vla.storage import untrusted
 from vine_vla.storage.files import write_text
 
 
@@ -26,14 +27,11 @@ def read_json(path: Path, *, missing: str = "file is missing", hint: str = "") -
         missing: what a missing file means. hint: what to do about a missing or damaged one.
 
     Raises:
-        VineError: the file is missing, no JSON, or no object.
+        VineError: the file is missing, no JSON, no object, or out of bounds (`untrusted`).
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise VineError(missing, where=str(path), hint=hint) from error
-    except (ValueError, RecursionError) as error:
-        raise VineError(f"damaged JSON: {error}", where=str(path), hint=hint) from error
+    if not path.is_file():
+        raise VineError(missing, where=str(path), hint=hint)
+    found = untrusted.read_json(path, hint)
     if not isinstance(found, dict):
         raise VineError("not a JSON object", where=str(path), hint=hint)
     return found

@@ -31,6 +31,7 @@ from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Box, SceneGraph, Schema
 from vine_vla.core.options import Subgoal
 from vine_vla.core.relations import GRIPPER
+from vine_vla.storage.untrusted import parse_json
 
 Image = NDArray[np.uint8]
 Boxes = Mapping[str, Mapping[str, Box]]
@@ -100,7 +101,7 @@ class CropLayout:
     def from_json(cls, text: str, where: str = "crop layout") -> CropLayout:
         """Inverse of `to_json`; raises VineError naming `where` if a field is missing or malformed."""
         try:
-            data = json.loads(text)
+            data = parse_json(text, where)
             return cls(
                 cameras=tuple(data["cameras"]),
                 verbs=tuple(data["verbs"]),

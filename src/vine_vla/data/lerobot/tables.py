@@ -6,7 +6,6 @@ used for reading; a test compares what is read here with what `LeRobotDataset` g
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from vine_vla.core.errors import VineError
 from vine_vla.data.sidecars.files import load_parquet, read_table
+from vine_vla.storage.untrusted import check_inner, read_json
 
 VERSION = "v3.0"
 CONVERT = "convert it with `python -m lerobot.scripts.convert_dataset_v21_to_v30"
@@ -82,10 +82,10 @@ def read_info(root: Path) -> dict[str, Any]:
         raise VineError(
             "no LeRobot dataset", where=str(root), hint="meta/info.json is missing; give its root folder"
         )
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise VineError(f"cannot be read: {error}", where=str(path)) from error
+    info = read_json(path)
+    for name in ("data_path", "video_path"):
+        if isinstance(info, dict) and info.get(name) is not None:
+            check_inner(info[name], f"{path}, field {name}")
     for name, kind in (("codebase_version", str), ("fps", (int, float)), ("features", dict)):
         if not isinstance(info, dict) or not isinstance(info.get(name), kind):
             raise VineError(f"field {name} is missing or malformed", where=str(path))

@@ -2,12 +2,11 @@
 
 RUN/system1/policy/     its checkpoint, with `vine_crops.json` if it reads verb and boxes
 RUN/system1/done/       a done head that was trained beside it, if there is one
-RUN/system1/system1.json  hash of its weights, its cameras, and what its actions are
+RUN/system1/system1.json  hashes of its files, its cameras, and what its actions are
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,9 +26,16 @@ from vine_vla.system1.adapters.loading import open_skill
 from vine_vla.system1.adapters.skills import LeRobotSkill
 from vine_vla.system1.done.head import DoneHead
 from vine_vla.system1.vine_skill.skill import FlatSkill, FlowSkill
-from vine_vla.system1.vine_skill.weights import POLICY_FOLDER, RUN_FILE, check_weights, weights_hash
+from vine_vla.system1.vine_skill.weights import (
+    DONE,
+    POLICY_FOLDER,
+    RUN_FILE,
+    check_weights,
+    file_hashes,
+    read_run,
+    weights_hash,
+)
 
-DONE = "done"
 SAFE = ("*.json", "*.safetensors")
 """What is copied of a checkpoint: nothing that would have to be unpickled."""
 
@@ -75,6 +81,7 @@ def adopt_policy(
         if done is not None:
             _copy(done, folder / DONE)
         record = {"adopted": config.type, "weights_sha256": weights_hash(folder / POLICY_FOLDER)}
+        record["files_sha256"] = file_hashes(folder)
         record |= {"cameras": {role: key for key, role in skill.cameras.items()}}
         write_json(folder / RUN_FILE, record | {"actions": kinds._asdict()})
     return out
@@ -87,10 +94,10 @@ def load_run_skill(folder: Path, schema: Schema, *, whole_task: bool = False) ->
         whole_task: it is run alone, on the instruction.
 
     Raises:
-        VineError: none there, weights that have changed, or another vocabulary.
+        VineError: none there, files that have changed, another vocabulary, or `vet_policy` refuses it.
     """
     check_weights(folder)
-    info = _read(folder)
+    info = read_run(folder)
     if "adopted" not in info:
         return (FlatSkill if whole_task else FlowSkill).load(folder, schema)
     register_third_party_plugins()
@@ -105,7 +112,7 @@ def skill_actions(folder: Path, skill: Skill) -> ActionKinds:
         VineError: the policy has no statistics of its actions.
     """
     if not isinstance(skill, FlowSkill):
-        found: dict[str, Any] = _read(folder)["actions"]
+        found: dict[str, Any] = read_run(folder)["actions"]
         return ActionKinds(**found)
     config = skill.policy.config
     for step in skill._post.steps:
@@ -122,8 +129,3 @@ def _copy(source: Path, target: Path) -> None:
     for pattern in SAFE:
         for file in sorted(source.glob(pattern)):
             shutil.copyfile(file, target / file.name)
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from vine_vla.data.export.crops import LAYOUT, CropLayout
 from vine_vla.data.lerobot.dataset import DemoDataset
 from vine_vla.learning.device import usable_device
 from vine_vla.system1.adapters.skills import LeRobotSkill, camera_keys, read_layout
+from vine_vla.system1.vetting import read_config
 from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.vine_skill.skill import FlowSkill
 from vine_vla.system1.vine_skill.weights import POLICY_FOLDER
@@ -50,25 +50,6 @@ def open_skill(
     found = _layout(folder, config, dataset, layout)
     _check(config, dataset, found, cameras)
     return LeRobotSkill.load(folder, cameras=cameras, layout=found, device=device), config
-
-
-def read_config(folder: Path) -> PreTrainedConfig:
-    """The configuration of a policy; raises VineError if there is none, or of an unknown type."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise VineError(
-            "no LeRobot policy", where=str(folder), hint="give a pretrained_model folder or a run's system1"
-        )
-    try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise VineError(f"cannot be read: {error}", where=str(path)) from error
-    known = PreTrainedConfig.get_known_choices()
-    if kind not in known:
-        raise VineError(
-            f"a policy of unknown type {kind!r}", where=str(path), hint="install its plugin for LeRobot"
-        )
-    return PreTrainedConfig.from_pretrained(folder)
 
 
 def _layout(

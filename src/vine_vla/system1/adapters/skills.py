@@ -18,7 +18,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lerobot.configs import PreTrainedConfig
 from lerobot.policies import get_policy_class, make_pre_post_processors
 from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 from numpy.typing import NDArray
@@ -28,6 +27,8 @@ from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Subgoal
 from vine_vla.core.protocols import Float, Observation, SkillOutput
 from vine_vla.data.export.crops import LAYOUT, CropLayout, graph_boxes, skill_inputs, slot_ids
+from vine_vla.storage.untrusted import read_text
+from vine_vla.system1.vetting import read_config
 
 LOOK_EVERY = 4
 """Actions, at most, between two looks: a policy that queues more is asked for the rest of them then."""
@@ -111,11 +112,9 @@ class LeRobotSkill:
             done: tells the end of a subgoal, e.g. a `DoneHead`; None: never.
 
         Raises:
-            VineError: no checkpoint there, or it wants inputs that are not known here.
+            VineError: none there, `vet_policy` refuses it, or it wants inputs that are not known here.
         """
-        if not (directory / "config.json").is_file():
-            raise VineError("no LeRobot policy", where=str(directory), hint="give a pretrained_model folder")
-        config = PreTrainedConfig.from_pretrained(directory)
+        config = read_config(directory)
         config.device = device
         with redirect_stdout(None):  # LeRobot prints where it loads from
             policy = get_policy_class(config.type).from_pretrained(directory, config=config)
@@ -173,7 +172,7 @@ class LeRobotSkill:
 
 def read_layout(path: Path) -> CropLayout | None:
     """The crop layout in a file, None if there is none; raises VineError if it is malformed."""
-    return CropLayout.from_json(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+    return CropLayout.from_json(read_text(path), str(path)) if path.is_file() else None
 
 
 def module_hash(module: torch.nn.Module) -> str:

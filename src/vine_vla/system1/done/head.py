@@ -32,7 +32,8 @@ from vine_vla.core.protocols import Float, Observation
 from vine_vla.data.export.crops import SLOT_FEATURES, CropLayout, graph_boxes, skill_inputs, slot_ids
 from vine_vla.learning.device import usable_device
 from vine_vla.storage.files import write_atomically
-from vine_vla.storage.json import write_json
+from vine_vla.storage.json import read_json, write_json
+from vine_vla.storage.untrusted import check_tensors
 from vine_vla.system1.vine_skill.networks import CropEncoder, encode_seen
 from vine_vla.system1.vine_skill.windows import WindowNoise, object_windows
 
@@ -174,13 +175,8 @@ def save_net(net: DoneNet, directory: Path, more: Mapping[str, Any]) -> None:
 def read_info(directory: Path) -> dict[str, Any]:
     """`done.json` of a trained head; raises VineError if there is none or it is damaged."""
     path = directory / INFO
-    if not path.is_file():
-        raise VineError("no done head", where=str(directory), hint=MEND)
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise VineError(f"cannot be read: {error}", where=str(path), hint=MEND) from error
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
+    info = read_json(path, missing="no done head", hint=MEND)
+    if info.get("format") != FORMAT:
         raise VineError("not a done head of this version", where=str(path), hint=MEND)
     return info
 
@@ -193,6 +189,7 @@ def load_net(directory: Path) -> DoneNet:
         net = DoneNet(layout, int(info["state"]), int(info["width"]))
         if _hash(path) != info["weights_sha256"]:
             raise VineError("the weights have changed since training", where=str(path), hint=MEND)
+        check_tensors(path, MEND)
         net.load_state_dict(load_file(path))
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise VineError(f"damaged done head: {error!r}", where=str(directory), hint=MEND) from error

@@ -12,7 +12,7 @@ import re
 from collections import deque
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from vine_vla.system1.adapters.action_kinds import (
     read_actions_and_states,
     state_places,
 )
+from vine_vla.system1.vetting import fetch_policy
 from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.vine_skill.labels import IGNORED, frame_labels
 from vine_vla.system1.vine_skill.networks import SkillNet, half_precision
@@ -69,6 +70,14 @@ class VineSkillPolicy(PreTrainedPolicy):
         self.ema = deepcopy(self.net).requires_grad_(False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self.reset()
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_name_or_path: str | Path, *, revision: str | None = None, **options: Any
+    ) -> Self:
+        """The policy of a folder or a repository on the hub; vetted, with the processors that come next."""
+        folder = fetch_policy(pretrained_name_or_path, revision, **options)
+        return super().from_pretrained(folder, **options)
 
     # ---- construction ------------------------------------------------------------------------------------
     def _read_dataset(self, meta: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from vine_vla.core.graph import SceneGraph, Schema
 from vine_vla.core.options import Subgoal
 from vine_vla.core.protocols import Observation, SkillOutput
 from vine_vla.data.export.crops import CropLayout, graph_boxes, skill_inputs, slot_ids
+from vine_vla.system1.vetting import read_config
 from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.vine_skill.modeling_vine_skill import VineSkillPolicy
 from vine_vla.system1.vine_skill.weights import POLICY_FOLDER
@@ -56,12 +57,12 @@ class FlowSkill:
             flow_steps: Euler steps, 2 to 6; default as trained.
 
         Raises:
-            VineError: no policy there, or one of another vocabulary.
+            VineError: no policy there, one that `vet_policy` refuses, or one of another vocabulary.
         """
         folder = directory / POLICY_FOLDER if (directory / POLICY_FOLDER).is_dir() else directory
         if not (folder / "config.json").is_file():
             raise VineError("no System 1", where=str(folder), hint="train it with `vine train system1`")
-        config = VineSkillConfig.from_pretrained(folder)
+        config = read_config(folder)
         if not isinstance(config, VineSkillConfig):
             raise VineError(f"a policy of type {config.type}, not vine_skill", where=str(folder))
         layout = CropLayout.from_json(config.layout, f"{folder}/config.json") if config.layout else None

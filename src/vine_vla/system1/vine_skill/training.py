@@ -32,12 +32,13 @@ from vine_vla.core.errors import VineError
 from vine_vla.learning.device import usable_device
 from vine_vla.learning.schedule import BudgetSpentError, ClockCosineConfig
 from vine_vla.storage.files import folder_in_the_making
-from vine_vla.storage.json import write_json
+from vine_vla.storage.json import read_json, write_json
 from vine_vla.storage.provenance import revision
 from vine_vla.storage.settings import differing, keep_settings
+from vine_vla.system1.vetting import read_config, vet_policy
 from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.vine_skill.memory import InMemoryDataset
-from vine_vla.system1.vine_skill.weights import POLICY_FOLDER, RUN_FILE, weights_hash
+from vine_vla.system1.vine_skill.weights import POLICY_FOLDER, RUN_FILE, file_hashes, read_run, weights_hash
 
 TRAINER = "trainer"
 """Folder of LeRobot's trainer within a run; its checkpoints are what a killed run resumes from."""
@@ -109,8 +110,8 @@ def train_system1(dataset: Path, out: Path, config: System1Training) -> dict[str
     device = _device(config.device)
     settings = _settings(dataset, config)
     if (out / RUN_FILE).is_file():
-        done: dict[str, Any] = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
-        difference = differing(done["settings"], settings)
+        done = read_run(out)
+        difference = differing(done.get("settings", {}), settings)
         if difference is None:
             return done
         raise VineError(
@@ -165,7 +166,8 @@ def _fresh(dataset: Path, trainer: Path, config: System1Training) -> TrainPipeli
         delta_actions=None if config.actions == "auto" else config.actions == "motions",
     )
     if config.start is not None:
-        policy = VineSkillConfig.from_pretrained(config.start / POLICY_FOLDER)
+        policy = read_config(config.start / POLICY_FOLDER)
+        assert isinstance(policy, VineSkillConfig)
         policy.learning_rate, policy.push_to_hub = config.learning_rate, False
         policy.pretrained_path = config.start / POLICY_FOLDER
     cfg = TrainPipelineConfig(
@@ -192,11 +194,34 @@ def _fresh(dataset: Path, trainer: Path, config: System1Training) -> TrainPipeli
 
 def _resumed(checkpoint: Path, trainer: Path) -> TrainPipelineConfig:
     folder = checkpoint / "pretrained_model"
+    vet_policy(folder)
+    _refuse_elsewhere(folder / "train_config.json")
     cfg = TrainPipelineConfig.from_pretrained(folder)
     cfg.resume, cfg.checkpoint_path, cfg.output_dir = True, checkpoint, trainer
     assert cfg.policy is not None
     cfg.policy.pretrained_path = folder
     return cfg
+
+
+ELSEWHERE = (
+    *("env", "reward_model", "peft", "save_checkpoint_to_hub"),
+    *("policy.push_to_hub", "wandb.enable", "job.target"),
+)
+"""Fields of a trainer's configuration by which LeRobot imports an environment, uploads, or runs elsewhere."""
+
+
+def _refuse_elsewhere(path: Path) -> None:
+    """Raises VineError if the trainer would import an environment, upload, or run on another machine."""
+    anew = "remove the trainer folder to begin anew"
+    told = read_json(path, hint=anew)
+    for name in ELSEWHERE:
+        value = told
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value:
+            raise VineError(
+                f"{name} is set, which `vine train system1` never does", where=str(path), hint=anew
+            )
 
 
 def _last_checkpoint(trainer: Path) -> Path | None:
@@ -287,6 +312,7 @@ def _finish(out: Path, trainer: Path, settings: dict[str, Any], run: _Run) -> di
     saved = json.loads((out / POLICY_FOLDER / "config.json").read_text(encoding="utf-8"))
     result = {
         "weights_sha256": weights_hash(out / POLICY_FOLDER),
+        "files_sha256": file_hashes(out),
         "settings": settings,
         "steps": state["last_epoch"],
         "seconds": state["used"],

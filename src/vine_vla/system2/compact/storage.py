@@ -25,6 +25,7 @@ from vine_vla.core.protocols import PruningRule
 from vine_vla.storage import json
 from vine_vla.storage.files import file_hash, write_atomically
 from vine_vla.storage.json import write_json
+from vine_vla.storage.untrusted import check_tensors
 from vine_vla.system2.compact.attribute_classifier import Reader
 from vine_vla.system2.compact.detector import Detector, DetectorConfig
 from vine_vla.system2.compact.dynamics import Changes, dynamics_net
@@ -59,6 +60,7 @@ def read_tensors(path: Path, expected: str | None = None) -> dict[str, Tensor]:
     """Tensors of a safetensors file; VineError if it is missing, damaged or not the one expected."""
     if not path.is_file():
         raise VineError("weights are missing", where=str(path), hint="train it with `vine train system2`")
+    check_tensors(path, "train System 2 anew")
     if expected is not None and file_hash(path) != expected:
         raise VineError(
             "weights are not those that training wrote", where=str(path), hint="train System 2 anew"
