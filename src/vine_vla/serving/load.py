@@ -47,9 +47,10 @@ def load_agent(
     Raises:
         VineError: a part is missing or damaged.
     """
-    from vine_vla.system1.adapters.importing import load_run_skill, skill_actions
+    from vine_vla.system1.adapters.importing import load_run_skill, skill_actions, vet_run
     from vine_vla.system2 import load_system2
 
+    vet_run(run / "system1")
     model = load_system2(run / "system2" if (run / "system2").is_dir() else run, variant)
     if model.eyes is None:
         raise VineError("System 2 has no perception", where=str(run), hint="train it on data with boxes")

@@ -25,6 +25,7 @@ from vine_vla.system1.adapters.action_kinds import ActionKinds, action_kinds, re
 from vine_vla.system1.adapters.loading import open_skill
 from vine_vla.system1.adapters.skills import LeRobotSkill
 from vine_vla.system1.done.head import DoneHead
+from vine_vla.system1.vetting import vet_policy
 from vine_vla.system1.vine_skill.skill import FlatSkill, FlowSkill
 from vine_vla.system1.vine_skill.weights import (
     DONE,
@@ -96,13 +97,21 @@ def load_run_skill(folder: Path, schema: Schema, *, whole_task: bool = False) ->
     Raises:
         VineError: none there, files that have changed, another vocabulary, or `vet_policy` refuses it.
     """
+    info = vet_run(folder)
     check_weights(folder)
-    info = read_run(folder)
     if "adopted" not in info:
         return (FlatSkill if whole_task else FlowSkill).load(folder, schema)
-    register_third_party_plugins()
     head = DoneHead.load(folder / DONE, schema) if (folder / DONE).is_dir() and not whole_task else None
     return LeRobotSkill.load(folder / POLICY_FOLDER, cameras=info["cameras"], done=head)
+
+
+def vet_run(folder: Path) -> dict[str, Any]:
+    """What is written down of the System 1 in `folder`, whose policy is vetted first (`vet_policy`)."""
+    info = read_run(folder)
+    if "adopted" in info:
+        register_third_party_plugins()
+    vet_policy(folder / POLICY_FOLDER)
+    return info
 
 
 def skill_actions(folder: Path, skill: Skill) -> ActionKinds:
