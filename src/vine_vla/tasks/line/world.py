@@ -1,0 +1,227 @@
+"""The running simulation: a hand with a magnet on a rail, and what becomes of the balls.
+
+Actions, 5 a second, float32 [3]: step along the rail and step in height (pixels of the front camera), and the
+magnet (on above 0). Proprioception, float32 [4]: place, height and magnet of the hand, and whether it holds
+something. Chance decides at two moments alone: when the magnet is switched on beside a ball, and when it is
+switched off over a cup (`rules`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vine_vla.core.errors import VineError
+from vine_vla.core.graph import Box, SceneGraph
+from vine_vla.core.options import Outcome, Subgoal
+from vine_vla.core.protocols import Float, Observation
+from vine_vla.tasks.base import Space
+from vine_vla.tasks.line import rules
+from vine_vla.tasks.line.drawing import CAMERAS, Body, body_boxes, draw
+from vine_vla.tasks.line.graph import SCHEMA, name_objects, scene_graph
+from vine_vla.tasks.line.layouts import line_scene
+from vine_vla.tasks.line.rules import IN_HAND, LOST, ON_STAND, Move, Situation
+from vine_vla.tasks.line.scenes import HIGH, HOLD, LOW, SIDES, WIDTH, Scene
+
+ACTION = Space(("dx", "dz", "magnet"), (-6.0, -8.0, -1.0), (6.0, 8.0, 1.0))
+STATE = Space.unbounded("x", "height", "magnet", "holds")
+NEAR = 1.2
+"""The hand acts on what it is beside or over to within this distance."""
+
+
+class LineWorld:
+    """One episode at a time: `reset(scene, seed)`, then `observe` and `step`.
+
+    Args:
+        split: where scenes come from. render: without it observations have no images.
+    """
+
+    def __init__(self, split: str = "seen", render: bool = True) -> None:
+        line_scene(split, 0)  # refuses an unknown split
+        self.split, self.render = split, render
+        self._scene: Scene | None = None
+
+    # ---- what learned code may see ---------------------------------------------------------------
+    @property
+    def instruction(self) -> str:
+        """The task text of this scene."""
+        return self.scene.instruction
+
+    def reset(self, scene: int, seed: int) -> Observation:
+        """Start an episode; the seed places the hand and decides all chances."""
+        self._scene = line_scene(self.split, scene)
+        self.rng = np.random.default_rng([scene, seed, 2])
+        self.x, self.height, self.magnet = float(self.rng.uniform(4, WIDTH - 4)), HIGH, False
+        self.now = rules.start(self.scene)
+        self.steps, self.onset, self._failure = 0, None, None
+        self.names = name_objects(self.scene, self._boxes())
+        return self.observe()
+
+    def observe(self) -> Observation:
+        """Images (none without `render`) and proprioception of this moment."""
+        images = {}
+        if self.render:
+            images = {role: draw(self.scene, self.bodies(), role, self.x) for role in CAMERAS}
+        state = np.array([self.x, self.height, self.magnet, IN_HAND in self.now.balls], np.float32)
+        return Observation(images, state)
+
+    def step(self, action: Float | NDArray[np.float64]) -> bool:
+        """Execute one action; the world itself never ends an episode.
+
+        Raises:
+            VineError: the action is not three finite numbers.
+        """
+        dx, dz, magnet = ACTION.clip(action)
+        self.x = float(np.clip(self.x + dx, 1, WIDTH - 1))
+        self.height = float(np.clip(self.height + dz, LOW, HIGH))
+        switched, self.magnet = self.magnet != (magnet > 0), bool(magnet > 0)
+        if switched and self.magnet and IN_HAND not in self.now.balls:
+            self._take()
+        elif switched and not self.magnet and IN_HAND in self.now.balls:
+            self._put()
+        self.steps += 1
+        return False
+
+    # ---- what the magnet does --------------------------------------------------------------------
+    @property
+    def is_low(self) -> bool:
+        """Whether the hand is low enough to take and to put."""
+        return self.height < LOW + NEAR
+
+    def _take(self) -> None:
+        """The magnet is switched on: a ball beside the lowered hand is taken, or not."""
+        for ball, x in enumerate(self.scene.balls):
+            for side in SIDES:
+                beside = abs(rules.hand_place(x, side) - self.x) < NEAR
+                if beside and self.is_low and self.now.balls[ball] == ON_STAND:
+                    self._try(Move("take", ball, side), "knocked_over")
+                    return
+
+    def _put(self) -> None:
+        """The magnet is switched off: the ball falls into a cup, clings to the magnet, or is lost."""
+        ball = self.now.balls.index(IN_HAND)
+        for index, cup in enumerate(self.scene.cups):
+            over = abs(self.held_place - cup.x) < NEAR
+            if over and self.is_low and index not in self.now.balls:
+                self._try(Move("put", ball, cup=index), "missed_cup")
+                return
+        self._lose(ball, "dropped")
+
+    def _try(self, move: Move, failure: str) -> None:
+        p = rules.chances(self.scene, self.now, move)
+        draw = self.rng.random()
+        if draw < p.reached:
+            self.now = rules.after(self.now, move)
+            if self.is_dead():
+                self.onset, self._failure = self.steps, "wrong_cup"
+        elif draw >= p.reached + p.slipped:
+            self._lose(move.ball, failure)
+
+    def _lose(self, ball: int, failure: str) -> None:
+        self.now = Situation((*self.now.balls[:ball], LOST, *self.now.balls[ball + 1 :]))
+        self.onset, self._failure = self.steps, failure
+
+    # ---- the simulator's truth -------------------------------------------------------------------
+    @property
+    def scene(self) -> Scene:
+        """The scene of this episode; raises VineError before the first reset."""
+        if self._scene is None:
+            raise VineError("no episode is running", hint="call reset(scene, seed) first")
+        return self._scene
+
+    @property
+    def held_place(self) -> float:
+        """x of the ball in the hand."""
+        return self.x + (HOLD if self.now.side == "left" else -HOLD)
+
+    def bodies(self) -> list[Body]:
+        """Everything on the line, in the order of its objects."""
+        return [
+            Body("gripper", self.x, self.height),
+            *(Body("cup", cup.x, 0.0, rgb=cup.rgb) for cup in self.scene.cups),
+            *(Body("post", post.x, 0.0, size=post.height) for post in self.scene.posts),
+            *(self._ball(index, place) for index, place in enumerate(self.now.balls)),
+        ]
+
+    def _ball(self, index: int, place: int) -> Body:
+        if place == ON_STAND:
+            return Body("ball", self.scene.balls[index], rules.STAND)
+        if place == IN_HAND:
+            return Body("ball", self.held_place, self.height - 1.5)
+        if place == LOST:
+            return Body("ball", 0.0, 0.0, hidden=True)
+        return Body("ball", self.scene.cups[place].x, 1.0)
+
+    def _boxes(self) -> list[dict[str, Box]]:
+        return body_boxes(self.bodies(), self.x)
+
+    def true_graph(self, earlier: SceneGraph | None = None) -> SceneGraph:
+        """The scene graph of this moment; ids stay those of the episode's first graph."""
+        return scene_graph(self.scene, self.now, self.magnet, self.names, self._boxes())
+
+    def true_boxes(self) -> Mapping[str, Mapping[str, Box]]:
+        """Camera role -> object id -> visible box."""
+        found = list(zip(self.names, self._boxes(), strict=True))
+        return {role: {name: boxes[role] for name, boxes in found if role in boxes} for role in CAMERAS}
+
+    def move_of(self, subgoal: Subgoal) -> Move:
+        """A subgoal by indices; raises VineError for unknown verbs and objects."""
+        verb = SCHEMA.verb(subgoal.verb)
+        known = dict(zip(self.names, self.bodies(), strict=True))
+        if tuple(known[a].kind if a in known else "?" for a in subgoal.args) != verb.arguments:
+            raise VineError(
+                f"subgoal {subgoal} does not fit {verb.name}({', '.join(verb.arguments)})",
+                hint=f"objects in the scene: {', '.join(self.names)}",
+            )
+        place = {
+            name: sum(n < i and known[self.names[n]].kind == known[name].kind for n in range(i))
+            for i, name in enumerate(self.names)
+        }
+        if verb.name == "put":
+            return Move("put", place[subgoal.args[0]], cup=place[subgoal.args[1]])
+        return Move("take", place[subgoal.args[0]], verb.name.removeprefix("take_"))
+
+    def subgoal_of(self, move: Move) -> Subgoal:
+        """Inverse of `move_of`."""
+        kinds = [body.kind for body in self.bodies()]
+        ball = self.names[kinds.index("ball") + move.ball]
+        if move.verb == "take":
+            return Subgoal(f"take_{move.side}", (ball,))
+        return Subgoal("put", (ball, self.names[kinds.index("cup") + move.cup]))
+
+    def subgoal_status(self, subgoal: Subgoal) -> Outcome | None:
+        """`reached` or `dead`; None while neither holds."""
+        move = self.move_of(subgoal)
+        if self.is_dead():
+            return Outcome.DEAD
+        there = rules.after(self.now, move)
+        return Outcome.REACHED if self.now == there else None
+
+    def is_success(self) -> bool:
+        """Every ball is in a cup, and the named cup, if there is one, is filled."""
+        return rules.is_goal(self.scene, self.now)
+
+    def is_dead(self) -> bool:
+        """A ball is lost, or the named cup is empty and no ball is left."""
+        return rules.is_dead(self.scene, self.now)
+
+    def failure_kind(self) -> str | None:
+        """`knocked_over`, `missed_cup`, `dropped` or `wrong_cup`; None while the chances are not lost."""
+        return self._failure
+
+    def save_state(self) -> Any:
+        """Everything that the future depends on."""
+        own = (self._scene, self.x, self.height, self.magnet, self.now, self.steps, self.onset, self._failure)
+        return own, self.names, self.rng.bit_generator.state
+
+    def restore_state(self, state: Any) -> None:
+        """Return exactly to a saved state."""
+        own, self.names, bits = state
+        self._scene, self.x, self.height, self.magnet, self.now, self.steps, self.onset, self._failure = own
+        self.rng.bit_generator.state = bits
+
+    def close(self) -> None:
+        """Nothing to free."""
