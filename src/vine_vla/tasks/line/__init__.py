@@ -58,5 +58,4 @@ TASK = Task(
         "right-farthest": FixedChoice("right", farthest=True),
     },
     oracle=Oracle(plans=_plans, value=_value),
-    env_id="vine/Line-v0",
 )

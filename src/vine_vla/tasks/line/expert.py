@@ -43,11 +43,11 @@ class LineExpert:
         yield self._action(0, 0, move.verb == "take")
         yield from self._lift(HIGH, move.verb == "take" or IN_HAND in world.now.balls)
 
-    def disturbance(self) -> Float | None:
+    def disturbance(self, rng: np.random.Generator) -> Float | None:
         """A push along the rail while the hand travels, now and then."""
-        if not self._travels or self.strength <= 0 or self.rng.random() > 0.2:
+        if not self._travels or self.strength <= 0 or rng.random() > 0.2:
             return None
-        return np.array([self.rng.normal(0, self.strength), 0, 0], np.float32)
+        return np.array([rng.normal(0, self.strength), 0, 0], np.float32)
 
     def _goal(self, move: Move) -> float:
         scene, side = self.world.scene, self.world.now.side

@@ -25,7 +25,7 @@ class LineOperator:
     """Takes balls from the left, by the left side, into the nearest cup; now and then something else."""
 
     def __init__(self, world: LineWorld, dials: OperatorDials, rng: np.random.Generator) -> None:
-        self.world, self.rng, self.habit = world, rng, dials.habit
+        self.world, self.rng, self.habit = world, rng, 0.5 if dials.explore else dials.habit
         self._mishears = bool(rng.random() < MISHEARD)
         self._from = self._usually(HABIT)
         self._aware = bool(rng.random() < dials.awareness)
