@@ -7,7 +7,7 @@ new=requirements.lock.new
 trap 'rm -f "$new"' EXIT
 if [ -f requirements.lock ]; then cp requirements.lock "$new"; fi
 # mujoco 3.3.0 is what the Meta-World extra needs; the gates were measured with it.
-echo 'mujoco==3.3.0' | uv pip compile pyproject.toml --extra dev --extra serving --universal --python-version 3.12 \
+echo 'mujoco==3.3.0' | uv pip compile pyproject.toml --extra dev --extra serving --extra docs --universal --python-version 3.12 \
     --quiet --no-annotate --no-header --no-emit-index-url --no-emit-find-links --constraint - --output-file "$new" "$@"
 {
     echo '# The tested environment: names and versions, no addresses. Made by tools/lock.sh, installed by'
