@@ -6,7 +6,7 @@ export MUJOCO_GL ?= egl
 export HF_HUB_OFFLINE ?= 1
 TEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal
 
-.PHONY: help bootstrap demo test test-slow test-ecosystem lint format lock doctor clean clean-env
+.PHONY: help bootstrap demo test test-slow test-ecosystem lint format lock doctor docs clean clean-env
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -41,11 +41,15 @@ format: bootstrap  ## mend what ruff can mend
 doctor: bootstrap  ## does this machine have what VINE needs?
 	@.venv/bin/vine doctor
 
+docs: bootstrap  ## the documentation's site, in site/ (ARGS=... are passed on)
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet $(ARGS)
+	@echo "site/index.html"
+
 lock:  ## write requirements.lock anew for the ranges of pyproject.toml (needs uv and the network)
 	@sh tools/lock.sh $(ARGS)
 
 clean:  ## remove caches and builds; runs and .venv stay
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site src/*.egg-info
 	find src tests tools benchmarks plugins -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 clean-env:  ## remove .venv

@@ -1,4 +1,4 @@
-"""The page `docs/bring_your_own_data.md`: its commands run as they stand there, its files read by VINE."""
+"""The page `docs/guides/own_data.md`: its commands run as they stand there, its files read by VINE."""
 
 import json
 import os
@@ -19,7 +19,7 @@ MAIN = "import sys; from vine_vla.cli import main; sys.exit(main())"
 
 @pytest.fixture
 def page(repository) -> str:
-    return (repository / "docs/bring_your_own_data.md").read_text(encoding="utf-8")
+    return (repository / "docs/guides/own_data.md").read_text(encoding="utf-8")
 
 
 def blocks(page: str, kind: str) -> list[str]:

@@ -32,7 +32,7 @@ class Expansion(NamedTuple):
     """What a planning model says of a batch of graphs. M members, B problems, K proposals (padded).
 
     Args:
-        subgoals: proposals a problem, at most K. [B][<= K]
+        subgoals: proposals a problem, at most K. `[B][<= K]`
         prior: probability that a successful demonstrator would choose it; sums to at most 1. [B, K]
         mask: True where there is a proposal. bool [B, K]
         p: calibrated probabilities of goal, reached, slipped, dead; sums to 1. [M, B, K, 4]

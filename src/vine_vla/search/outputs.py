@@ -69,7 +69,7 @@ class Outputs:
     """A growing table of model outputs. R rows in use, M members, K options (padded).
 
     Attributes:
-        subgoals: options of each row, in the order of their text. [R][<= K]
+        subgoals: options of each row, in the order of their text. `[R][<= K]`
         table: see `Table`.
         model_calls: calls of `expand`. hits: graphs that were answered from the table.
     """

@@ -37,7 +37,7 @@ def prune_options(
         p: outcome probabilities. [M, B, K, 4]
         support: in [0, 1]. [B, K]
         mask: True where there is a proposal. [B, K]
-        subgoals: the proposals, in the order of the columns. [B][<= K]
+        subgoals: the proposals, in the order of the columns. `[B][<= K]`
         rule: thresholds of the model.
         prune: False prunes nothing.
 

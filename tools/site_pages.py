@@ -1,0 +1,103 @@
+"""What the site (mkdocs.yml) is made of beside docs/: command and API reference, and the committed results.
+
+mkdocs calls the hooks below. Links in the sources are relative to the repository, so that they work where it
+is read without the site; `on_page_markdown` turns those that leave docs/ into links of the site.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import posixpath
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ("results", "examples")
+"""Folders outside docs/ whose files are part of the site."""
+LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
+
+ROOMS = {
+    "core": "Nouns and boundaries: scene graphs, subgoals, outcomes, and what the parts owe each other.",
+    "search": "Tree search over subgoals, and the reasons of a plan.",
+    "agent": "The loop that perceives, plans, executes, verifies and plans again.",
+    "tasks": "The boundary to tasks, and the registry that finds them.",
+    "system1": "Low-level policies: the project's own, others' policies, done heads.",
+    "system2": "The boundary to kinds of System 2, and what works for all of them.",
+    "evaluation": "Arms, paired episodes and statistics.",
+    "compute": "Executors and stages.",
+    "serving": "The openpi server.",
+}
+"""Packages with a page of the API reference."""
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add what is generated, and the files that docs/ links to."""
+    files.append(File.generated(config, "reference/commands.md", content=_commands()))
+    for room, about in ROOMS.items():
+        files.append(File.generated(config, f"reference/{room}.md", content=_room(room, about)))
+    for folder in SHARED:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                name = path.relative_to(ROOT).as_posix()
+                files.append(File.generated(config, name, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Turn links of the repository into links of the site."""
+    name = page.file.src_uri
+    here = posixpath.dirname(name if name.startswith(SHARED) else f"docs/{name}")
+
+    def of_site(link: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(here, link[1]))
+        if (ROOT / target).is_dir():
+            target += "/README.md"
+        target = target.removeprefix("docs/")
+        return posixpath.relpath(target, posixpath.dirname(name) or ".")
+
+    return LINK.sub(of_site, markdown)
+
+
+def _commands() -> str:
+    """The commands' own `--help`, a section each."""
+    os.environ["COLUMNS"] = "100"
+    sys.path.insert(0, str(ROOT / "src"))
+    from vine_vla.cli import commands
+
+    parts = ["# Commands", "`vine --help` lists them; this page is what `vine COMMAND --help` prints."]
+    for name in commands():
+        for words, text in _help((name,)):
+            parts += [f"{'#' * (1 + len(words))} vine {' '.join(words)}", f"```text\n{text}\n```"]
+    return "\n\n".join(parts)
+
+
+def _help(words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """A command's help, then its sub-commands'."""
+    from vine_vla.cli import main
+
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        main([*words, "--help"])
+    text = "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
+    yield words, text
+    named = re.match(r"usage: .*?\{([\w,-]+)\}", text.split("\n\n")[0], re.DOTALL)
+    for name in named[1].split(",") if named and "subcommands" in text else ():
+        yield from _help((*words, name))
+
+
+def _room(room: str, about: str) -> str:
+    """A page of a package: its modules, those of sub-packages excepted."""
+    package = ROOT / "src/vine_vla" / room
+    parts = [f"# vine_vla.{room}", about]
+    for file in sorted(package.glob("*.py")):
+        if file.stem != "__init__" and not file.stem.startswith("_"):
+            module = f"::: vine_vla.{room}.{file.stem}\n    options: {{show_root_heading: false}}"
+            parts.append(f"## {file.stem}\n\n{module}")
+    return "\n\n".join(parts)
