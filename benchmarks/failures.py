@@ -31,6 +31,7 @@ from vine_vla.storage.json import RowLog, write_json
 from vine_vla.storage.provenance import environment
 from vine_vla.storage.tables import write_table
 from vine_vla.system2 import OutcomeConfig, train_outcomes
+from vine_vla.tasks.registry import find_task
 from vine_vla.tasks.scenes import parse_scenes
 
 
@@ -113,7 +114,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     scenes = parse_scenes(args.scenes)
-    check_scenes(scenes, final=False)
+    check_scenes(scenes, find_task("plug").lists(args.split), final=False)
     dataset = open_dataset(args.dataset)
     every = list(dataset.demonstrations)
     most = sum(d.outcome is not EpisodeOutcome.SUCCESS for d in every)

@@ -27,6 +27,7 @@ from vine_vla.evaluation.final import check_scenes
 from vine_vla.storage.json import write_json
 from vine_vla.storage.provenance import environment
 from vine_vla.system2 import load_system2
+from vine_vla.tasks.registry import find_task
 from vine_vla.tasks.scenes import parse_scenes
 
 COVERED, ASTRAY = 0.4, 0.05
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     scenes = parse_scenes(arguments.scenes)
-    check_scenes(scenes, final=False)
+    check_scenes(scenes, find_task("plug").lists(arguments.split), final=False)
     builder = RunBuilder(
         task="plug", split=arguments.split, runs=(str(arguments.run),), perception="true", skill="scripted"
     )
@@ -151,13 +152,13 @@ def main() -> None:
     perception = load_system2(arguments.run / "system2")
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     off: dict[str, list[float]] = defaultdict(list)
-    lost, tally = 0, Tally(task.SCHEMA.cameras[0])
+    lost, tally = 0, Tally(find_task("plug").schema.cameras[0])
     for scene in scenes:
         streams = Streams.spawn(scene)
         task.reset(scene, streams.scene)
         eyes = Watcher(parts.perceiver, perception)
         run_episode(task, eyes, parts.planner, parts.skill, parts.config, streams, wording=parts.wording)
-        first_look(*eyes.looks[0], task.SCHEMA.cameras[0], counts)
+        first_look(*eyes.looks[0], find_task("plug").schema.cameras[0], counts)
         before = len(off["plug front"])
         on_the_way(eyes.looks, off)
         tally.add(eyes.looks)

@@ -27,6 +27,7 @@ from vine_vla.core.options import Outcome, Subgoal
 from vine_vla.core.protocols import DONE, FAILED, Skill
 from vine_vla.core.text import describe
 from vine_vla.system1 import FlowSkill, weights_hash
+from vine_vla.tasks.plug import TASK
 from vine_vla.tasks.plug.task import PlugInsertion
 
 LIMIT = 150
@@ -60,7 +61,7 @@ def run_subgoal(
 ) -> tuple[str, int, int]:
     """Execute `subgoal`; returns its ending, steps, and the step at which it was first reached."""
     graph = task.true_graph()
-    skill.start(subgoal, describe(subgoal, graph, task.SCHEMA), seed)
+    skill.start(subgoal, describe(subgoal, graph, TASK.schema), seed)
     steps, first = 0, -1
     while True:
         graph = task.true_graph(graph)
@@ -183,9 +184,9 @@ def main() -> None:
     task = PlugInsertion(options.split)
     run = None if options.run == "expert" else Path(options.run)
     skill = (
-        task.scripted_skill()
+        TASK.skill(task, 0.3)
         if run is None
-        else FlowSkill.load(run, task.SCHEMA, flow_steps=options.flow_steps)
+        else FlowSkill.load(run, TASK.schema, flow_steps=options.flow_steps)
     )
     trials: list[Trial] = []
     successes: list[bool] = []

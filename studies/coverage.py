@@ -39,6 +39,7 @@ from vine_vla.storage.json import write_json
 from vine_vla.storage.provenance import environment
 from vine_vla.storage.tables import write_table
 from vine_vla.system2.uncertainty.conformal import threshold
+from vine_vla.tasks.registry import find_task
 from vine_vla.tasks.scenes import parse_scenes
 
 ALPHAS = (0.05, 0.1, 0.2)
@@ -161,8 +162,9 @@ class Config:
 def run(config: Config) -> pd.DataFrame:
     """Run the probes, cut them, write `coverage.csv` and `coverage.json`; returns the overall table."""
     calibration, scenes = parse_scenes(config.calibration), parse_scenes(config.scenes)
-    check_scenes(calibration, final=False, calibration=True)
-    check_scenes(scenes, final=config.final)
+    lists = find_task("plug").lists("seen")
+    check_scenes(calibration, lists, final=False, calibration=True)
+    check_scenes(scenes, lists, final=config.final)
     if config.final:
         log = config.out.parent / "final_runs.csv"
         record_final(log, task="plug", split="seen", scenes=scenes, arms=["vine"], out=config.out)

@@ -36,11 +36,13 @@ from vine_vla.evaluation.probes.reliability import score_table
 from vine_vla.evaluation.runner import Schedule, evaluate
 from vine_vla.evaluation.statistics import wilson
 from vine_vla.evaluation.verdicts import best_of, primary_comparisons, print_summary, summary
-from vine_vla.evaluation.world import SimulatedTask, TruePerceiver, open_task, task_schema
+from vine_vla.evaluation.world import TruePerceiver
 from vine_vla.search.config import SearchConfig
 from vine_vla.storage.json import write_json
 from vine_vla.storage.provenance import environment
 from vine_vla.storage.tables import read_table, write_table
+from vine_vla.tasks.base import Simulation
+from vine_vla.tasks.plug import TASK
 from vine_vla.tasks.scenes import parse_scenes
 
 RESULTS = Path("results/gates")
@@ -52,21 +54,22 @@ class GraphBuilder:
 
     models: Mapping[str, Any]
     facts: Mapping[str, Any]
-    task: str = "plug"
+    task: str = TASK.name
     split: str = "unseen"
     scripted_scale: float = 0.3
     agent: AgentConfig = AgentConfig(hysteresis=1, max_steps=400)
     search: SearchConfig = SearchConfig()
 
-    def open_task(self) -> SimulatedTask:
-        return open_task(self.task, self.split, render=False)
+    def open_task(self) -> Simulation:
+        return TASK.simulation(self.split, render=False)
 
-    def build(self, label: str, training_seed: int, task: SimulatedTask) -> Parts:
+    def build(self, label: str, training_seed: int, task: Simulation) -> Parts:
         arm, perceiver = find_arm(label), TruePerceiver(task)
-        skill = task.scripted_skill(self.scripted_scale)
-        wording = partial(describe, schema=task_schema(task))
+        skill = TASK.skill(task, self.scripted_scale)
+        wording = partial(describe, schema=TASK.schema)
         if arm.planner == "right-plan":
-            return Parts(perceiver, RightPlanner(task), skill, self.agent, wording)
+            assert TASK.oracle is not None
+            return Parts(perceiver, RightPlanner(task, TASK.oracle), skill, self.agent, wording)
         if arm.model is None:
             raise VineError(f"arm {label!r} has no planning model", hint="leave it out of this gate")
         model = self.models[arm.model]
@@ -203,7 +206,7 @@ def run_g1(gate: G1) -> bool:
     from vine_vla.tasks.plug.operators import Habits
 
     scenes = parse_scenes(gate.scenes)
-    check_scenes(scenes, final=False)
+    check_scenes(scenes, TASK.lists(gate.split), final=False)
     labels = tuple(find_arm(name).label for name in gate.arms)
     habits = Habits(grasp_rate=gate.grasp_rate, other_socket=gate.other_socket, awareness=gate.awareness)
     dials = Dials(habits=habits, skill=gate.skill, seed=gate.seed)
@@ -212,10 +215,9 @@ def run_g1(gate: G1) -> bool:
     file = gate.work / "demonstrations.jsonl"
     demonstrations = graph_demonstrations(total, dials, file, workers=gate.workers)
     own = demonstrations[: gate.demonstrations]
-    task = open_task("plug", gate.split, render=False)
     wanted = [m for label in labels if (m := find_arm(label).model)]
     begun = time.perf_counter()
-    models = train_variants(demonstrations, gate.demonstrations, task_schema(task), wanted, gate.seed)
+    models = train_variants(demonstrations, gate.demonstrations, TASK.schema, wanted, gate.seed)
     facts = {
         "dials": asdict(dials),
         "demonstrations": gate.demonstrations,
@@ -268,7 +270,7 @@ def run_g3(gate: G3) -> bool:
 def run_g4(gate: G4) -> bool:
     """All arms that can be built; open when every arm ran and System 1 is no bottleneck for `vine`."""
     scenes = parse_scenes(gate.scenes)
-    check_scenes(scenes, final=False)
+    check_scenes(scenes, TASK.lists(gate.split), final=False)
     builder = RunBuilder(task="plug", split=gate.split, runs=(str(gate.run),))
     labels = tuple(find_arm(name).label for name in gate.arms) or _buildable(builder)
     builder.check(labels)
@@ -289,7 +291,7 @@ def _right_plan(
     gate: RunGate, perception: Literal["true", "learned"], name: str
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     scenes = parse_scenes(gate.scenes)
-    check_scenes(scenes, final=False)
+    check_scenes(scenes, TASK.lists(gate.split), final=False)
     builder = RunBuilder(task="plug", split=gate.split, runs=(str(gate.run),), perception=perception)
     builder.check(("oracle-plan",))
     folder = gate.work / name

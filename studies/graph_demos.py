@@ -28,10 +28,10 @@ from vine_vla.core.options import (
 )
 from vine_vla.core.text import describe, format_graph, parse_graph
 from vine_vla.storage.json import RowLog, write_json
-from vine_vla.tasks.plug.expert import SUBGOAL_STEPS, Expert, SkillDial
-from vine_vla.tasks.plug.graph import PLUG_SCHEMA
+from vine_vla.tasks.plug.expert import Expert, SkillDial
 from vine_vla.tasks.plug.operators import Choice, Habits, Operator
 from vine_vla.tasks.plug.rollout import choice_status
+from vine_vla.tasks.plug.spec import PLUG_SCHEMA, SUBGOAL_STEPS
 from vine_vla.tasks.plug.task import PlugInsertion
 
 

@@ -37,10 +37,12 @@ from vine_vla.evaluation.episodes import Parts
 from vine_vla.evaluation.final import check_scenes, record_final
 from vine_vla.evaluation.runner import Builder
 from vine_vla.evaluation.statistics import wilson
-from vine_vla.evaluation.world import Judge, SimulatedTask, WatchedSkill
+from vine_vla.evaluation.world import Judge, WatchedSkill
 from vine_vla.storage.json import RowLog, write_json
 from vine_vla.storage.provenance import environment
 from vine_vla.storage.tables import write_table
+from vine_vla.tasks.base import Simulation
+from vine_vla.tasks.registry import find_task
 from vine_vla.tasks.scenes import parse_scenes
 
 TRIGGERS = ("on-failure", "fixed", "uncertainty")
@@ -61,7 +63,7 @@ class WatchedAgent(Agent):
         return False
 
 
-def watch_episode(task: SimulatedTask, parts: Parts, scene: int, policy_seed: int = 0) -> dict[str, Any]:
+def watch_episode(task: Simulation, parts: Parts, scene: int, policy_seed: int = 0) -> dict[str, Any]:
     """One episode of the first plan: how it ended, and the step of each trigger's first alarm (or None)."""
     streams = Streams.spawn(scene, policy_seed)
     task.reset(scene, streams.scene)
@@ -216,7 +218,7 @@ def main() -> int:
     config = tyro.cli(Config, description=__doc__)
     try:
         scenes = parse_scenes(config.scenes)
-        check_scenes(scenes, final=config.final)
+        check_scenes(scenes, find_task("plug").lists(config.split), final=config.final)
         agent = AgentConfig(fall=config.fall, rise=config.rise, watch=config.watch)
         builder = RunBuilder(
             task="plug",

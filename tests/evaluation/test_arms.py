@@ -16,9 +16,10 @@ from vine_vla.evaluation.build import Reworded, RunBuilder
 from vine_vla.evaluation.oracles import RightPlanner
 from vine_vla.evaluation.runner import Schedule, evaluate
 from vine_vla.evaluation.verdicts import best_of, summary
-from vine_vla.evaluation.world import WHOLE_TASK, open_task, true_outcome
+from vine_vla.evaluation.world import WHOLE_TASK, true_outcome
 from vine_vla.search import SearchConfig, TabularModel, TreePlanner, random_problem
 from vine_vla.system2 import EXECUTED, Failures
+from vine_vla.tasks.plug import TASK
 from vine_vla.tasks.plug.scenes import INSTRUCTIONS
 from vine_vla.tasks.plug.task import PlugInsertion
 
@@ -30,7 +31,7 @@ def test_a_reworded_planner_is_told_other_words():
     plan = Reworded(planner, "in other words").plan(graph, "as the scene says", 3, seed=0)
     assert plan.tree["instruction"] == "in other words"
     assert plan.options == planner.plan(graph, "in other words", 3).options
-    assert find_arm("vine:trained-words").words in INSTRUCTIONS["seen"]
+    assert find_arm("vine:trained-words").trained_words and TASK.instructions == INSTRUCTIONS["seen"]
 
 
 def test_every_arm_of_the_design_is_there():
@@ -74,7 +75,14 @@ def test_missing_parts_are_named(tmp_path):
     scripted = RunBuilder(task="plug", split="unseen", runs=(str(tmp_path / "run"),), skill="scripted")
     scripted.check(("vine",))
     with pytest.raises(VineError, match="unknown task 'plugs'"):
-        open_task("plugs", "unseen")
+        RunBuilder(task="plugs", split="unseen", runs=())
+    with pytest.raises(VineError, match="unknown split 'unsene'.*known: demo"):
+        RunBuilder(task="plug", split="unsene", runs=())
+    with pytest.raises(VineError, match="stream for demonstrations"):
+        RunBuilder(task="plug", split="demo", runs=())
+    scripted.check(("always-short-clear", "random"))
+    with pytest.raises(VineError, match="no arm 'always-shrot'.*always-short-nearest"):
+        scripted.check(("always-shrot",))
 
 
 def test_the_right_plan_with_expert_hands_succeeds(tmp_path):
@@ -94,12 +102,12 @@ def test_a_plug_held_the_wrong_way_is_put_back():
     scene = next(n for n in range(60) if _only(task, n) is not None)
     right = _only(task, scene)
     wrong = {"grasp_long": "grasp_short", "grasp_short": "grasp_long"}[right]
-    skill = task.scripted_skill(0.0)
+    skill = TASK.skill(task, 0.0)
     skill.start(Subgoal(wrong, ("plug",)), "", 0)
     while (output := skill.act(task.observe(), task.true_graph())).done[0] == 1:
         task.step(output.actions[0])
     assert task.true_graph()["plug"].attributes["grasp"] == wrong.removeprefix("grasp_")
-    plan = RightPlanner(task).plan(task.true_graph(), task.instruction, 4, seed=0)
+    plan = RightPlanner(task, TASK.oracle).plan(task.true_graph(), task.instruction, 4, seed=0)
     assert [s.verb for s in plan.subgoals] == ["put_back", right, "insert"]
 
 
@@ -107,8 +115,10 @@ def test_the_whole_task_of_a_flat_policy_is_reached_when_the_goal_is():
     task = PlugInsertion("unseen", render=False)
     task.reset(0, 0)
     assert true_outcome(task, WHOLE_TASK) is Outcome.SLIPPED
-    skill = task.scripted_skill(0.0)
-    for subgoal in RightPlanner(task).plan(task.true_graph(), task.instruction, 4, seed=0).subgoals:
+    skill = TASK.skill(task, 0.0)
+    for subgoal in (
+        RightPlanner(task, TASK.oracle).plan(task.true_graph(), task.instruction, 4, seed=0).subgoals
+    ):
         skill.start(subgoal, "", 0)
         while (output := skill.act(task.observe(), task.true_graph())).done[0] == 1:
             task.step(output.actions[0])

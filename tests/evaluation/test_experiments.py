@@ -13,7 +13,7 @@ import pytest
 
 from vine_vla.compute.stages import STAGES, StageLog
 from vine_vla.core.errors import VineError
-from vine_vla.evaluation.experiments.registry import REGISTRY, find_experiment, with_changes
+from vine_vla.evaluation.experiments.registry import experiments, find_experiment, with_changes
 from vine_vla.evaluation.experiments.run import executed, variants
 
 TINY = (
@@ -27,13 +27,13 @@ TINY = (
 def test_unknown_experiments_are_answered_with_the_known_ones():
     with pytest.raises(VineError, match="plug-nothing") as caught:
         find_experiment("plug-nothing")
-    assert all(name in str(caught.value) for name in REGISTRY)
+    assert all(name in str(caught.value) for name in experiments())
 
 
 def test_only_plug_full_touches_test_scenes():
-    assert [name for name, e in REGISTRY.items() if e.final] == ["plug-full"]
-    assert not with_changes(REGISTRY["plug-full"], scenes="0:60", seed=None).final
-    assert with_changes(REGISTRY["plug-quick"], seed=None) == REGISTRY["plug-quick"]
+    assert [name for name, e in experiments().items() if e.final] == ["plug-full"]
+    assert not with_changes(experiments()["plug-full"], scenes="0:60", seed=None).final
+    assert with_changes(experiments()["plug-quick"], seed=None) == experiments()["plug-quick"]
 
 
 def test_arms_decide_which_variants_are_trained():

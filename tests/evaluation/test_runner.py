@@ -28,6 +28,7 @@ from vine_vla.search.planners import make_planner
 from vine_vla.search.trace import validate_trace
 from vine_vla.storage.json import RowLog
 from vine_vla.storage.tables import read_table, write_table
+from vine_vla.tasks.base import SceneLists
 from vine_vla.tasks.scenes import parse_scenes
 
 ARMS = ("vine", "success-only", "imitate")
@@ -174,16 +175,17 @@ def test_scene_choice_prefers_what_tells_most():
 
 
 def test_test_scenes_are_guarded(tmp_path):
-    check_scenes([0, 199], final=False)
-    check_scenes([400, 999], final=True)
-    check_scenes([200, 399], final=False, calibration=True)
+    lists = SceneLists()
+    check_scenes([0, 199], lists, final=False)
+    check_scenes([400, 999], lists, final=True)
+    check_scenes([200, 399], lists, final=False, calibration=True)
     for scenes, final, words in (
         ([10, 400], False, "--final"),
         ([5], True, "400 to 999"),
         ([250], False, "199"),
     ):
         with pytest.raises(VineError, match=words):
-            check_scenes(scenes, final=final)
+            check_scenes(scenes, lists, final=final)
     log = tmp_path / "final_runs.csv"
     for arm in ("vine", "flat"):
         record_final(log, task="plug", split="unseen", scenes=range(400, 700), arms=[arm], out=tmp_path / "x")

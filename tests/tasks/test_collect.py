@@ -15,27 +15,32 @@ import pytest
 from demonstrations.test_transaction import digest
 
 from vine_vla.cli import main
+from vine_vla.compute.executor import LocalExecutor
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Collector, EpisodeOutcome, Outcome
 from vine_vla.data import open_dataset, staged_ids
 from vine_vla.data.annotate.labelling import Labeller
 from vine_vla.data.record.staging import read_staged, staged_path
-from vine_vla.tasks import PlugInsertion
+from vine_vla.tasks.base import OperatorDials
 from vine_vla.tasks.collect import CollectConfig, collect, missing, record_operator
-from vine_vla.tasks.plug.interventions import NoviceHands, PolicyHands, record_intervention
-from vine_vla.tasks.plug.operators import Habits
+from vine_vla.tasks.interventions import NoviceActor, PolicyActor, record_intervention
+from vine_vla.tasks.plug import TASK
+from vine_vla.tasks.plug.task import PlugInsertion
+
+HERE = LocalExecutor(0)
+GOOD = OperatorDials(skill=(0.3, 0.3))
 
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> CollectConfig:
     """Six collected episodes."""
-    config = CollectConfig(tmp_path_factory.mktemp("staging"), 6)
-    assert sorted(collect(config, workers=0)) == list(range(6))
+    config = CollectConfig(tmp_path_factory.mktemp("staging"), "plug", 6)
+    assert sorted(collect(config, HERE)) == list(range(6))
     return config
 
 
 def test_collecting_again_finds_nothing_to_do(staged: CollectConfig) -> None:
-    assert missing(staged) == [] and list(collect(staged, workers=0)) == []
+    assert missing(staged) == [] and list(collect(staged, HERE)) == []
 
 
 def test_labels_are_consistent(staged: CollectConfig) -> None:
@@ -56,7 +61,7 @@ def test_labels_are_consistent(staged: CollectConfig) -> None:
 
 
 def test_an_episode_depends_on_seed_and_number_alone(staged: CollectConfig, tmp_path: Path) -> None:
-    again = CollectConfig(tmp_path, 6)
+    again = CollectConfig(tmp_path, "plug", 6)
     record_operator(PlugInsertion("demo"), again, 2)
     name = again.episode_id(2)
     first = read_staged(staged_path(staged.staging, name))
@@ -81,10 +86,10 @@ class _Drifter:
         return SkillOutput(chunk, 4, np.array([1, 0, 0], np.float32))
 
 
-@pytest.mark.parametrize("hands", ["policy", "novice"])
-def test_an_expert_comes_back_from_wherever_others_got_to(tmp_path: Path, hands: str) -> None:
-    config, task = CollectConfig(tmp_path, 6, skill=(0.3, 0.3)), PlugInsertion("demo")
-    who = PolicyHands(task, _Drifter()) if hands == "policy" else NoviceHands(task)
+@pytest.mark.parametrize("actor", ["policy", "novice"])
+def test_an_expert_comes_back_from_wherever_others_got_to(tmp_path: Path, actor: str) -> None:
+    config, task = CollectConfig(tmp_path, "plug", 6, operators=GOOD), PlugInsertion("demo")
+    who = PolicyActor(task, TASK.schema, _Drifter()) if actor == "policy" else NoviceActor(TASK, task)
     ends: dict[str, list[bool]] = {"grasp": [], "insert": []}
     for number in range(config.episodes):
         d = read_staged(record_intervention(task, who, config, number)).demonstration
@@ -114,9 +119,9 @@ class _Dropper(_Drifter):
 
 @pytest.mark.parametrize("watchful", [0.0, 1.0])
 def test_a_drop_is_seen_coming_or_shown(tmp_path: Path, watchful: float) -> None:
-    config = CollectConfig(tmp_path, 1, skill=(0.3, 0.3), watchful=watchful)
+    config = CollectConfig(tmp_path, "plug", 1, operators=GOOD, watchful=watchful)
     task = PlugInsertion("demo")
-    path = record_intervention(task, PolicyHands(task, _Dropper()), config, 2)
+    path = record_intervention(task, PolicyActor(task, TASK.schema, _Dropper()), config, 2)
     d = read_staged(path).demonstration
     carried = [s.outcome for s in d.segments if s.subgoal and s.subgoal.verb == "insert"]
     assert carried[0] in ([Outcome.CENSORED] if watchful else [Outcome.SLIPPED, Outcome.DEAD])
@@ -153,14 +158,16 @@ def test_a_policy_is_told_the_names_that_its_eyes_give(tmp_path: Path) -> None:
     for eyes in (None, _Renamed(task)):
         policy = _Listener()
         folder = tmp_path / str(len(boxes))
-        record_intervention(task, PolicyHands(task, policy, eyes), CollectConfig(folder, 1), 1)
+        record_intervention(
+            task, PolicyActor(task, TASK.schema, policy, eyes), CollectConfig(folder, "plug", 1), 1
+        )
         boxes.append(policy.heard)
     assert boxes[0] == boxes[1] and any(verb == "insert" for verb, _ in boxes[0])
 
 
 def test_pushes_change_the_way_but_are_not_in_the_actions(tmp_path: Path) -> None:
-    calm = CollectConfig(tmp_path / "calm", 1, push=0.0)
-    pushed = CollectConfig(tmp_path / "pushed", 1, push=0.01, push_rate=0.2)
+    calm = CollectConfig(tmp_path / "calm", "plug", 1, operators=OperatorDials(disturbance=0))
+    pushed = CollectConfig(tmp_path / "pushed", "plug", 1, operators=OperatorDials(disturbance=2))
     task = PlugInsertion("demo")
     spread = []
     for config in (calm, pushed):
@@ -180,17 +187,17 @@ def test_pushes_change_the_way_but_are_not_in_the_actions(tmp_path: Path) -> Non
 
 def test_bad_settings_are_named(tmp_path: Path) -> None:
     with pytest.raises(VineError, match="episodes"):
-        CollectConfig(tmp_path, 0)
+        CollectConfig(tmp_path, "plug", 0)
     with pytest.raises(VineError, match="LEAST:GREATEST"):
-        CollectConfig(tmp_path, 1, skill=(1.0, 0.5))
+        CollectConfig(tmp_path, "plug", 1, operators=OperatorDials(skill=(1.0, 0.5)))
 
 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
         ({"skill": (0.2, 0.4)}, "skill was [0.5, 1.0], now [0.2, 0.4]"),
-        ({"push": 0.0}, "push was 0.006, now 0.0"),
-        ({"habits": Habits(awareness=0.5)}, "awareness was 0.0, now 0.5"),
+        ({"disturbance": 0.0}, "disturbance was 1.0, now 0.0"),
+        ({"awareness": 0.5}, "awareness was 0.0, now 0.5"),
     ],
 )
 def test_a_collection_is_not_resumed_with_other_settings(
@@ -198,7 +205,7 @@ def test_a_collection_is_not_resumed_with_other_settings(
 ) -> None:
     before = digest(staged.staging)
     with pytest.raises(VineError, match=re.escape(line)):
-        list(collect(replace(staged, episodes=9, **change), workers=0))
+        list(collect(replace(staged, episodes=9, operators=OperatorDials(**change)), HERE))
     assert digest(staged.staging) == before
 
 
@@ -216,7 +223,7 @@ def test_the_command_refuses_other_settings_in_one_line(
         (["--seed", "1"], "seed was 0, now 1"),
         (["--split", "pushed-demo"], "split was demo, now pushed-demo"),
         (["--skill", ".2"], "skill was [0.5, 1.0], now [0.2, 0.2]"),
-        (["--habit-rate", ".5"], "grasp_rate was 0.85, now 0.5"),
+        (["--habit", ".5"], "habit was 0.85, now 0.5"),
     ):
         assert main([*command, *more]) == 2
         said = [x for x in capsys.readouterr().err.splitlines() if x.startswith("vine: ")]

@@ -10,8 +10,9 @@ from vine_vla.core.options import Outcome, Subgoal, candidate_subgoals, check_su
 from vine_vla.core.packing import pack, unpack
 from vine_vla.core.protocols import DONE, FAILED
 from vine_vla.core.text import describe
-from vine_vla.tasks import ENV_ID, PLUG_SCHEMA, PlugInsertion
-from vine_vla.tasks.plug.task import ACTION_LIMIT
+from vine_vla.tasks.plug import TASK
+from vine_vla.tasks.plug.spec import ACTION, PLUG_SCHEMA
+from vine_vla.tasks.plug.task import PlugInsertion
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def blind() -> PlugInsertion:
 
 def execute(task: PlugInsertion, subgoal: Subgoal, seed: int = 0, steps: int = 10**6) -> list[np.ndarray]:
     """The scripted skill executes (at most `steps` of) a subgoal; its actions."""
-    skill = task.scripted_skill()
+    skill = TASK.skill(task, 0.3)
     skill.start(subgoal, "", seed)
     taken: list[np.ndarray] = []
     while len(taken) < steps:
@@ -110,7 +111,7 @@ def _plain(socket) -> bool:  # type: ignore[no-untyped-def]
 
 
 def _scene(number: int):  # type: ignore[no-untyped-def]
-    from vine_vla.tasks import plug_scene
+    from vine_vla.tasks.plug.scenes import plug_scene
 
     return plug_scene("seen", number)
 
@@ -175,7 +176,7 @@ def test_boxes_hold_the_pixels_of_their_objects(task: PlugInsertion, role: str) 
 
 
 def test_observations_hold_nothing_but_images_proprioception_and_the_instruction() -> None:
-    env = gymnasium.make(ENV_ID)
+    env = gymnasium.make("vine/PlugInsertion-v0")
     check_env(env.unwrapped, skip_render_check=True)
     observation, _ = env.reset(seed=4, options={"scene": 2})
     assert set(observation) == {"front", "wrist", "proprioception", "instruction"}
@@ -214,7 +215,7 @@ def test_release_opens_little_near_the_table(blind: PlugInsertion) -> None:
 
 def test_bad_input_is_named(blind: PlugInsertion) -> None:
     blind.reset(0, 0)
-    with pytest.raises(VineError, match="five finite"):
+    with pytest.raises(VineError, match="5 finite"):
         blind.step(np.array([np.nan, 0, 0, 0, 0], np.float32))
     with pytest.raises(VineError, match="no socket_9"):
         blind.subgoal_status(Subgoal("insert", ("plug", "socket_9")))
@@ -228,7 +229,7 @@ def test_actions_are_limited(blind: PlugInsertion) -> None:
     blind.reset(0, 0)
     start = blind.sim.arm.position.copy()
     blind.step(np.array([9, 9, 9, 9, -1], np.float32))
-    assert np.abs(blind.sim.arm.position - start).max() <= np.sqrt(2) * ACTION_LIMIT[0] + 1e-9
+    assert np.abs(blind.sim.arm.position - start).max() <= np.sqrt(2) * ACTION.high[0] + 1e-9
 
 
 def test_a_neighbour_is_carried_to_a_socket_while_the_robot_works() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from studies.plug_physics import Cell, cell_scene, gate_cells, wilson
 from vine_vla.core.options import Outcome
-from vine_vla.tasks import SkillDial
+from vine_vla.tasks.plug.expert import SkillDial
 from vine_vla.tasks.plug.rollout import run_choice, run_plan
 from vine_vla.tasks.plug.sim import PlugSim
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from vine_vla.core.errors import VineError
-from vine_vla.tasks import FROZEN, Habits, Operator, plug_scene
-from vine_vla.tasks.plug.scenes import COLOURS, GRASPS, NEVER, SPLITS
+from vine_vla.tasks.plug.operators import Habits, Operator
+from vine_vla.tasks.plug.scenes import COLOURS, FROZEN, GRASPS, NEVER, SPLITS, plug_scene
 from vine_vla.tasks.plug.world import BLOCKS
 
 GOLDEN = [("two_pin", "green", 1), ("two_pin", "yellow", 1), ("round", "purple", 1)]

@@ -16,12 +16,12 @@ def config_class() -> type:
 
 def test_a_failed_episode_ends_and_says_so(config_class):
     """LeRobot keeps an episode when it has ended; one that never ends would be lost."""
-    config = config_class(size=48, episode_length=3)
+    config = config_class(episode_length=3)
     envs = config.create_envs(1)["vine_sim"][0]
     try:
         seen, _ = envs.reset(seed=[7])
         assert set(seen["pixels"]) == {"front", "wrist"}
-        assert seen["pixels"]["front"].shape == (1, 48, 48, 3) and seen["agent_pos"].shape == (1, 10)
+        assert seen["pixels"]["front"].shape == (1, 192, 192, 3) and seen["agent_pos"].shape == (1, 10)
         ends = []
         for _ in range(3):
             _, reward, terminated, truncated, info = envs.step(np.zeros((1, 5), np.float32))
@@ -33,7 +33,7 @@ def test_a_failed_episode_ends_and_says_so(config_class):
 
 
 def test_the_same_seed_is_the_same_scene(config_class):
-    config = config_class(size=48, scenes="0:3")
+    config = config_class(scenes="0:3")
     envs = config.create_envs(1)["vine_sim"][0]
     try:
         first, again, other = (envs.reset(seed=[seed])[0] for seed in (1, 1, 2))
@@ -50,4 +50,4 @@ def test_the_same_seed_is_the_same_scene(config_class):
 )
 def test_what_is_wrong_is_told(config_class, options, message):
     with pytest.raises(VineError, match=message):
-        config_class(size=48, **options).create_envs(1)
+        config_class(**options).create_envs(1)

@@ -1,4 +1,4 @@
-"""Calibrate System 2 on what the robot's own hands achieve, instead of what demonstrators achieved.
+"""Calibrate System 2 on what System 1 achieves, instead of what demonstrators achieved.
 
 Single subgoals are executed by System 1 on calibration scenes, which serve nothing else (or were executed
 elsewhere: --probes), and every variant is written once more as VARIANT-executed, with its scale, pruning
@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import tyro
+
+from vine_vla.tasks.registry import DEFAULT_TASK
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Config:
     """Variants of System 2 to calibrate: all, withhold, withhold-slips, withhold-matched."""
     probes: Path | None = None
     """Executed probes (JSON lines, .gz or not) instead of executing some in simulation."""
-    task: str = "plug"
+    task: str = DEFAULT_TASK
     """Name of the simulated task."""
-    split: Literal["seen", "unseen"] = "seen"
-    """Look of the scenes: as in the demonstrations, or new."""
-    scenes: str = "200:400"
-    """Scene numbers of the calibration list, 200 to 399, end exclusive."""
+    split: str | None = None
+    """Appearance of the scenes; default: that of the demonstrations."""
+    scenes: str | None = None
+    """Scene numbers of the calibration list, end exclusive; default: all of it."""
     each: int = 3
     """Probes a scene, at least 1."""
     workers: int = 2
@@ -50,6 +51,7 @@ def run(config: Config) -> int:
     from vine_vla.evaluation.probes.execution import calibrate_run, calibration_probes
     from vine_vla.evaluation.probes.run import ProbeConfig, read_probes
     from vine_vla.system2.compact.storage import read_json
+    from vine_vla.tasks.registry import find_task
     from vine_vla.tasks.scenes import parse_scenes
 
     if config.each < 1:
@@ -58,9 +60,12 @@ def run(config: Config) -> int:
     if config.probes is not None:
         probes = read_probes(config.probes)
     else:
-        scenes = parse_scenes(config.scenes)
-        check_scenes(scenes, final=False, calibration=True)
-        builder = RunBuilder(task=config.task, split=config.split, runs=(str(config.run),))
+        task = find_task(config.task)
+        split = config.split or task.evaluation_splits[0]
+        lists = task.lists(split)
+        scenes = parse_scenes(config.scenes) if config.scenes else tuple(lists.calibration)
+        check_scenes(scenes, lists, final=False, calibration=True)
+        builder = RunBuilder(task=config.task, split=split, runs=(str(config.run),))
         builder.check(("vine",))
         drawn = ProbeConfig(scenes=scenes, each=config.each, seed=config.seed)
         probes = calibration_probes(builder, config.run, drawn, workers=config.workers)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from vine_vla.core.errors import VineError
+from vine_vla.tasks.registry import DEFAULT_TASK
 
 
 @dataclass(frozen=True)
@@ -16,24 +16,25 @@ class CollectOptions:
 
     out: Path
     """Dataset folder; episodes are staged beside it in OUT.staging until the dataset is assembled."""
-    task: Literal["plug"] = "plug"
+    task: str = DEFAULT_TASK
     """Simulated task."""
     episodes: int = 600
     """Episodes in the dataset."""
-    split: Literal["demo", "pushed-demo"] = "demo"
-    """Scenes; in pushed-demo somebody carries a neighbour to a socket now and then."""
+    split: str = ""
+    """Stream of scenes for demonstrations; default: the task's first."""
     workers: int = 2
     """Processes, one thread each; 0: in this one."""
     seed: int = 0
-    """Of scenes, operators and hands."""
+    """Of scenes and operators."""
     skill: str = ".5:1"
-    """Noise scale of the operators' hands, LEAST:GREATEST: 0 perfect, .5 good, 1 ordinary, 2 poor."""
+    """Noise scale of the operators' control, LEAST:GREATEST: 0 perfect, .5 good, 1 ordinary, 2 poor."""
     awareness: float = 0.0
-    """How often operators choose a plan that works because they know why others fail; 0 is blind."""
-    habit_rate: float = 0.85
-    """How often operators take their habitual grasp."""
-    push: float = 6.0
-    """Standard deviation, in millimetres, of pushes on the hand, so that recoveries are recorded; 0: none."""
+    """How often operators choose a plan that works because they know why others fail; 0: never."""
+    habit: float = 0.85
+    """How often operators take their habitual choice."""
+    disturbance: float = 1.0
+    """Strength of the disturbances while operators act, so that recoveries are recorded; 1: the task's own,
+    0: none."""
     assemble: bool = True
     """Assemble the dataset from all staged episodes at the end."""
 
@@ -43,28 +44,22 @@ def run(config: CollectOptions) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from vine_vla.tasks.collect import (
-        ACTION_NAMES,
-        ROBOT_TYPE,
-        STATE_NAMES,
-        CollectConfig,
-        check_alone,
-        collect,
-        missing,
-    )
-    from vine_vla.tasks.plug.operators import Habits
+    from vine_vla.compute.executor import LocalExecutor
+    from vine_vla.tasks.base import OperatorDials
+    from vine_vla.tasks.collect import CollectConfig, assemble_episodes, check_alone, collect, missing
 
-    for name in ("awareness", "habit_rate"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise VineError(f"{name} {getattr(config, name)}", hint="give a share between 0 and 1")
     job = CollectConfig(
         staging=config.out.with_name(config.out.name + ".staging"),
+        task=config.task,
         episodes=config.episodes,
         split=config.split,
         seed=config.seed,
-        skill=_range(config.skill),
-        habits=Habits(awareness=config.awareness, grasp_rate=config.habit_rate),
-        push=config.push / 1000,
+        operators=OperatorDials(
+            skill=_range(config.skill),
+            habit=config.habit,
+            awareness=config.awareness,
+            disturbance=config.disturbance,
+        ),
     )
     check_alone(job)
     console = Console(stderr=True)
@@ -72,19 +67,14 @@ def run(config: CollectOptions) -> int:
     with Progress(*columns, console=console) as progress:
         done = config.episodes - len(missing(job))
         bar = progress.add_task("collecting", total=config.episodes, completed=done)
-        for _ in collect(job, config.workers):
+        for _ in collect(job, LocalExecutor(config.workers)):
             progress.advance(bar)
         if config.assemble:
-            from vine_vla.data import assemble
-
             bar = progress.add_task("assembling", total=config.episodes)
-            assemble(
-                job.staging,
+            assemble_episodes(
+                job,
                 config.out,
-                robot_type=ROBOT_TYPE,
-                ids=[job.episode_id(number) for number in range(config.episodes)],
-                state_names=STATE_NAMES,
-                action_names=ACTION_NAMES,
+                [job.episode_id(number) for number in range(config.episodes)],
                 progress=lambda count, total: progress.update(bar, completed=count, total=total),
             )
     print(config.out if config.assemble else job.staging)

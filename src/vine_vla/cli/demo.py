@@ -1,4 +1,4 @@
-"""See that everything works, in a quarter of an hour: collect, train, compare, report (`plug-quick`)."""
+"""See that everything works, in a quarter of an hour: collect, train, compare, report (`TASK-quick`)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from pathlib import Path
 
 from vine_vla.cli.experiment import Config as ExperimentConfig
 from vine_vla.cli.experiment import run_named
+from vine_vla.tasks.registry import DEFAULT_TASK
 
 
 @dataclass(frozen=True)
 class Config:
-    """Where to work. Started again after an interruption, the demo goes on where it stopped."""
+    """Where to work. Started again after an interruption, the demo resumes where it stopped."""
 
-    work: Path = Path("runs/plug-quick")
-    """Work folder for datasets and trained parts."""
-    results: Path = Path("runs/plug-quick/results")
-    """Results folder; the report is report.html in it."""
+    task: str = DEFAULT_TASK
+    """Simulated task."""
+    work: Path | None = None
+    """Work folder for datasets and trained parts; default: runs/TASK-quick."""
+    results: Path | None = None
+    """Results folder; the report is report.html in it; default: results in the work folder."""
     workers: int = 2
     """Processes for simulation, one thread each."""
     threads: int = 2
@@ -24,17 +27,20 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Run `plug-quick`; 0 when done."""
+    """Run the quick experiment of the task; 0 when done."""
+    name = f"{config.task}-quick"
+    work = config.work or Path("runs") / name
     code = run_named(
         ExperimentConfig(
-            name="plug-quick",
-            work=config.work,
-            results=config.results,
+            name=name,
+            work=work,
+            results=config.results or work / "results",
             workers=config.workers,
             threads=config.threads,
         )
     )
     print(
-        "The demo shows that everything works; what VINE is worth is for `vine experiment plug-full` to say."
+        "The demo shows that everything works; what VINE is worth is for a full experiment to say, "
+        f"`vine experiment {config.task}-full`."
     )
     return code

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from vine_vla.tasks.registry import DEFAULT_TASK
+
 
 @dataclass(frozen=True)
 class EvalConfig:
@@ -18,12 +20,12 @@ class EvalConfig:
     """Run directories with trained systems, one for each training seed."""
     arms: tuple[str, ...] = ("imitate", "success-only", "vine")
     """Arms, `name` or `name:variant`."""
-    task: str = "plug"
+    task: str = DEFAULT_TASK
     """Name of the simulated task."""
-    split: Literal["seen", "unseen", "pushed"] = "unseen"
-    """Look of the scenes: as in the demonstrations, or new; `pushed`: things are moved meanwhile."""
+    split: str | None = None
+    """Appearance of the scenes, one of the task's splits; default: the task's own choice."""
     scenes: str = "0:60"
-    """Scene numbers, `0:60` (end exclusive) or `1,7,9`. 0 to 199 dev, 400 to 999 test (with --final)."""
+    """Scene numbers, `0:60` (end exclusive) or `1,7,9`: dev scenes, or test scenes (with --final)."""
     final: bool = False
     """Run test scenes; appends revision and date to results/final_runs.csv."""
     out: Path | None = None
@@ -32,8 +34,8 @@ class EvalConfig:
     """Repetitions with other luck of System 1."""
     workers: int = 2
     """Processes, one thread each; 0: in this one."""
-    max_steps: int = 400
-    """Limit of an episode in robot actions (10 a second), the same for every arm."""
+    max_steps: int | None = None
+    """Limit of an episode in robot actions, the same for every arm; default: the task's."""
     watch: int = 4
     """Robot steps between two looks at the rest of the plan, for `uncertainty`; 0: between subgoals only."""
     keep: int = 3
@@ -58,17 +60,20 @@ def run(config: EvalConfig) -> int:
     from vine_vla.evaluation.probes.run import ProbeConfig, evaluate_probes
     from vine_vla.evaluation.runner import Schedule, evaluate
     from vine_vla.evaluation.verdicts import print_summary, write_summary
+    from vine_vla.tasks.registry import find_task
     from vine_vla.tasks.scenes import parse_scenes
 
+    task = find_task(config.task)
+    split = config.split or task.default_split
     scenes = parse_scenes(config.scenes)
-    check_scenes(scenes, final=config.final)
+    check_scenes(scenes, task.lists(split), final=config.final)
     labels = tuple(find_arm(name).label for name in config.arms)
     if not config.runs:
         raise VineError("no run directory", hint="give the folder that `vine train` wrote")
     out = config.out or Path("results") / config.runs[0].resolve().name
     builder = RunBuilder(
         task=config.task,
-        split=config.split,
+        split=split,
         runs=tuple(str(path) for path in config.runs),
         perception=config.perception,
         skill=config.skill,
@@ -78,7 +83,7 @@ def run(config: EvalConfig) -> int:
     builder.check(labels)
     if config.final:
         log = Path("results") / "final_runs.csv"
-        record_final(log, task=config.task, split=config.split, scenes=scenes, arms=labels, out=out)
+        record_final(log, task=config.task, split=split, scenes=scenes, arms=labels, out=out)
     schedule = Schedule(
         scenes=scenes,
         arms=labels,
@@ -96,5 +101,5 @@ def run(config: EvalConfig) -> int:
     if config.json:
         print(json.dumps(found))
     else:
-        print_summary(found, title=f"{config.task}, {config.split}, {len(scenes)} scenes: {out}")
+        print_summary(found, title=f"{config.task}, {split}, {len(scenes)} scenes: {out}")
     return 0

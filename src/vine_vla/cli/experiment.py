@@ -12,8 +12,8 @@ import tyro
 class Config:
     """What to run. Numbers that are not given are the experiment's own."""
 
-    name: tyro.conf.Positional[str] = "plug-quick"
-    """Name of the experiment: plug-quick (a quarter of an hour) or plug-full (hours)."""
+    name: tyro.conf.Positional[str]
+    """Name of the experiment, TASK-quick (a quarter of an hour at most) or TASK-full (hours)."""
     work: Path | None = None
     """Work folder for datasets and trained parts; default: runs/NAME."""
     results: Path | None = None
@@ -56,7 +56,7 @@ def run(config: Config) -> int:
 
 
 def run_named(config: Config) -> int:
-    """`vine experiment`, and `vine demo`, which is `plug-quick`."""
+    """`vine experiment`, and `vine demo`, which is a task's quick one."""
     from rich.console import Console
 
     from vine_vla.core.errors import VineError

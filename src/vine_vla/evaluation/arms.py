@@ -13,7 +13,17 @@ from vine_vla.agent import Replanning
 from vine_vla.core.errors import VineError
 from vine_vla.system2 import EXECUTED
 
-PlannerKind = Literal["tree", "greedy", "exhaustive", "imitate", "whole", "oracle-value", "right-plan"]
+PlannerKind = Literal[
+    "tree",
+    "greedy",
+    "exhaustive",
+    "imitate",
+    "random",
+    "constant",
+    "whole",
+    "oracle-value",
+    "right-plan",
+]
 Skills = Literal["learned", "scripted", "flat", "flat-all"]
 
 
@@ -30,7 +40,8 @@ class Arm:
         skill: who moves: the shared System 1, the scripted expert, or a flat policy of its own.
         plans: best-of-K tries this many plans from the same start.
         replanning: as the agent has it.
-        words: what the planner is told instead of the scene's instruction; empty: the instruction.
+        trained_words: whether the planner is conditioned on an instruction of the demonstrations instead of
+            the scene's.
     """
 
     name: str
@@ -42,12 +53,17 @@ class Arm:
     skill: Skills = "learned"
     plans: int = 1
     replanning: Replanning = Replanning.ON_FAILURE
-    words: str = ""
+    trained_words: bool = False
 
     @property
     def label(self) -> str:
         """`success-only (slips-removed)`: how tables call it."""
         return f"{self.name} ({self.variant})" if self.variant else self.name
+
+    @property
+    def constant(self) -> str:
+        """Name of the task's constant policy that this arm follows; empty for other arms."""
+        return self.name.removeprefix(ALWAYS) if self.planner == "constant" else ""
 
     @property
     def is_flat(self) -> bool:
@@ -104,10 +120,11 @@ _ARMS = (
     replace(
         VINE,
         variant="trained-words",
-        words="insert the plug into a matching socket",
-        about="told the task in words of the demonstrations, where `vine` is told it in others",
+        trained_words=True,
+        about="conditioned on an instruction of the demonstrations, where `vine` has the scene's",
     ),
     replace(VINE, variant="exhaustive", planner="exhaustive", about="VINE with exhaustive search"),
+    Arm("random", "any of the proposals, all alike", model="all", planner="random"),
     replace(VINE, name="best-of-K", plans=3, about="success if any of the top 3 plans succeeds"),
     replace(VINE, name="oracle-perception", perception="true", about="VINE on true graphs"),
     replace(
@@ -129,14 +146,20 @@ _ARMS = (
 ARMS: dict[str, Arm] = {arm.label: arm for arm in _ARMS}
 """Label -> arm."""
 
+ALWAYS = "always-"
+"""Begins the names of the arms that are constant policies; which there are is the task's to say."""
+
 
 def find_arm(name: str) -> Arm:
     """The arm called `name`: its label, or `name:variant` for the command line; VineError lists them."""
     label = name
+    if name.startswith(ALWAYS) and ":" not in name:
+        return Arm(name, "a fixed choice of the task's", planner="constant")
     if ":" in name:
         base, _, variant = name.partition(":")
         label = f"{base} ({variant})"
     if label not in ARMS:
         known = ", ".join(a.name + (f":{a.variant}" if a.variant else "") for a in _ARMS)
+        known += f", {ALWAYS}NAME for the task's constant policies"
         raise VineError(f"unknown arm {name!r}", hint=f"known arms: {known}")
     return ARMS[label]

@@ -15,16 +15,19 @@ from typing import Any, Literal
 
 from vine_vla.agent import AgentConfig, Wording
 from vine_vla.core.errors import VineError
-from vine_vla.core.graph import SceneGraph
+from vine_vla.core.graph import SceneGraph, Schema
 from vine_vla.core.options import Subgoal
 from vine_vla.core.protocols import Observation, Perceiver, Plan, Planner, Skill
 from vine_vla.core.text import describe
-from vine_vla.evaluation.arms import Arm, find_arm
+from vine_vla.evaluation.arms import ALWAYS, Arm, find_arm
 from vine_vla.evaluation.episodes import Parts
 from vine_vla.evaluation.oracles import OracleValuePlanner, RightPlanner, WholeTaskPlanner
-from vine_vla.evaluation.world import SimulatedTask, TruePerceiver, open_task, task_schema
+from vine_vla.evaluation.rivals import ConstantPlanner, RandomPlanner
+from vine_vla.evaluation.world import TruePerceiver
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import make_planner
+from vine_vla.tasks.base import Simulation
+from vine_vla.tasks.registry import find_task
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,10 @@ class RunBuilder:
     """Builds arms from run directories, one for each training seed.
 
     Args:
+        task, split: of the registry.
         perception, skill: override what the arms say, for gates (`true` graphs, `scripted` expert).
-        max_steps, subgoal_steps: limits in robot actions, the same for every arm.
-        scripted_scale: how noisy the scripted expert's hands are, 0 perfect.
+        max_steps, subgoal_steps: limits in robot actions, the same for every arm; None: the task's.
+        scripted_scale: noise scale of the scripted expert, 0 perfect.
         agent: of the subgoal arms; `max_steps` and `subgoal_steps` above are put in.
         search: of the planners.
     """
@@ -44,16 +48,22 @@ class RunBuilder:
     runs: tuple[str, ...]
     perception: Literal["learned", "true"] | None = None
     skill: Literal["learned", "scripted"] | None = None
-    max_steps: int = 400
-    subgoal_steps: int = 150
+    max_steps: int | None = None
+    subgoal_steps: int | None = None
     scripted_scale: float = 0.3
     agent: AgentConfig = AgentConfig(frames="subgoals")
     search: SearchConfig = SearchConfig()
 
-    def open_task(self) -> SimulatedTask:
-        """The task; images are drawn only if somebody looks at them."""
+    def __post_init__(self) -> None:
+        task = find_task(self.task)
+        task.lists(self.split)
+        object.__setattr__(self, "max_steps", self.max_steps or task.max_steps)
+        object.__setattr__(self, "subgoal_steps", self.subgoal_steps or task.subgoal_steps)
+
+    def open_task(self) -> Simulation:
+        """A simulation; images are rendered only if something learned needs them."""
         blind = self.perception == "true" and self.skill == "scripted"
-        return open_task(self.task, self.split, render=not blind)
+        return find_task(self.task).simulation(self.split, render=not blind)
 
     def arm(self, label: str) -> Arm:
         """The arm with this builder's overrides."""
@@ -63,7 +73,17 @@ class RunBuilder:
         return replace(arm, perception=self.perception or arm.perception, skill=self.skill or arm.skill)
 
     def check(self, labels: Sequence[str]) -> None:
-        """Raises VineError if a run directory lacks what an arm needs."""
+        """Raises VineError if a run directory, or the task, lacks what an arm needs."""
+        task = find_task(self.task)
+        for label in labels:
+            arm = self.arm(label)
+            if arm.constant and arm.constant not in task.constants:
+                known = ", ".join(f"{ALWAYS}{name}" for name in task.constants) or "none"
+                raise VineError(f"task {task.name} has no arm {label!r}", hint=f"known: {known}")
+            if arm.planner == "right-plan" and task.oracle is None:
+                raise VineError(f"task {task.name} has no oracle", hint=f"leave {label!r} out")
+            if arm.trained_words and not task.instructions:
+                raise VineError(f"task {task.name} has no fixed instructions", hint=f"leave {label!r} out")
         for run in self.runs:
             folder = Path(run)
             if not folder.is_dir():
@@ -75,23 +95,30 @@ class RunBuilder:
                             f"arm {label!r} needs {part}", where=run, hint="train it, or leave the arm out"
                         )
 
-    def build(self, label: str, training_seed: int, task: SimulatedTask) -> Parts:
+    def build(self, label: str, training_seed: int, simulation: Simulation) -> Parts:
         """The parts of an arm; nets are read once a process."""
-        arm, run = self.arm(label), self.runs[training_seed]
-        schema = task_schema(task)
-        skill = self._skill(arm, run, task)
-        perceiver: Perceiver = TruePerceiver(task) if arm.perception == "true" else _system2(run)
+        arm, run, task = self.arm(label), self.runs[training_seed], find_task(self.task)
+        assert self.max_steps is not None and self.subgoal_steps is not None
+        skill = self._skill(arm, run, simulation)
+        perceiver: Perceiver = TruePerceiver(simulation) if arm.perception == "true" else _system2(run)
         config = replace(self.agent, max_steps=self.max_steps, subgoal_steps=self.subgoal_steps)
         if arm.is_flat:
             # The flat policy is never stopped by its own done head: it has the whole step limit.
             config = replace(config, subgoal_steps=self.max_steps, done_threshold=2.0, failed_threshold=2.0)
-            return Parts(perceiver, WholeTaskPlanner(), skill, config, partial(_instruction, task))
-        wording = partial(describe, schema=schema)
+            return Parts(perceiver, WholeTaskPlanner(), skill, config, partial(_instruction, simulation))
+        wording = partial(describe, schema=task.schema)
         if arm.planner == "right-plan":
-            return Parts(perceiver, RightPlanner(task), skill, config, wording)
-        return planned_parts(
-            arm, _system2(run).variant(arm.model), perceiver, skill, config, self.search, task, wording
-        )
+            assert task.oracle is not None
+            return Parts(perceiver, RightPlanner(simulation, task.oracle), skill, config, wording)
+        if arm.constant:
+            if arm.perception == "learned":
+                config = replace(config, budget=_system2(run).budget)  # what the arms with a model have
+            return Parts(perceiver, ConstantPlanner(task.constants[arm.constant]), skill, config, wording)
+        model = _system2(run).variant(arm.model)
+        parts = planned_parts(arm, model, perceiver, skill, config, self.search, simulation, wording)
+        if arm.trained_words:
+            parts = replace(parts, planner=Reworded(parts.planner, task.instructions[0]))
+        return parts
 
     def settings(self) -> Mapping[str, Any]:
         """Limits, overrides, and the hashes of what was trained."""
@@ -100,10 +127,11 @@ class RunBuilder:
             del own[name]
         return own | {"weights": [_hashes(Path(run)) for run in self.runs]}
 
-    def _skill(self, arm: Arm, run: str, task: SimulatedTask) -> Skill:
+    def _skill(self, arm: Arm, run: str, simulation: Simulation) -> Skill:
+        task = find_task(self.task)
         if arm.skill == "scripted":
-            return task.scripted_skill(self.scripted_scale)
-        return _skill(f"{run}/{'system1' if arm.skill == 'learned' else arm.skill}", task)
+            return task.skill(simulation, self.scripted_scale)
+        return _skill(f"{run}/{'system1' if arm.skill == 'learned' else arm.skill}", task.schema)
 
 
 def planned_parts(
@@ -113,15 +141,15 @@ def planned_parts(
     skill: Skill,
     config: AgentConfig,
     search: SearchConfig,
-    task: SimulatedTask,
+    simulation: Simulation,
     wording: Wording,
 ) -> Parts:
-    """The parts of an arm that plans with `model` (of `system2`: a `GraphModel`, or one behind eyes)."""
+    """The parts of an arm that plans with `model` (of `system2`: a `GraphModel`, or one with perception)."""
     config = replace(config, budget=model.budget, replanning=arm.replanning)
     planner: Planner
     if arm.planner == "oracle-value":
         planner = OracleValuePlanner(
-            task=task,
+            task=simulation,
             model=model,
             perceiver=perceiver,
             skill=skill,
@@ -129,16 +157,16 @@ def planned_parts(
             config=config,
             otherwise=make_planner("tree", model, search),
         )
+    elif arm.planner == "random":
+        planner = RandomPlanner(model, search.k)
     else:
         planner = make_planner(arm.planner, model, search)
-    if arm.words:
-        planner = Reworded(planner, arm.words)
     return Parts(perceiver, planner, skill, config, wording, plans=arm.plans)
 
 
 @dataclass(frozen=True)
 class Reworded:
-    """A planner that is told the task in other words."""
+    """A planner that is conditioned on other words for the task."""
 
     planner: Planner
     words: str
@@ -157,7 +185,7 @@ class Reworded:
 
 def _needed(arm: Arm) -> list[str]:
     """Folders of a run that an arm reads."""
-    blind = arm.perception == "true" and arm.planner in ("whole", "right-plan")
+    blind = arm.perception == "true" and arm.planner in ("whole", "right-plan", "constant")
     found = [] if blind else ["system2"]
     if arm.skill in ("flat", "flat-all"):
         found.append(arm.skill)
@@ -166,8 +194,8 @@ def _needed(arm: Arm) -> list[str]:
     return found
 
 
-def _instruction(task: SimulatedTask, subgoal: Subgoal, graph: SceneGraph) -> str:
-    return task.instruction
+def _instruction(simulation: Simulation, subgoal: Subgoal, graph: SceneGraph) -> str:
+    return simulation.instruction
 
 
 @lru_cache(maxsize=16)
@@ -178,14 +206,10 @@ def _system2(run: str) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _loaded_skill(folder: str, task_name: type, schema: Any) -> Skill:
+def _skill(folder: str, schema: Schema) -> Skill:
     from vine_vla.system1.adapters.importing import load_run_skill
 
     return load_run_skill(Path(folder), schema, whole_task=Path(folder).name.startswith("flat"))
-
-
-def _skill(folder: str, task: SimulatedTask) -> Skill:
-    return _loaded_skill(folder, type(task), task_schema(task))
 
 
 def _hashes(run: Path) -> dict[str, str]:

@@ -25,9 +25,9 @@ from vine_vla.evaluation.world import (
     STOPPED,
     SUCCESS,
     Judge,
-    SimulatedTask,
     WatchedSkill,
 )
+from vine_vla.tasks.base import Simulation
 
 EPISODE_COLUMNS = (
     *("task", "split", "scene", "arm", "variant", "training_seed", "policy_seed", "success", "outcome"),
@@ -118,7 +118,7 @@ class _FromRank:
         return plan
 
 
-def play(task: SimulatedTask, parts: Parts, key: Key) -> Episode:
+def play(task: Simulation, parts: Parts, key: Key) -> Episode:
     """Reset `task` to the key's scene and run the arm; the same scene and noise for every arm."""
     best: Episode | None = None
     for rank in range(parts.plans):
@@ -130,7 +130,7 @@ def play(task: SimulatedTask, parts: Parts, key: Key) -> Episode:
     return best
 
 
-def _play_once(task: SimulatedTask, parts: Parts, planner: Planner, key: Key) -> Episode:
+def _play_once(task: Simulation, parts: Parts, planner: Planner, key: Key) -> Episode:
     streams = Streams.spawn(key.scene, key.policy_seed)
     task.reset(key.scene, streams.scene)
     judge, skill = Judge(task), WatchedSkill(parts.skill, task)

@@ -25,8 +25,9 @@ from vine_vla.core.protocols import (
     Skill,
 )
 from vine_vla.core.text import describe, format_graph
-from vine_vla.evaluation.world import WHOLE_TASK, SimulatedTask
+from vine_vla.evaluation.world import WHOLE_TASK
 from vine_vla.search.trace import KIND, VERSION
+from vine_vla.tasks.base import Oracle, Simulation
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class OracleValuePlanner:
         otherwise: decides where all roll-outs fail.
     """
 
-    task: SimulatedTask
+    task: Simulation
     model: PlanningModel
     perceiver: Perceiver
     skill: Skill
@@ -191,12 +192,13 @@ def _root_tree(
 
 @dataclass
 class RightPlanner:
-    """The right plan from the simulator: shows what execution alone reaches (gates G2 and G3).
+    """A plan that nothing spoils, from the simulator: shows what execution alone reaches (gates G2 and G3).
 
-    Of several right plans one is drawn; a plug held the wrong way is put back first.
+    Of several one is drawn.
     """
 
-    task: Any
+    simulation: Simulation
+    oracle: Oracle
 
     def plan(
         self,
@@ -206,22 +208,17 @@ class RightPlanner:
         seed: int,
         observation: Observation | None = None,
     ) -> Plan:
-        """A plan of `task.oracle_plans()` on what `graph` shows; infeasible when there is none."""
-        names = match_names(self.task.true_graph(None), graph)
-        plans: list[list[Subgoal]] = [
+        """One of the oracle's plans on what `graph` shows; infeasible when there is none."""
+        names = match_names(self.simulation.true_graph(None), graph)
+        plans = [
             [e._replace(args=tuple(names[name] for name in e.args)) for e in plan]
-            for plan in self.task.oracle_plans()
+            for plan in self.oracle.plans(self.simulation)
             if all(name in names for e in plan for name in e.args)
         ]
         if not plans:
-            reason = "no plan is free of neighbours on what perception shows"
+            reason = "the simulator has no plan on what perception shows"
             return Plan(PlanStatus.INFEASIBLE, (), 0.0, 0.0, 0.0, 0.0, reason=reason)
-        held = str(graph["plug"].attributes.get("grasp", "none")) if "plug" in graph else "none"
         chosen = plans[int(np.random.default_rng(seed).integers(len(plans)))]
-        if held != "none":
-            fitting = [plan for plan in plans if plan[0].verb == f"grasp_{held}"]
-            back = Subgoal("put_back", ("plug",))
-            chosen = fitting[0][1:] if fitting else [back, *chosen]
         return Plan(PlanStatus.PLANNED, tuple(chosen), 1.0, 0.0, 1.0, 1.0, reason="from the simulator")
 
 

@@ -24,10 +24,10 @@ from vine_vla.core.errors import VineError
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.episodes import EPISODE_COLUMNS, FEASIBILITY_COLUMNS, Key, Parts, play
 from vine_vla.evaluation.traces import write_trace
-from vine_vla.evaluation.world import SimulatedTask
 from vine_vla.storage.json import RowLog, write_json
 from vine_vla.storage.provenance import environment
 from vine_vla.storage.tables import read_table, write_table
+from vine_vla.tasks.base import Simulation
 
 KEY = ("task", "split", "scene", "arm", "variant", "training_seed", "policy_seed")
 
@@ -41,9 +41,9 @@ class Builder(Protocol):
     @property
     def split(self) -> str: ...
 
-    def open_task(self) -> SimulatedTask: ...
+    def open_task(self) -> Simulation: ...
 
-    def build(self, label: str, training_seed: int, task: SimulatedTask) -> Parts:
+    def build(self, label: str, training_seed: int, task: Simulation) -> Parts:
         """The parts of an arm, bound to this task object."""
         ...
 
@@ -85,7 +85,7 @@ class EpisodeWorker:
 
     def __init__(self, builder: Builder, traces: Path | None) -> None:
         self.builder, self.traces = builder, traces
-        self.task: SimulatedTask | None = None
+        self.task: Simulation | None = None
         self.parts: dict[tuple[str, int], Parts] = {}
 
     def __call__(self, key: Key) -> dict[str, Any]:

@@ -1,72 +1,29 @@
-"""Simulated tasks as the evaluation sees them: a robot plus the truth that only the evaluation may read."""
+"""Simulations as the evaluation sees them: a robot plus the truth that only the evaluation may read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
-from vine_vla.core.errors import VineError
-from vine_vla.core.graph import SceneGraph, Schema
+from vine_vla.core.graph import SceneGraph
 from vine_vla.core.identity import match_names
 from vine_vla.core.options import Outcome, Subgoal
-from vine_vla.core.protocols import Float, Observation, Robot, Skill
+from vine_vla.core.protocols import Float, Observation, Skill
+from vine_vla.tasks.base import Simulation
 
 SUCCESS, DEAD, STOPPED, FINISHED, LIMIT = "success", "dead", "stopped", "finished", "limit"
 """How an episode can end in `episodes.csv`: the task fulfilled; failed for good; the agent stopped
 (`infeasible`, `unsupported`); the agent took the task for finished, wrongly; steps or budget used up."""
 
 
-class SimulatedTask(Robot, Protocol):
-    """A task that can be reset to numbered scenes and tells the truth about them."""
-
-    def reset(self, scene: int, seed: int) -> Observation: ...
-
-    def true_graph(self, earlier: SceneGraph | None = None) -> SceneGraph: ...
-
-    def subgoal_status(self, subgoal: Subgoal) -> Outcome | None: ...
-
-    def is_success(self) -> bool: ...
-
-    def is_dead(self) -> bool: ...
-
-    def save_state(self) -> Any: ...
-
-    def restore_state(self, state: Any) -> None: ...
-
-    def scripted_skill(self, s: float = 0.3) -> Skill: ...
-
-
-def _plug(split: str, render: bool) -> SimulatedTask:
-    from vine_vla.tasks import PlugInsertion
-
-    return PlugInsertion(split, render=render)
-
-
-TASKS: dict[str, Callable[[str, bool], SimulatedTask]] = {"plug": _plug}
-"""Name -> factory(split, render). `render=False` gives empty images, for arms that see true graphs."""
-
-
-def open_task(name: str, split: str, *, render: bool = True) -> SimulatedTask:
-    """The task called `name`; raises VineError that lists the known ones."""
-    if name not in TASKS:
-        raise VineError(f"unknown task {name!r}", hint=f"known tasks: {', '.join(TASKS)}")
-    return TASKS[name](split, render)
-
-
-def task_schema(task: SimulatedTask) -> Schema:
-    """The vocabulary of the task's scene graphs."""
-    schema: Schema = task.SCHEMA  # type: ignore[attr-defined]
-    return schema
-
-
 class Judge:
     """The robot as the agent sees it, with a judge beside it.
 
     The episode ends as soon as the task is fulfilled or cannot be any more: the same for every arm, and
-    nothing that an arm did afterwards could be told apart from luck. The verdict is the simulator's.
+    nothing that an arm did afterwards could be told apart from chance. The verdict is the simulator's.
     """
 
-    def __init__(self, task: SimulatedTask) -> None:
+    def __init__(self, task: Simulation) -> None:
         self.task = task
         self.success = False
         self.dead = False
@@ -86,13 +43,13 @@ class Judge:
 
 
 WHOLE_TASK = Subgoal("do_task", ())
-"""What a flat policy is given: no verb of the task's, and reached when the task is."""
+"""What a flat policy receives: no verb of the task's, and reached when the task is."""
 
 
 class TruePerceiver:
     """Oracle perception: the simulator's own graph."""
 
-    def __init__(self, task: SimulatedTask) -> None:
+    def __init__(self, task: Simulation) -> None:
         self.task = task
 
     def perceive(
@@ -111,7 +68,7 @@ class WatchedSkill:
     subgoal names what perception shows; the simulator, and a skill that is `privileged`, get its own ids.
     """
 
-    def __init__(self, skill: Skill, task: SimulatedTask) -> None:
+    def __init__(self, skill: Skill, task: Simulation) -> None:
         self.skill, self.task = skill, task
         self.outcomes: list[Outcome] = []
         self._waiting: tuple[Subgoal, str, int] | None = None
@@ -135,13 +92,13 @@ class WatchedSkill:
             self._running = None
 
 
-def true_subgoal(task: SimulatedTask, subgoal: Subgoal, graph: SceneGraph) -> Subgoal:
+def true_subgoal(task: Simulation, subgoal: Subgoal, graph: SceneGraph) -> Subgoal:
     """`subgoal` on what `graph` shows now, in the ids of the simulator's graph."""
     names = match_names(graph, task.true_graph(None))
     return subgoal._replace(args=tuple(names.get(name, name) for name in subgoal.args))
 
 
-def true_outcome(task: SimulatedTask, subgoal: Subgoal) -> Outcome:
+def true_outcome(task: Simulation, subgoal: Subgoal) -> Outcome:
     """What became of `subgoal`, whose execution has just ended: reached, dead, else slipped."""
     if subgoal == WHOLE_TASK:
         status = Outcome.REACHED if task.is_success() else None

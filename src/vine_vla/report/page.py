@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vine_vla.core.errors import VineError
 from vine_vla.evaluation.arms import ARMS
-from vine_vla.evaluation.final import CALIBRATION, DEV, TEST
+from vine_vla.evaluation.final import list_names
 from vine_vla.report import calibration, explanation, filmstrip, headline, notes, outcomes, tree
 from vine_vla.report.headline import Block, as_mapping
 from vine_vla.report.inputs import Results, load_results
@@ -177,7 +177,7 @@ def _top(results: Results, found: Sequence[Block]) -> Markup:
     facts = {
         "task": ", ".join(dict.fromkeys(block.task for block in found)),
         "split": ", ".join(dict.fromkeys(block.split for block in found)),
-        "scenes": "; ".join(dict.fromkeys(scene_range(block.scenes) for block in found)),
+        "scenes": "; ".join(dict.fromkeys(scene_range(block) for block in found)),
         "training seeds": ", ".join(str(s) for s in sorted(results.episodes["training_seed"].unique())),
         "episodes": str(len(results.episodes)),
         "revision": str(stamp.get("revision", "unknown")),
@@ -194,11 +194,10 @@ def _top(results: Results, found: Sequence[Block]) -> Markup:
     )
 
 
-def scene_range(scenes: Sequence[int]) -> str:
-    """`300 test scenes (400–699)`: how many, of which list."""
-    lists = {"dev": DEV, "calibration": CALIBRATION, "test": TEST}
-    names = [name for name, numbers in lists.items() if any(s in numbers for s in scenes)]
-    kind = " and ".join(names)
+def scene_range(block: Block) -> str:
+    """`300 test scenes (400–699)`: how many, of which list if the task is installed here."""
+    scenes = block.scenes
+    kind = " and ".join(list_names(block.task, block.split, scenes))
     return f"{len(scenes)} {kind + ' ' if kind else ''}scenes ({min(scenes)}–{max(scenes)})"
 
 

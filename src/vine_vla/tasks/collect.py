@@ -1,43 +1,33 @@
 """Collecting demonstrations: scripted operators act, every finished episode is staged as one file.
 
-Workers take episodes by number; an episode depends on (seed, number) alone, so a run that was killed goes on
-where it was, with the same episodes. Episodes in which an expert takes over:
-`vine_vla.tasks.plug.interventions`.
+Workers take episodes by number; an episode depends on (seed, number) alone, so a run that was killed resumes
+where it was, with the same episodes. Episodes in which an expert takes over: `vine_vla.tasks.interventions`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vine_vla.compute.executor import LocalExecutor
+from vine_vla.compute.executor import Executor
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Collector, EpisodeOutcome, Outcome, OutcomeSource, Subgoal
+from vine_vla.core.protocols import Float
 from vine_vla.core.text import describe
 from vine_vla.data import EpisodeRecorder, staged_ids
 from vine_vla.storage.settings import keep_settings
-from vine_vla.tasks.plug.expert import Expert, SkillDial
-from vine_vla.tasks.plug.operators import Choice, Habits, Operator
-from vine_vla.tasks.plug.rollout import choice_status
-from vine_vla.tasks.plug.scenes import DEMONSTRATIONS
-from vine_vla.tasks.plug.task import PlugInsertion
+from vine_vla.tasks.base import OperatorDials, Simulation, Task
+from vine_vla.tasks.registry import find_task
 
-STATE_NAMES = ("x", "y", "z", "cos_yaw", "sin_yaw", "width", "lag_x", "lag_y", "lag_z", "gripper")
-ACTION_NAMES = ("dx", "dy", "dz", "dyaw", "gripper")
-ROBOT_TYPE = "panda_primitive"
 SCENES_PER_SEED = 1_000_000
-_SERIES = re.compile(r"(plug(?:-pushed)?)-s(\d+)-\d{5}")
-
-SPLITS = {"plug": "demo", "plug-pushed": "pushed-demo"}
-"""First part of an episode's id -> split of its scene."""
 HINT = "give the same settings again, or choose another folder"
+_EPISODE = re.compile(r"(.+)-s(\d+)-\d{5}")
 
 
 @dataclass(frozen=True)
@@ -46,45 +36,41 @@ class CollectConfig:
 
     Args:
         staging: folder for the staged episodes.
+        task: name in the registry.
         episodes: how many there shall be in the end.
-        split: of the scenes, `demo` or `pushed-demo`.
+        split: stream of scenes; empty: the task's first.
         seed: of the collection; other seeds give other scenes and episodes.
-        skill: least and greatest noise scale of the operators' hands; each episode draws its own.
-        habits: how operators choose.
-        push: standard deviation (m) of pushes on the hand while it moves freely. The recorded action is the
-            operator's, so that the data show how to recover.
-        push_rate: pushes per free step, in [0, 1].
-        push_rate_aiming: the same close above plug and socket.
+        operators: what they are like.
         graph_every: frames between the scene graphs recorded inside segments; 0 for none.
-        watchful: share of the interventions in which the expert steps in before the policy drops the plug;
-            in the others it does so afterwards, so that the data show what a drop looks like.
+        watchful: share of the interventions in which the expert steps in before the policy spoils its
+            subgoal; in the others it does so afterwards, so that the data show what that looks like.
     """
 
     staging: Path
+    task: str
     episodes: int
-    split: str = "demo"
+    split: str = ""
     seed: int = 0
-    skill: tuple[float, float] = (0.5, 1.0)
-    habits: Habits = field(default_factory=Habits)
-    push: float = 0.006
-    push_rate: float = 0.06
-    push_rate_aiming: float = 0.2
+    operators: OperatorDials = field(default_factory=OperatorDials)
     graph_every: int = 8
     watchful: float = 0.7
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.episodes > SCENES_PER_SEED:
             raise VineError(f"{self.episodes} episodes", hint=f"give 1 to {SCENES_PER_SEED}")
-        if not 0 <= self.skill[0] <= self.skill[1] <= 5:
-            raise VineError(
-                f"skill {self.skill[0]}:{self.skill[1]}", hint="give LEAST:GREATEST within 0 and 5, e.g. .5:1"
-            )
-        if self.split not in DEMONSTRATIONS:
-            raise VineError(
-                f"no demonstrations on split {self.split!r}", hint=f"use {' or '.join(DEMONSTRATIONS)}"
-            )
         if self.seed < 0:
             raise VineError(f"seed {self.seed} is negative")
+        streams = find_task(self.task).demonstration_splits
+        if not streams:
+            raise VineError(f"task {self.task} has no scenes for demonstrations")
+        if not self.split:
+            object.__setattr__(self, "split", streams[0])
+        if self.split not in streams:
+            raise VineError(f"no demonstrations on split {self.split!r}", hint=f"use {' or '.join(streams)}")
+
+    def scene(self, number: int) -> int:
+        """The scene of episode `number`, which also seeds it."""
+        return self.seed * SCENES_PER_SEED + number
 
     def episode_id(self, number: int) -> str:
         """The stable name of episode `number`."""
@@ -105,26 +91,44 @@ class CollectConfig:
 
     @property
     def _name(self) -> str:
-        return next(name for name, split in SPLITS.items() if split == self.split)
+        return series_name(find_task(self.task), self.split)
 
 
-class Tape:
-    """Recorder and task side by side: executes actions and records them, with boxes and graphs."""
+def series_name(task: Task, split: str) -> str:
+    """How the ids of a split's episodes begin: the task's name, with that of a split that is not the first."""
+    if split == task.demonstration_splits[0]:
+        return task.name
+    return f"{task.name}-{split.removesuffix('-demo')}"
 
-    def __init__(self, task: PlugInsertion, recorder: EpisodeRecorder, graph_every: int) -> None:
-        self.task, self.recorder, self.graph_every = task, recorder, graph_every
+
+class EpisodeWriter:
+    """Simulation and recorder side by side: executes actions and records them, with boxes and graphs."""
+
+    def __init__(self, simulation: Simulation, config: CollectConfig, episode_id: str) -> None:
+        self.simulation, self.config = simulation, config
+        task = find_task(config.task)
+        self.schema = task.schema
+        self.recorder = EpisodeRecorder(
+            config.staging,
+            schema=task.schema,
+            instruction=simulation.instruction,
+            fps=task.fps,
+            episode_id=episode_id,
+        )
 
     def begin(self, subgoal: Subgoal) -> None:
-        graph = self.task.true_graph()
-        self.recorder.start_segment(subgoal, describe(subgoal, graph, self.task.SCHEMA), graph)
+        """Begin a segment."""
+        graph = self.simulation.true_graph()
+        self.recorder.start_segment(subgoal, describe(subgoal, graph, self.schema), graph)
 
-    def step(self, action: NDArray[np.float64], push: NDArray[np.float64] | None = None) -> None:
-        """Record `action`; execute it with `push` (5,) added."""
-        if self.graph_every and self.recorder.frames % self.graph_every == 0:
-            self.recorder.add_graph(self.task.true_graph())
+    def step(self, action: Float, disturbance: Float | None = None) -> None:
+        """Record `action` [A]; execute it with `disturbance` [A] added."""
+        every = self.config.graph_every
+        if every and self.recorder.frames % every == 0:
+            self.recorder.add_graph(self.simulation.true_graph())
         taken = np.asarray(action, np.float32)
-        self.recorder.add_frame(self.task.observe(), taken, self.task.true_boxes())
-        self.task.step(taken if push is None else taken + push.astype(np.float32))
+        self.recorder.add_frame(self.simulation.observe(), taken, self.simulation.true_boxes())
+        self.simulation.step(taken if disturbance is None else taken + np.asarray(disturbance, np.float32))
 
     def end(self, outcome: Outcome, last: bool = False) -> None:
         """End the segment. A slip that ends the episode is `dead`: the operator's subgoals are used up."""
@@ -133,80 +137,54 @@ class Tape:
         source = OutcomeSource.OPERATOR if outcome is Outcome.CENSORED else OutcomeSource.SIMULATOR
         self.recorder.end_segment(outcome, source)
 
-    def finish(self, scene: int, seed: int, collector: Collector) -> Path:
+    def finish(self, scene: int, collector: Collector) -> Path:
         """Stage the episode with the simulator's verdict."""
-        success = self.task.is_success()
+        simulation = self.simulation
+        success, onset = simulation.is_success(), simulation.onset
         return self.recorder.finish(
             EpisodeOutcome.SUCCESS if success else EpisodeOutcome.FAILURE,
             OutcomeSource.SIMULATOR,
-            final_graph=self.task.true_graph(),
-            onset_frame=None if self.task.onset is None else min(self.task.onset, self.recorder.frames - 1),
-            failure_kind=None if success else self.task.failure_kind() or "given_up",
+            final_graph=simulation.true_graph(),
+            onset_frame=None if onset is None else min(onset, self.recorder.frames - 1),
+            failure_kind=None if success else simulation.failure_kind() or "given_up",
             scene=scene,
-            seed=seed,
+            seed=scene,
             collector=collector,
         )
 
 
-class Pushes:
-    """Random pushes on the hand: each lasts two steps, sideways more than down."""
-
-    def __init__(self, config: CollectConfig, rng: np.random.Generator) -> None:
-        self.config, self.rng = config, rng
-        self._left, self._now = 0, np.zeros(5)
-
-    def next(self, moving: bool, aiming: bool) -> NDArray[np.float64] | None:
-        rate = self.config.push_rate_aiming if aiming else self.config.push_rate
-        if self._left == 0 and moving and self.config.push > 0 and self.rng.random() < rate:
-            self._left = 2
-            self._now = np.array(
-                [*self.rng.normal(0, self.config.push / 2, 3) * (1, 1, 0.5), self.rng.normal(0, 0.05), 0]
-            )
-        if self._left == 0 or not moving:
-            self._left = 0
-            return None
-        self._left -= 1
-        return self._now
-
-
-def new_recorder(task: PlugInsertion, config: CollectConfig, episode_id: str) -> EpisodeRecorder:
-    return EpisodeRecorder(
-        config.staging, schema=task.SCHEMA, instruction=task.instruction, fps=task.FPS, episode_id=episode_id
-    )
-
-
-def record_operator(task: PlugInsertion, config: CollectConfig, number: int) -> Path:
-    """Record episode `number` of a blind operator on scene (seed, number) of the demonstration stream."""
-    scene = config.seed * SCENES_PER_SEED + number
-    task.reset(scene, scene)
+def record_operator(simulation: Simulation, config: CollectConfig, number: int) -> Path:
+    """Record episode `number` of an operator on scene (seed, number) of the demonstration stream."""
+    task, dials, scene = find_task(config.task), config.operators, config.scene(number)
+    simulation.reset(scene, scene)
     rng = np.random.default_rng([scene, 4])
-    expert = Expert(SkillDial(scale=float(rng.uniform(*config.skill))), np.random.default_rng([scene, 1]))
-    operator = Operator(config.habits, np.random.default_rng([scene, 2]))
-    pushes = Pushes(config, rng)
-    tape = Tape(task, new_recorder(task, config, config.episode_id(number)), config.graph_every)
-    operator.begin(task.scene)
-    history: list[tuple[Choice, Outcome]] = []
-    choice = operator.next(task.sim, history)
-    while choice is not None:
-        subgoal = task.subgoal(choice)
-        tape.begin(subgoal)
-        for action in expert.run(task.sim, subgoal, choice[1]):
-            tape.step(action, pushes.next(expert.moving, expert.aiming))
-        outcome = choice_status(task.sim, choice) or Outcome.SLIPPED
-        history.append((choice, outcome))
-        choice = operator.next(task.sim, history)
-        tape.end(outcome, last=choice is None)
-    return tape.finish(scene, scene, Collector.OPERATOR)
+    noise = float(rng.uniform(*dials.skill))
+    expert = task.expert(simulation, noise, dials.disturbance, np.random.default_rng([scene, 1]))
+    operator = task.operator(simulation, dials, np.random.default_rng([scene, 2]))
+    writer = EpisodeWriter(simulation, config, config.episode_id(number))
+    history: list[tuple[Subgoal, Outcome]] = []
+    subgoal = operator.next(history)
+    while subgoal is not None:
+        writer.begin(subgoal)
+        for action in expert.run(subgoal):
+            writer.step(action, expert.disturbance(rng))
+        outcome = simulation.subgoal_status(subgoal) or Outcome.SLIPPED
+        history.append((subgoal, outcome))
+        subgoal = operator.next(history)
+        writer.end(outcome, last=subgoal is None)
+    return writer.finish(scene, Collector.OPERATOR)
 
 
 class OperatorWorker:
-    """Stages one episode a job, as a file of its own; keeps its task."""
+    """Records operators' episodes by number; keeps its simulation."""
 
     def __init__(self, config: CollectConfig) -> None:
-        self.config, self.task = config, PlugInsertion(config.split)
+        self.config = config
+        self.simulation = find_task(config.task).simulation(config.split)
 
     def __call__(self, number: int) -> int:
-        record_operator(self.task, self.config, number)
+        """Record episode `number`; returns it."""
+        record_operator(self.simulation, self.config, number)
         return number
 
 
@@ -217,14 +195,17 @@ def missing(config: CollectConfig) -> list[int]:
 
 
 def check_alone(config: CollectConfig) -> None:
-    """Raises VineError when operators' episodes of another seed or split are staged in the same folder."""
+    """Raises VineError when operators' episodes of another task, seed or split are staged in the folder."""
+    task = find_task(config.task)
+    series = {series_name(task, split): split for split in task.demonstration_splits}
     for name in sorted(staged_ids(config.staging)):
-        found = _SERIES.fullmatch(name)
-        for field_name, was, now in (
-            ("seed", found and found[2], str(config.seed)),
-            ("split", found and SPLITS[found[1]], config.split),
-        ):
-            if was is not None and was != now:
+        found = _EPISODE.fullmatch(name)
+        if found is None:
+            continue
+        begun = {"seed": found[2], "split": series[found[1]]} if found[1] in series else {"task": found[1]}
+        for field_name, was in begun.items():
+            now = getattr(config, field_name)
+            if was != str(now):
                 raise VineError(
                     f"begun with other settings: {field_name} was {was}, now {now}",
                     where=str(config.staging),
@@ -232,14 +213,39 @@ def check_alone(config: CollectConfig) -> None:
                 )
 
 
-def collect(config: CollectConfig, workers: int = 2) -> Iterator[int]:
+def collect(config: CollectConfig, executor: Executor) -> Iterator[int]:
     """Record what is missing; yields an episode's number when it is staged.
 
-    `workers` processes, or this one with 0. A stopped run is continued by calling it again with the same
-    settings, which are kept beside the episodes; only `episodes` may change.
+    A stopped run is continued by calling it again with the same settings, which are kept beside the episodes;
+    only `episodes` may change.
 
     Raises:
         VineError: the episodes were begun with other settings.
     """
     keep_settings(config.settings_path, config.settings(), hint=HINT)
-    yield from LocalExecutor(workers).map(partial(OperatorWorker, config), missing(config))
+    yield from executor.map(partial(OperatorWorker, config), missing(config))
+
+
+def assemble_episodes(
+    config: CollectConfig,
+    out: Path,
+    ids: Sequence[str],
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Make the dataset `out` of the staged episodes `ids`.
+
+    Args:
+        progress: called with (episodes done, episodes).
+    """
+    from vine_vla.data import assemble  # brings LeRobot, and torch with it: recording stays light
+
+    task = find_task(config.task)
+    assemble(
+        config.staging,
+        out,
+        robot_type=task.robot_type,
+        ids=list(ids),
+        state_names=task.state.names,
+        action_names=task.action.names,
+        progress=progress,
+    )

@@ -1,7 +1,12 @@
-"""`vine/PlugInsertion-v0`: the task behind gymnasium's interface."""
+"""Tasks behind gymnasium's interface. Importing this registers all of them, under their `env_id`.
+
+import gymnasium, vine_vla.tasks.gym
+env = gymnasium.make("vine/line-v0", split="seen")
+"""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -10,37 +15,39 @@ from numpy.typing import NDArray
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.protocols import Observation
-from vine_vla.tasks.plug.cameras import ROLES, SIZE
-from vine_vla.tasks.plug.task import ACTION_LIMIT, PlugInsertion
-
-ENV_ID = "vine/PlugInsertion-v0"
+from vine_vla.tasks.base import SceneLists
+from vine_vla.tasks.registry import find_task, task_names
 
 
-class PlugInsertionEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
-    """Observations: `front` and `wrist` (uint8 [192, 192, 3]), `proprioception` (float32 [10]),
-    `instruction`.
+class TaskEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
+    """A task as a gymnasium environment.
 
+    Observations: an image a camera role (uint8 [H, W, 3]), `proprioception` (float32 [P]), `instruction`.
     `reset(seed=..., options={"scene": number})`; without a scene the seed picks one of the dev scenes. The
-    reward is 1 on the step that fulfils the task; a fallen plug ends the episode too. `info` has the
-    verdict, not the state.
+    reward is 1 on the step that fulfils the task; one that cannot be fulfilled any more ends the episode too.
+    `info` has the verdict, not the state.
+
+    Args:
+        task: name in the registry. split: appearance of the scenes; None: what demonstrations look like.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
-
-    def __init__(self, split: str = "seen", size: int = SIZE, render_mode: str | None = None) -> None:
+    def __init__(self, task: str, split: str | None = None, render_mode: str | None = None) -> None:
+        found = find_task(task)
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": found.fps}
         self.render_mode = render_mode
-        self.task = PlugInsertion(split, size=size)
-        image = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        split = split or found.evaluation_splits[0]
+        self.scenes = (found.split(split).lists or SceneLists()).dev
+        self.simulation = found.simulation(split)
+        self.front = found.schema.cameras[0]
         letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ,.'-"
         self.observation_space = gym.spaces.Dict(
             {
-                **dict.fromkeys(ROLES, image),
-                "proprioception": gym.spaces.Box(-np.inf, np.inf, (10,), np.float32),
+                **{role: gym.spaces.Box(0, 255, shape, np.uint8) for role, shape in found.cameras.items()},
+                "proprioception": box_space(found.state.low, found.state.high),
                 "instruction": gym.spaces.Text(200, charset=letters),
             }
         )
-        limit = ACTION_LIMIT.astype(np.float32)
-        self.action_space = gym.spaces.Box(-limit, limit, (5,), np.float32)
+        self.action_space = box_space(found.action.low, found.action.high)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -52,34 +59,52 @@ class PlugInsertionEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
             raise VineError(f"unknown reset options {sorted(unknown)}", hint="known: scene")
         episode_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         scene = (options or {}).get("scene")
-        number = int(np.random.default_rng(episode_seed).integers(200)) if scene is None else int(scene)
-        observation = self.task.reset(number, episode_seed)
+        drawn = self.scenes[int(np.random.default_rng(episode_seed).integers(len(self.scenes)))]
+        number = drawn if scene is None else int(scene)
+        observation = self.simulation.reset(number, episode_seed)
         return self._observation(observation), {"scene": number, "seed": episode_seed}
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Observation, reward, terminated, truncated, info with `is_success`."""
-        truncated = self.task.step(action)
-        success, dead = self.task.is_success(), self.task.is_dead()
+        truncated = self.simulation.step(action)
+        success, dead = self.simulation.is_success(), self.simulation.is_dead()
         info = {"is_success": success, "is_dead": dead}
-        return self._observation(self.task.observe()), float(success), success or dead, truncated, info
+        return self._observation(self.simulation.observe()), float(success), success or dead, truncated, info
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The front image."""
-        return self.task.cameras.render()[ROLES[0]] if self.render_mode == "rgb_array" else None
+        """The image of the first camera."""
+        return self.simulation.observe().images[self.front] if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Free the renderer."""
-        self.task.close()
+        self.simulation.close()
 
     def _observation(self, observation: Observation) -> dict[str, Any]:
         return {
             **observation.images,
             "proprioception": observation.proprioception,
-            "instruction": self.task.instruction,
+            "instruction": self.simulation.instruction,
         }
 
 
+def box_space(low: tuple[float, ...], high: tuple[float, ...]) -> gym.spaces.Box:
+    """The space of vectors within bounds."""
+    return gym.spaces.Box(np.array(low, np.float32), np.array(high, np.float32), dtype=np.float32)
+
+
 def register() -> None:
-    """Make `gymnasium.make("vine/PlugInsertion-v0")` work."""
-    if ENV_ID not in gym.registry:
-        gym.register(ENV_ID, entry_point="vine_vla.tasks.gym:PlugInsertionEnv")
+    """Make `gymnasium.make(env_id)` work for every task; no simulator is imported.
+
+    A package whose task cannot be loaded must not take the others with it: it is left out with a warning.
+    """
+    for name in task_names():
+        try:
+            env_id = find_task(name).env_id
+        except VineError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        if env_id not in gym.registry:
+            gym.register(env_id, entry_point="vine_vla.tasks.gym:TaskEnv", kwargs={"task": name})
+
+
+register()

@@ -1,12 +1,13 @@
-"""The registry of named experiments: everything that one depends on, as numbers."""
+"""Named experiments: everything that one depends on, as numbers. Each belongs to a task, which lists it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from vine_vla.core.errors import VineError
-from vine_vla.evaluation.final import TEST
+from vine_vla.tasks.registry import find_task, task_names
 from vine_vla.tasks.scenes import parse_scenes
 
 
@@ -16,8 +17,8 @@ class Experiment:
 
     Args:
         name: in the registry. about: one line.
-        task: name of the simulated task. split: look of the scenes.
-        demos: scenes of the demonstrations, `demo` or `pushed-demo`.
+        task: name in the registry. split: appearance of the scenes; empty: the task's default.
+        demos: stream of the demonstrations' scenes; empty: the task's first.
         scenes: `400:700`; test scenes make the run a final one.
         demonstrations: operators' episodes that every arm learns from.
         pool: operators' episodes in all; the surplus serves only the arm that is given as many successful
@@ -42,9 +43,9 @@ class Experiment:
 
     name: str
     about: str
-    task: str = "plug"
-    split: str = "unseen"
-    demos: str = "demo"
+    task: str
+    split: str = ""
+    demos: str = ""
     scenes: str = "0:30"
     demonstrations: int = 120
     pool: int = 0
@@ -67,67 +68,34 @@ class Experiment:
     workers: int = field(default=2, compare=False)
     threads: int = field(default=2, compare=False)
 
+    def __post_init__(self) -> None:
+        task = find_task(self.task)
+        object.__setattr__(self, "split", self.split or task.default_split)
+        object.__setattr__(self, "demos", self.demos or task.demonstration_splits[0])
+
     @property
     def final(self) -> bool:
         """Whether test scenes are run."""
-        return any(scene in TEST for scene in parse_scenes(self.scenes))
+        test = find_task(self.task).lists(self.split).test
+        return any(scene in test for scene in parse_scenes(self.scenes))
 
 
-REGISTRY: dict[str, Experiment] = {
-    e.name: e
-    for e in (
-        Experiment(
-            "plug-quick",
-            "a quarter of an hour: 150 demonstrations, 200 drills, three arms, 30 dev scenes",
-            demonstrations=150,
-            drills=200,
-            system1_steps=3600,
-            detector_steps=600,
-            detector_frames=5000,
-        ),
-        Experiment(
-            "plug-full",
-            "hours: 600 demonstrations, corrections, all arms, 300 test scenes",
-            scenes="400:700",
-            demonstrations=600,
-            pool=1200,
-            drills=800,
-            system1_steps=8000,
-            rounds=1,
-            corrections=400,
-            correction_steps=8000,
-            flat_steps=16000,  # as many as System 1 takes in all its rounds
-            detector_steps=3000,
-            calibrating=600,
-            arms=(
-                "flat",
-                "imitate",
-                "imitate-all",
-                "success-only",
-                "success-only:slips-removed",
-                "success-only:matched-count",
-                "vine",
-                "success-only:execution",
-                "success-only:slips-removed-execution",
-                "success-only:matched-count-execution",
-                "vine:execution",
-                "oracle-skill",
-                "oracle-perception",
-                "oracle-value",
-            ),
-            slow_scenes=60,
-            probes=1000,
-            repeated=100,
-        ),
-    )
-}
+@cache
+def experiments() -> dict[str, Experiment]:
+    """Name -> experiment, of all tasks."""
+    found = {}
+    for task in task_names():
+        for name, values in find_task(task).experiments.items():
+            found[name] = Experiment(name=name, task=task, **values)
+    return found
 
 
 def find_experiment(name: str) -> Experiment:
     """The experiment called `name`; raises VineError that lists the known ones."""
-    if name not in REGISTRY:
-        raise VineError(f"unknown experiment {name!r}", hint=f"known: {', '.join(REGISTRY)}")
-    return REGISTRY[name]
+    known = experiments()
+    if name not in known:
+        raise VineError(f"unknown experiment {name!r}", hint=f"known: {', '.join(known)}")
+    return known[name]
 
 
 def with_changes(experiment: Experiment, **changes: Any) -> Experiment:

@@ -3,7 +3,7 @@
 A stage is done when `stages/` holds its key, a hash of its settings and of the stages it builds on; what is
 inside a stage goes on where it stopped as well. Trainings that do not need each other run side by side, one
 thread each: two such do more in an hour than one after the other with two threads. The same function runs
-`plug-quick` (`make demo`) and `plug-full`: they differ in numbers alone.
+all of them: they differ in numbers alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.build import RunBuilder
 from vine_vla.evaluation.experiments.recording import record_corrections, record_demonstrations
 from vine_vla.evaluation.experiments.registry import Experiment
-from vine_vla.evaluation.final import CALIBRATION, check_scenes, record_final
+from vine_vla.evaluation.final import check_scenes, record_final
 from vine_vla.evaluation.probes.execution import calibrate_run, calibration_probes
 from vine_vla.evaluation.probes.run import ProbeConfig, evaluate_probes
 from vine_vla.evaluation.runner import Schedule, evaluate
@@ -34,6 +34,7 @@ from vine_vla.evaluation.verdicts import write_summary
 from vine_vla.storage.json import write_json
 from vine_vla.storage.provenance import environment
 from vine_vla.system2 import EXECUTED
+from vine_vla.tasks.registry import find_task
 from vine_vla.tasks.scenes import parse_scenes
 
 VARIANTS = ("all", "withhold", "withhold-slips", "withhold-matched")
@@ -59,7 +60,8 @@ def run_experiment(experiment: Experiment, root: Path, results: Path, say: Say =
         raise VineError("arms with execution calibration need probes", hint="give --calibrating 100 or more")
     root.mkdir(parents=True, exist_ok=True)
     results.mkdir(parents=True, exist_ok=True)
-    check_scenes(parse_scenes(experiment.scenes), final=experiment.final)
+    lists = find_task(experiment.task).lists(experiment.split)
+    check_scenes(parse_scenes(experiment.scenes), lists, final=experiment.final)
     log = StageLog(root, say)
     write_json(root / "experiment.json", asdict(experiment))
     record_demonstrations(experiment, root, log)
@@ -237,7 +239,7 @@ def _source(name: str) -> str:
 
 
 def _execution(e: Experiment, root: Path, log: StageLog) -> None:
-    """Execution calibration, for the arms that use it; on the seen split's calibration scenes."""
+    """Execution calibration, for the arms that use it; on scenes that look like the demonstrations."""
     from vine_vla.data import open_dataset
 
     names = executed(e.arms)
@@ -249,9 +251,12 @@ def _execution(e: Experiment, root: Path, log: StageLog) -> None:
     with log.stage("execution", settings, after=before) as needed:
         if not needed:
             return
-        builder = RunBuilder(task=e.task, split="seen", runs=(str(root / "run"),))
-        each = max(1, -(-e.calibrating // len(CALIBRATION)))
-        scenes = tuple(CALIBRATION)[: -(-e.calibrating // each)]
+        task = find_task(e.task)
+        split = task.evaluation_splits[0]
+        builder = RunBuilder(task=e.task, split=split, runs=(str(root / "run"),))
+        calibration = tuple(task.lists(split).calibration)
+        each = max(1, -(-e.calibrating // len(calibration)))
+        scenes = calibration[: -(-e.calibrating // each)]
         drawn = ProbeConfig(scenes=scenes, each=each, seed=e.seed)
         probes = calibration_probes(builder, root / "run", drawn, workers=e.workers)
         with _threads(e.threads):

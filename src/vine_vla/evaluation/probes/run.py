@@ -40,10 +40,11 @@ from vine_vla.core.text import format_graph, parse_graph
 from vine_vla.evaluation.episodes import FEASIBILITY_COLUMNS, Parts
 from vine_vla.evaluation.probes.reliability import Ceiling, ceiling, score_table
 from vine_vla.evaluation.runner import Builder
-from vine_vla.evaluation.world import SimulatedTask, WatchedSkill
+from vine_vla.evaluation.world import WatchedSkill
 from vine_vla.storage.files import write_bytes
 from vine_vla.storage.json import RowLog, without_nan, write_json
 from vine_vla.storage.tables import read_table, write_table
+from vine_vla.tasks.base import Simulation
 
 PLACES: dict[str, int] = {"goal": GOAL, "reached": REACHED, "slipped": SLIPPED, "dead": DEAD}
 
@@ -125,7 +126,7 @@ class Prober:
 
     def __init__(self, builder: Builder, config: ProbeConfig) -> None:
         self.config = config
-        self.task: SimulatedTask = builder.open_task()
+        self.task: Simulation = builder.open_task()
         self.parts: Parts = builder.build(config.label, config.training_seed, self.task)
         self.model: PlanningModel = self.parts.planner.model  # type: ignore[attr-defined]
 

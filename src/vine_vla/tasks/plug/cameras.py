@@ -20,10 +20,7 @@ from numpy.typing import NDArray
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Box
-
-SIZE = 192
-ROLES = ("front", "wrist")
-
+from vine_vla.tasks.plug.spec import ROLES, SIZE
 
 _OPEN: weakref.WeakSet[Cameras] = weakref.WeakSet()
 """Cameras with a renderer: one that is freed after the GL library complains."""

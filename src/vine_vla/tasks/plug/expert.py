@@ -23,7 +23,6 @@ Array = NDArray[np.float64]
 CARRY_Z = 0.17  # TCP height (m) at which everything clears every neighbour
 GRASP_ABOVE_CENTRE = 0.0055
 HOLD_STEPS = 5  # still steps at the end of a subgoal; they are the demonstrator's "done"
-SUBGOAL_STEPS = 150  # 15 s time limit per subgoal
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from vine_vla.core.graph import Box, SceneGraph, SceneObject, Schema, Verb
+from vine_vla.core.graph import Box, SceneGraph, SceneObject
 from vine_vla.core.identity import assign_ids
 from vine_vla.core.relations import derive_relations
-from vine_vla.tasks.plug.cameras import ROLES, Cameras
-from vine_vla.tasks.plug.scenes import COLOURS, Block, Socket
+from vine_vla.tasks.plug.cameras import Cameras
+from vine_vla.tasks.plug.scenes import Block, Socket
 from vine_vla.tasks.plug.sim import PlugSim
+from vine_vla.tasks.plug.spec import PLUG_SCHEMA, ROLES
 from vine_vla.tasks.plug.world import (
     PLUG_HALF,
     PRONG_LENGTH,
@@ -24,32 +25,6 @@ from vine_vla.tasks.plug.world import (
 )
 
 Array = NDArray[np.float64]
-
-BESIDE = ("free", "low", "tall")
-
-PLUG_SCHEMA = Schema(
-    classes=("plug", "gripper", "socket", "block"),
-    attributes={
-        "kind": ("two_pin", "round"),  # of a socket
-        "colour": COLOURS,  # of a socket
-        "height": ("low", "tall"),  # of a block
-        "end": BESIDE,  # of a socket: what stands at one of its short faces
-        "flank": BESIDE,  # of a socket: what stands at one of its long faces
-        "grasp": ("none", "long", "short"),  # of the plug: the faces between the fingers
-        "state": ("rack", "hand", "seated", "loose", "fallen"),  # of the plug
-        "grip": ("open", "holding", "empty"),  # of the gripper
-    },
-    predicates=("left_of", "above", "near", "touching", "held"),
-    verbs=(
-        Verb("grasp_long", ("plug",), "grasp {0} across its long side"),
-        Verb("grasp_short", ("plug",), "grasp {0} across its short side"),
-        Verb("insert", ("plug", "socket"), "insert {0} into {1}"),
-        Verb("put_back", ("plug",), "put {0} back on the rack"),
-    ),
-    cameras=ROLES,
-    describing=("colour",),
-)
-
 
 _FIXED = ROLES[0]
 """The camera that does not move: boxes of parts that do not move either are computed once an episode."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vine_vla.tasks.plug.arm import SetpointController
 from vine_vla.tasks.plug.scenes import FACE_GAP, Block, PlugScene, Socket
+from vine_vla.tasks.plug.spec import FPS
 from vine_vla.tasks.plug.world import (
     BLOCKS,
     KINDS,
@@ -28,7 +29,7 @@ from vine_vla.tasks.plug.world import (
 
 Array = NDArray[np.float64]
 
-STEP_DT = 0.1  # seconds per action
+STEP_DT = 1 / FPS  # seconds per action
 HOME = np.array([0.48, 0.0, 0.30])
 SEATED_Z = SOCKET_HEIGHT + PLUG_HALF[2]
 RACK_Z = RACK_HEIGHT + PLUG_HALF[2]

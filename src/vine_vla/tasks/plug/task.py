@@ -5,48 +5,42 @@ and the saved states are the simulator's truth, for annotation, judging and orac
 
 Actions, 10 a second, float32 [5]: step of the commanded set-point in the tool (yaw) frame, dx, dy, dz in
 metres and dyaw in rad, and the gripper's target in [-1, 1] (below 0 opens, 0 and above closes). Near the
-table the gripper opens only 8 mm per finger beyond what it held. Proprioception, float32 [10]: TCP x, y, z
-(m), cos and sin of its yaw, distance of the pads (m), commanded minus measured TCP in the tool frame (m, 3
-numbers: what the hand feels), gripper command.
+table the gripper opens only 8 mm per finger beyond what it held. Proprioception: `spec.STATE`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vine_vla.core.errors import VineError
-from vine_vla.core.graph import Box, SceneGraph, Schema
+from vine_vla.core.graph import Box, SceneGraph
 from vine_vla.core.options import Outcome, Subgoal
 from vine_vla.core.protocols import DONE, FAILED, RUNNING, Float, Observation, SkillOutput
-from vine_vla.tasks.plug.cameras import ROLES, SIZE, Cameras
-from vine_vla.tasks.plug.expert import SUBGOAL_STEPS, Expert, SkillDial
-from vine_vla.tasks.plug.graph import PLUG_SCHEMA, PlugGraphs
+from vine_vla.tasks.plug.cameras import Cameras
+from vine_vla.tasks.plug.expert import Expert, SkillDial
+from vine_vla.tasks.plug.graph import PlugGraphs
 from vine_vla.tasks.plug.operators import Choice
 from vine_vla.tasks.plug.rollout import choice_status
 from vine_vla.tasks.plug.scenes import SPLITS, PlugScene, plug_scene
-from vine_vla.tasks.plug.sim import STEP_DT, PlugSim
+from vine_vla.tasks.plug.sim import PlugSim
+from vine_vla.tasks.plug.spec import ACTION, PLUG_SCHEMA, SIZE, SUBGOAL_STEPS
 
-ACTION_LIMIT = np.array([0.05, 0.05, 0.05, 0.3, 1.0])
 MAX_STEPS = 4 * SUBGOAL_STEPS
+"""Actions after which an episode ends, whoever acts: operators take four subgoals at most."""
 
 
 class PlugInsertion:
     """One episode at a time: `reset(scene, seed)`, then `observe` and `step`.
 
     Args:
-        split: `seen`, `unseen` or `demo`.
+        split: of `SPLITS`.
         render: without it observations have no images.
         size: side of the images in pixels.
     """
-
-    SCHEMA: ClassVar[Schema] = PLUG_SCHEMA
-    FPS: ClassVar[float] = 1 / STEP_DT
-    SUBGOAL_STEPS: ClassVar[int] = SUBGOAL_STEPS
-    MAX_STEPS: ClassVar[int] = MAX_STEPS
 
     def __init__(self, split: str = "seen", *, render: bool = True, size: int = SIZE) -> None:
         if split not in SPLITS:
@@ -90,10 +84,7 @@ class PlugInsertion:
         Raises:
             VineError: the action is not five finite numbers.
         """
-        values = np.asarray(action, dtype=np.float32).astype(np.float64)
-        if values.shape != (5,) or not np.isfinite(values).all():
-            raise VineError(f"action {action!r} is not five finite numbers", hint="dx, dy, dz, dyaw, gripper")
-        self.sim.step(np.clip(values, -ACTION_LIMIT, ACTION_LIMIT))
+        self.sim.step(ACTION.clip(action))
         return self.sim.steps >= MAX_STEPS
 
     # ---- the simulator's truth -------------------------------------------------------------------
@@ -169,11 +160,16 @@ class PlugInsertion:
         return bool(min(np.hypot(x - px, y - py) for px, py in places) < 0.12)
 
     def oracle_plans(self) -> list[list[Subgoal]]:
-        """Plans from the start that no neighbour spoils."""
-        return [
+        """Plans from now on that no neighbour spoils; a plug in the wrong grasp is put back first."""
+        plans = [
             [self.subgoal((f"grasp_{g}", None)), self.subgoal(("insert", i))]
             for g, i in self.scene.good_plans()
         ]
+        held = self.sim.held()
+        if held is None:
+            return plans
+        fitting = [plan[1:] for plan in plans if plan[0].verb == f"grasp_{held}"]
+        return fitting or [[self.subgoal(("put_back", None)), *plan] for plan in plans]
 
     def save_state(self) -> dict[str, Any]:
         """Everything that the future depends on."""
@@ -186,17 +182,13 @@ class PlugInsertion:
         self._graphs.begin()
         self._graphs.ids = state["ids"]
 
-    def scripted_skill(self, s: float = 0.3) -> ScriptedSkill:
-        """The expert as a skill: privileged, it reads the simulation."""
-        return ScriptedSkill(self, SkillDial(scale=s))
-
     def close(self) -> None:
         """Free the renderer."""
         self.cameras.close()
 
 
 class ScriptedSkill:
-    """The scripted expert behind layer 1's `Skill`, for gates and the `oracle-skill` arm.
+    """The scripted expert behind the protocol `Skill`, for gates and the `oracle-skill` arm.
 
     Its done signal tells the truth: `done` when the subgoal is reached at its end, `failed` when not.
     """
@@ -227,6 +219,3 @@ class ScriptedSkill:
         else:
             done[RUNNING] = 1
         return SkillOutput(np.asarray(action, np.float32)[None], 1, done)
-
-
-__all__ = ["ACTION_LIMIT", "MAX_STEPS", "ROLES", "PlugInsertion", "ScriptedSkill"]
