@@ -11,13 +11,13 @@ from vine_vla.core.errors import VineError
 from vine_vla.storage.json import write_json
 
 
-def keep_settings(path: Path, settings: Mapping[str, Any], *, mend: str) -> None:
+def keep_settings(path: Path, settings: Mapping[str, Any], *, hint: str) -> None:
     """Write `settings` to `path`, or compare them with those that stand there.
 
     Args:
         path: JSON file beside the work.
         settings: everything that makes two runs the same run, as JSON values.
-        mend: hint for whoever changed one.
+        hint: hint for whoever changed one.
 
     Raises:
         VineError: the file cannot be read, or another value stands there; names the first that differs.
@@ -29,9 +29,9 @@ def keep_settings(path: Path, settings: Mapping[str, Any], *, mend: str) -> None
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise VineError(f"cannot be read: {error}", where=str(path), hint=mend) from error
+        raise VineError(f"cannot be read: {error}", where=str(path), hint=hint) from error
     if difference := differing(before, now):
-        raise VineError(f"begun with other settings: {difference}", where=str(path), hint=mend)
+        raise VineError(f"begun with other settings: {difference}", where=str(path), hint=hint)
 
 
 def differing(before: Any, now: Any, name: str = "settings") -> str | None:

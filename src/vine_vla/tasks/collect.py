@@ -95,7 +95,7 @@ class CollectConfig:
 
 
 def series_name(task: Task, split: str) -> str:
-    """How the ids of a split's episodes begin: the task's name, with that of a split that is not the first."""
+    """How ids of a split's episodes begin: the task's name, with that of a split that is not the first."""
     if split == task.demonstration_splits[0]:
         return task.name
     return f"{task.name}-{split.removesuffix('-demo')}"

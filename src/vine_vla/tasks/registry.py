@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 from vine_vla.core.errors import VineError
 from vine_vla.tasks.base import Task
@@ -25,7 +26,8 @@ DEFAULT_TASK = "plug"
 
 def task_names() -> tuple[str, ...]:
     """Names of all tasks, this package's first; nothing is imported."""
-    return (*BUILT_IN, *sorted({point.name for point in entry_points(group=GROUP)} - set(BUILT_IN)))
+    own = (name for name, module in BUILT_IN.items() if find_spec(module) is not None)
+    return (*own, *sorted({point.name for point in entry_points(group=GROUP)} - set(BUILT_IN)))
 
 
 @cache
