@@ -30,7 +30,7 @@ from vine_vla.evaluation.statistics import compare
 from vine_vla.storage.json import RowLog, write_json
 from vine_vla.storage.provenance import environment
 from vine_vla.storage.tables import write_table
-from vine_vla.system2 import OutcomeConfig, train_outcomes
+from vine_vla.system2.compact import OutcomeConfig, train_outcomes
 from vine_vla.tasks.registry import find_task
 from vine_vla.tasks.scenes import parse_scenes
 

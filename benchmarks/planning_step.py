@@ -24,8 +24,8 @@ import torch
 from packing_pictures import INSTRUCTION, PackingPictures, layout, look
 
 from vine_vla.search import SearchConfig, TreePlanner
-from vine_vla.system2 import OutcomeConfig, PerceptionConfig, System2Config, load_system2, train_system2
-from vine_vla.system2.compact.system2 import System2
+from vine_vla.system2 import Backend, load_system2
+from vine_vla.system2.compact import OutcomeConfig, PerceptionConfig, System2Config, train_system2
 
 BUDGET = 8
 GROWTH = {"objects": (6, 8, 12, 16), "K": (3, 5, 8, 12, 20), "depth": (1, 2, 4, 6, 8), "B": (1, 4, 16, 64)}
@@ -38,11 +38,11 @@ def train(folder: Path, episodes: int, steps: int) -> None:
     quick = replace(OutcomeConfig().outcome, epochs=4, least_steps=100)
     outcomes = OutcomeConfig(states=300, outcome=quick, dynamics=quick, proposal=quick, value_mu=quick)
     outcomes = replace(outcomes, value=replace(quick, epochs=1, least_steps=20))
-    config = System2Config(outcomes, PerceptionConfig(steps=steps), calibrate_on_seen=False)
+    config = System2Config(outcomes, PerceptionConfig(steps=steps), calibrate_on_perceived=False)
     train_system2(PackingPictures(episodes), folder, config)
 
 
-def measure(model: System2, repeats: int, objects: int, k: int, depth: int, batch: int) -> dict[str, float]:
+def measure(model: Backend, repeats: int, objects: int, k: int, depth: int, batch: int) -> dict[str, float]:
     """Milliseconds of perceiving and planning B scenes, after one step that is not counted."""
     planner = TreePlanner(model, SearchConfig(k=k, depth=depth, expansions=64, trace=1))
     seen, planned, found, options, nodes = [], [], [], [], []

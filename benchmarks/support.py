@@ -31,7 +31,7 @@ from vine_vla.core.packing import pack
 from vine_vla.core.protocols import GOAL, REACHED
 from vine_vla.data import open_dataset
 from vine_vla.search.pruning import support_gap
-from vine_vla.system2 import OutcomeConfig, train_outcomes
+from vine_vla.system2.compact import OutcomeConfig, train_outcomes
 from vine_vla.system2.compact.model import GraphModel
 
 Z = 1.64

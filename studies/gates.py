@@ -73,7 +73,8 @@ class GraphBuilder:
         if arm.model is None:
             raise VineError(f"arm {label!r} has no planning model", hint="leave it out of this gate")
         model = self.models[arm.model]
-        return planned_parts(arm, model, perceiver, skill, self.agent, self.search, task, wording)
+        agent = replace(self.agent, budget=model.budget)
+        return planned_parts(arm, model, perceiver, skill, agent, self.search, task, wording)
 
     def settings(self) -> Mapping[str, Any]:
         own = {"scripted_scale": self.scripted_scale, "agent": asdict(self.agent)}
@@ -182,7 +183,7 @@ def train_variants(
     """
     from vine_vla.system2.compact.config import OutcomeConfig
     from vine_vla.system2.compact.learn import train_outcomes
-    from vine_vla.system2.compact.segments import Failures
+    from vine_vla.system2.segments import Failures
 
     own = list(demonstrations[:count])
     config = OutcomeConfig(seed=seed)

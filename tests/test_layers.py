@@ -33,6 +33,15 @@ MAY_IMPORT = {
 EVERYTHING = {*MAY_IMPORT, "cli"}
 # Rooms that stay light, and what they may use besides the standard library.
 LIBRARIES = {"core": {"numpy"}, "search": {"numpy", "numba"}, "agent": {"numpy"}}
+# Sub-packages that are reached by name, through a registry: nobody outside imports what is in them, but for
+# the scripts that measure their parts.
+CLOSED = {"system2.compact"}
+MEASURE_INSIDES = {
+    "benchmarks/failures.py",
+    "benchmarks/planning_step.py",
+    "benchmarks/support.py",
+    "studies/gates.py",
+}
 
 
 def imports(tree: ast.AST, module: tuple[str, ...], is_package: bool) -> Iterator[tuple[int, str]]:
@@ -70,7 +79,7 @@ def violations(source: Path) -> list[str]:
         tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
         if parts == ("__init__",):
             # The package's front door may open higher rooms when asked (`vine_vla.load`), not on import.
-            tree = ast.Module([n for n in tree.body if not isinstance(n, ast.FunctionDef)], [])
+            tree = ast.Module([n for n in tree.body if not isinstance(n, ast.FunctionDef | ast.If)], [])
         module = parts[:-1] if is_package else parts
         for line, name in imports(tree, module, is_package):
             top, *rest = name.split(".")
@@ -81,14 +90,40 @@ def violations(source: Path) -> list[str]:
                         f"{where}:{line}: {room} imports {top}, allowed are {', '.join(sorted(light))}"
                     )
                 continue
+            found += _into_closed(where, line, module, rest)
             target = rest[0] if rest and rest[0] in EVERYTHING else "core"
             if room != "cli" and target != room and target not in MAY_IMPORT[room]:
                 found.append(f"{where}:{line}: {room} imports {target}")
     return found
 
 
+def _into_closed(where: Path, line: int, module: tuple[str, ...], rest: list[str]) -> list[str]:
+    """A finding if the dotted name `rest`, the package's own left out, lies in a closed sub-package.
+
+    What is in it, and the registry beside it, may import it.
+    """
+    for closed in CLOSED:
+        parts = closed.split(".")
+        inside = module[: len(parts)] == tuple(parts)
+        by_registry = module == (parts[0], "registry") and rest == parts
+        if rest[: len(parts)] == parts and not inside and not by_registry:
+            return [f"{where}:{line}: {closed} is reached through {parts[0]}.registry alone"]
+    return []
+
+
 def test_the_layers_hold(repository: Path) -> None:
     assert violations(repository / "src" / PACKAGE) == []
+
+
+def test_scripts_reach_backends_through_the_registry(repository: Path) -> None:
+    reaching = set()
+    for folder in ("benchmarks", "studies", "examples", "plugins"):
+        for file in (repository / folder).rglob("*.py"):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            names = [name.split(".")[1:] for _, name in imports(tree, ("script",), False)]
+            if any(_into_closed(file, 0, (), name) for name in names):
+                reaching.add(str(file.relative_to(repository)))
+    assert reaching == MEASURE_INSIDES
 
 
 def test_light_rooms_are_held_to_strict_types(repository: Path) -> None:
@@ -106,7 +141,7 @@ def test_light_rooms_are_held_to_strict_types(repository: Path) -> None:
         ("core/options.py", "from ..search.tree import plan", "core imports search"),
         ("core/options.py", "from vine_vla import agent", "core imports agent"),
         ("__init__.py", "from vine_vla.system2.load import load", "core imports system2"),
-        ("search/tree.py", "import vine_vla.system2.compact.value", "search imports system2"),
+        ("search/tree.py", "import vine_vla.system2.value", "search imports system2"),
         ("search/tree.py", "import torch.nn", "search imports torch"),
         ("search/__init__.py", "from ..tasks import plug", "search imports tasks"),
         ("data/read.py", "from vine_vla.tasks.plug import Plug", "data imports tasks"),
@@ -126,6 +161,14 @@ def test_light_rooms_are_held_to_strict_types(repository: Path) -> None:
         ("evaluation/arms.py", "from vine_vla.report import html", "evaluation imports report"),
         ("evaluation/arms.py", "from vine_vla.cli import main", "evaluation imports cli"),
         ("gadgets/new.py", "import os", "has no layer yet"),
+        ("cli/plan.py", "from vine_vla.system2.compact import model", "through system2.registry alone"),
+        ("cli/plan.py", "import vine_vla.system2.compact.model as m", "through system2.registry alone"),
+        ("system2/value.py", "from .compact.model import Net", "through system2.registry alone"),
+        (
+            "system2/value.py",
+            "from importlib import import_module\nimport_module('vine_vla.system2.compact.nets')",
+            "through system2.registry alone",
+        ),
     ],
 )
 def test_a_planted_violation_is_found(tmp_path: Path, file: str, code: str, finding: str) -> None:

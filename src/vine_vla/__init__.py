@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Robot,
         Skill,
     )
+    from vine_vla.system2.backend import Backend
 
 __all__ = [
     "Belief",
@@ -81,16 +82,17 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def load(path: Path | str, variant: str | None = None) -> Any:
-    """A trained System 2: `Perceiver`, `PlanningModel` and `Evidence` in one.
+def load(path: Path | str, variant: str | None = None, *, device: str | None = None) -> Backend:
+    """A trained System 2 of any kind: `Perceiver`, `PlanningModel` and `Evidence` in one.
 
     Args:
         path: run folder, or the folder `vine train system2` wrote.
-        variant: `all` unless told otherwise.
+        variant: default `all`, else the first there is.
+        device: where nets run, e.g. `cpu`; default: cuda if there is one.
 
     Raises:
         VineError: there is none, or its files are damaged.
     """
-    from vine_vla.system2 import load_system2  # late: importing the package does not import torch
+    from vine_vla.system2.load import load_system2  # late: importing the package does not import torch
 
-    return load_system2(path, variant)
+    return load_system2(path, variant, device=device)

@@ -20,7 +20,7 @@ from vine_vla.core.graph import Schema
 from vine_vla.core.protocols import PlanStatus
 from vine_vla.data import open_dataset
 from vine_vla.search import SearchConfig, TabularModel, TreePlanner, load_trace
-from vine_vla.system2 import OutcomeConfig, PerceptionConfig, System2Config, train_system2
+from vine_vla.system2.compact import OutcomeConfig, PerceptionConfig, System2Config, train_system2
 from vine_vla.system2.compact.fit import FitConfig
 
 
@@ -134,7 +134,9 @@ def trained(tmp_path_factory):
         **{"states": 60, "outcome": quick, "dynamics": quick, "proposal": quick},
         **{"value": FitConfig(epochs=1, least_steps=5, batch=32), "value_mu": quick},
     )
-    config = System2Config(outcomes, PerceptionConfig(steps=30, batch=8, width=16), calibrate_on_seen=False)
+    config = System2Config(
+        outcomes, PerceptionConfig(steps=30, batch=8, width=16), calibrate_on_perceived=False
+    )
     train_system2(source, run / "system2", config)
     images, state, _ = source.views[0][0]
     for camera, image in images.items():

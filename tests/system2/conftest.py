@@ -4,7 +4,7 @@ import pytest
 import torch
 from system2.worlds import SIDES, sides_demonstrations
 
-from vine_vla.system2 import OutcomeConfig, train_outcomes
+from vine_vla.system2.compact import OutcomeConfig, train_outcomes
 from vine_vla.system2.compact.fit import FitConfig
 
 QUICK = OutcomeConfig(

@@ -12,13 +12,15 @@ from system2.worlds import SIDES, sides_demonstrations, sides_scene
 from vine_vla import SceneGraph, Subgoal, VineError, pack, unpack
 from vine_vla.core.options import EpisodeOutcome, Outcome, Split
 from vine_vla.core.protocols import DEAD, GOAL, REACHED, SLIPPED, Evidence, PlanningModel
-from vine_vla.system2 import Failures, Probe, calibrate_on_probes, train_outcomes
+from vine_vla.system2 import Failures, Probe
+from vine_vla.system2.compact import train_outcomes
+from vine_vla.system2.compact.execution import calibrate_on_probes
 from vine_vla.system2.compact.fit import FitConfig
 from vine_vla.system2.compact.model import NEGLIGIBLE
 from vine_vla.system2.compact.nets import SubgoalTensors, member
 from vine_vla.system2.compact.outcome import outcome_logits, outcome_net, table_inputs, train_outcome
-from vine_vla.system2.compact.segments import CENSORED, choose_episodes, hold_out, segment_table
-from vine_vla.system2.uncertainty.probes import probe_table
+from vine_vla.system2.segments import CENSORED, choose_episodes, hold_out, segment_table
+from vine_vla.system2.uncertainty.execution import probe_table
 
 TEXT = "put the part into a slot"
 

@@ -12,7 +12,7 @@ from vine_vla.core.packing import attribute_slots
 from vine_vla.core.protocols import Observation
 from vine_vla.system2.compact.detector import SIZE, shrink
 from vine_vla.system2.compact.frames import choose_frames, constant_attributes, load_frames
-from vine_vla.system2.compact.perceived import as_seen
+from vine_vla.system2.compact.perceived import as_perceived
 from vine_vla.system2.compact.perception_metrics import measure
 from vine_vla.system2.compact.perception_training import PerceptionConfig, train_perception
 
@@ -137,7 +137,7 @@ def test_without_boxes_there_is_nothing_to_learn(source):
 
 def test_demonstrations_as_seen_keep_segments_and_ids(source, eyes):
     held = [d for d in source.demonstrations if d.split is not Split.TRAIN][:8]
-    for before, after in zip(held, as_seen(source, held, eyes), strict=True):
+    for before, after in zip(held, as_perceived(source, held, eyes), strict=True):
         assert after.graphs.keys() == before.graphs.keys()
         assert after.graphs[before.length] is before.graphs[before.length]  # no image there
         for segment in after.segments:

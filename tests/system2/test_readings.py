@@ -10,7 +10,7 @@ from vine_vla import Belief, SceneGraph, pack
 from vine_vla.core.packing import attribute_slots
 from vine_vla.system2.compact.hypotheses import LEAST, MOST, likeliest, readings
 from vine_vla.system2.compact.outcome import table_inputs
-from vine_vla.system2.compact.segments import segment_table
+from vine_vla.system2.segments import segment_table
 
 TEXT = "put the part into a slot"
 CHANCES = {"red": (0.7, 0.3), "green": (0.3, 0.7)}

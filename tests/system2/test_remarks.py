@@ -1,4 +1,4 @@
-"""What System 2 says of data that do not suffice: errors before training, remarks after it."""
+"""What System 2 says of data that do not suffice: errors before training, warnings after it."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ from system2.test_training import CONFIG
 
 from vine_vla import Outcome, VineError
 from vine_vla.core.options import EpisodeOutcome, Split
-from vine_vla.system2 import train_system2
+from vine_vla.system2.compact import train_system2
 
 GRAPHS = replace(CONFIG, perception=None)
 
@@ -48,12 +48,12 @@ def test_data_that_teach_nothing_are_told_before_training(change, message, tmp_p
 def test_without_failures_it_is_said_what_it_falls_back_to(tmp_path):
     folder = train_system2(changed(succeed), tmp_path / "system2", GRAPHS)
     metrics = json.loads((folder / "metrics.json").read_text())
-    said = " ".join(metrics["remarks"])
+    said = " ".join(metrics["warnings"])
     assert "no failed segment among" in said and "counts as feasible" in said
     assert "not calibrated: " in said and "20 are needed" in said
-    assert "put is never cut: " in said
+    assert "put is never pruned: " in said
     card = (folder / "MODEL_CARD.md").read_text()
-    assert all(remark[1:] in card for remark in metrics["remarks"])
+    assert all(warning[1:] in card for warning in metrics["warnings"])
 
 
 def test_with_few_failures_their_number_is_said(tmp_path):
@@ -67,6 +67,6 @@ def test_with_few_failures_their_number_is_said(tmp_path):
         return replace(good, outcome=EpisodeOutcome.FAILURE, segments=segments)
 
     folder = train_system2(changed(fail), tmp_path / "system2", GRAPHS)
-    remarks = json.loads((folder / "metrics.json").read_text())["remarks"]
-    assert len([r for r in remarks if r.startswith("only 5 failed segments among ")]) == 1
-    assert not any("no failed segment" in remark for remark in remarks)
+    warnings = json.loads((folder / "metrics.json").read_text())["warnings"]
+    assert len([r for r in warnings if r.startswith("only 5 failed segments among ")]) == 1
+    assert not any("no failed segment" in warning for warning in warnings)

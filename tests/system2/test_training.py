@@ -12,17 +12,8 @@ from system2.pictures import PictureSource, scene, view
 
 from vine_vla import VineError, pack
 from vine_vla.core.protocols import DEAD, REACHED, Evidence, Observation, Perceiver, PlanningModel
-from vine_vla.system2 import (
-    EXECUTED,
-    Failures,
-    OutcomeConfig,
-    PerceptionConfig,
-    Probe,
-    System2Config,
-    calibrate_variant,
-    load_system2,
-    train_system2,
-)
+from vine_vla.system2 import EXECUTED, Backend, Failures, Probe, calibrate_variant, load_system2
+from vine_vla.system2.compact import OutcomeConfig, PerceptionConfig, System2Config, train_system2
 from vine_vla.system2.compact.fit import FitConfig
 
 FAST = FitConfig(epochs=1, least_steps=6)
@@ -41,7 +32,7 @@ CONFIG = System2Config(
         value_mu=FAST,
     ),
     PerceptionConfig(steps=25, frames=120, width=16, objects=100),
-    calibrate_on_seen=False,  # eyes trained this shortly lose most segments
+    calibrate_on_perceived=False,  # eyes trained this shortly lose most segments
 )
 
 
@@ -79,7 +70,9 @@ def test_loads_and_plans_like_what_was_trained(trained):
     perceiver: Perceiver = found
     model: PlanningModel = found
     evidence: Evidence = found
-    assert model is evidence is perceiver and found.budget >= 1
+    backend: Backend = found
+    assert backend is model is evidence is perceiver and backend.info.budget >= 1
+    assert (backend.info.kind, backend.info.variant, backend.info.state.size) == ("compact", "all", 3)
     rng = np.random.default_rng(0)
     images, state, _ = view(scene(rng), rng)
     [graph] = found.perceive([Observation(images, state)], ["put the brick on a plate"])
@@ -114,10 +107,10 @@ def test_what_is_loaded_answers_like_what_was_trained(source, tmp_path, monkeypa
     assert loaded.pruning == made[0].pruning
 
 
-def test_finished_stages_are_skipped_and_a_killed_run_goes_on(source, trained):
+def test_finished_stages_are_skipped_and_a_killed_run_resumes(source, trained):
     told = []
     train_system2(source, trained, CONFIG, lambda stage, share: told.append(stage))
-    assert told == ["variant all is there"]
+    assert told == ["variant all is up to date"]
     # As after a kill before the end: the variant is made again, perception is not.
     (trained / "all" / "metrics.json").unlink()
     before = (trained / "all" / "nets.safetensors").read_bytes()
@@ -127,7 +120,7 @@ def test_finished_stages_are_skipped_and_a_killed_run_goes_on(source, trained):
     assert (trained / "all" / "nets.safetensors").read_bytes() == before  # the same seed, the same weights
 
 
-def test_further_variants_share_eyes_and_proposals(source, trained):
+def test_further_variants_share_perception_and_proposals(source, trained):
     shared = [(trained / f"{n}.safetensors").read_bytes() for n in ("perception", "proposals")]
     train_system2(source, trained, withheld())
     assert shared == [(trained / f"{n}.safetensors").read_bytes() for n in ("perception", "proposals")]
@@ -139,7 +132,7 @@ def test_further_variants_share_eyes_and_proposals(source, trained):
     assert full.subgoals == less.subgoals
     np.testing.assert_array_equal(full.prior, less.prior)
     assert np.abs(full.p - less.p).max() > 1e-3
-    assert found.variant("imitate-all").imitate_all
+    assert found.variant("imitate-all").model.imitate_all
     with pytest.raises(VineError, match="no variant 'nothing'"):
         found.variant("nothing")
 
@@ -208,11 +201,31 @@ def test_damage_is_named(source, tmp_path):
     nets.write_bytes(bytes(data))
     with pytest.raises(VineError, match="not those that training wrote"):
         load_system2(tmp_path)
+    info = json.loads((tmp_path / "system2.json").read_text())
+    for old in ({**info, "format": 1}, {k: v for k, v in info.items() if k != "kind"}):
+        (tmp_path / "system2.json").write_text(json.dumps(old))
+        with pytest.raises(VineError, match="another version of VINE.*train System 2 again"):
+            load_system2(tmp_path)
+    (tmp_path / "system2.json").write_text(json.dumps({**info, "kind": "guesses"}))
+    with pytest.raises(VineError, match="unknown backend 'guesses'.*compact"):
+        load_system2(tmp_path)
     (tmp_path / "system2.json").write_text("{")
     with pytest.raises(VineError, match="damaged JSON"):
         load_system2(tmp_path)
     with pytest.raises(VineError, match="no trained System 2"):
         load_system2(tmp_path / "nowhere")
+
+
+def test_what_is_saved_loads_as_the_same(source, trained, tmp_path):
+    found = load_system2(trained)
+    found.save(tmp_path / "saved")
+    again = load_system2(tmp_path / "saved")
+    assert again.info == found.info and list(again.variants()) == ["all", "imitate-all"]
+    assert again.weights == found.weights
+    graph = pack([source.demonstrations[0].graphs[0]], found.schema, budget=2)
+    a, b = (m.expand(graph, ["put"], 9) for m in (found, again))
+    np.testing.assert_array_equal(a.p, b.p)
+    assert (tmp_path / "saved/all/MODEL_CARD.md").is_file()
 
 
 def test_importing_the_package_does_not_import_torch():

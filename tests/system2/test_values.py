@@ -11,9 +11,10 @@ from system2.worlds import TabularWorld
 
 from vine_vla import pack
 from vine_vla.search.tabular import policy_evaluation, random_problem, value_iteration
-from vine_vla.system2 import Failures, OutcomeConfig, train_outcomes
+from vine_vla.system2 import Failures
+from vine_vla.system2.compact import OutcomeConfig, train_outcomes
 from vine_vla.system2.compact.fit import FitConfig
-from vine_vla.system2.compact.value import OptionModel, _returns, backed_up
+from vine_vla.system2.uncertainty.values import backed_up, lambda_returns
 
 TABULAR = OutcomeConfig(
     noise=0.0,
@@ -78,15 +79,10 @@ def test_values_on_more_problems(seed):
     check_successes_alone(seed)
 
 
-def tiny_model(p, place):
-    rows = np.arange(p.shape[1]) * 0
-    return OptionModel(None, None, rows, place, p, None)  # backed_up reads p and place alone
-
-
 def test_backup_by_hand():
     p = np.array([[[0.2, 0.5, 0.1, 0.2], [0.3, 0.0, 0.0, 0.7]]], np.float32)
     after = np.array([[[0.8, 0.4], [1.0, 1.0]]], np.float32)
-    q, v = backed_up(tiny_model(p, np.array([[0, 1, -1], [-1, -1, -1]])), after)
+    q, v = backed_up(p, np.array([[0, 1, -1], [-1, -1, -1]]), after)
     np.testing.assert_allclose(q[0], [0.2 + 0.4 + 0.04, 0.3], atol=1e-6)
     np.testing.assert_allclose(v[0], [0.64, 0.0], atol=1e-6)  # no supported option: no way to the goal
 
@@ -97,7 +93,7 @@ def test_the_other_half_of_the_members_chooses():
     n, k, members = 4000, 6, 4
     goal = rng.uniform(0.3, 0.7, (members, n * k)).astype(np.float32)
     p = np.stack([goal, 0 * goal, 0 * goal, 1 - goal], -1)
-    _, v = backed_up(tiny_model(p, np.arange(n * k).reshape(n, k)), np.zeros((members, n * k, 2), np.float32))
+    _, v = backed_up(p, np.arange(n * k).reshape(n, k), np.zeros((members, n * k, 2), np.float32))
     assert abs(v.mean() - 0.5) < 0.005
     assert goal.reshape(members, n, k).max(-1).mean() > 0.6  # what each for itself would claim
 
@@ -106,7 +102,7 @@ def test_lambda_returns_by_hand():
     episode = np.array([0, 0, 0, 1])
     last = np.array([False, False, True, True])
     now = np.array([0.1, 0.2, 0.6, 0.5], np.float32)
-    returns, usable = _returns(episode, last, np.array([1, 1, 1, -1]), now, np.array([0.9, 0.3]), 0.5)
+    returns, usable = lambda_returns(episode, last, np.array([1, 1, 1, -1]), now, np.array([0.9, 0.3]), 0.5)
     # 1 at the end; before it half of the next V, half of the next return; unknown ends in its last V
     np.testing.assert_allclose(returns, [0.5 * 0.2 + 0.5 * (0.5 * 0.6 + 0.5), 0.5 * 0.6 + 0.5, 1.0, 0.3])
     assert usable.tolist() == [True, True, True, False]

@@ -11,9 +11,10 @@ How to add a command: drop `cli/NAME.py` into this folder; nothing else has to c
 - Fields of `C` carry their default, and their docstring gives meaning and unit. Both become the
   help: `seconds: float = 2.0` followed by a docstring of its own, `Time for one plan, in seconds.`
   A positional argument is `path: tyro.conf.Positional[Path]`; `json: bool = False` is the flag `--json`.
+- A command whose options depend on its arguments also defines `config_type(arguments)`, which gives `C`.
 - `run` returns the exit code: 0 all well, 1 the command did its work and the answer is "no" (a check
   that failed). Bad input raises `VineError`: one line on stderr, exit code 2. Ctrl-C exits with 130.
-- Results go to stdout, progress and remarks to stderr, so that `--json` can be piped.
+- Results go to stdout, progress and warnings to stderr, so that `--json` can be piped.
 - Files whose name starts with an underscore are helpers, not commands.
 """
 
@@ -105,7 +106,8 @@ def _call(run: Callable[[Any], int], prog: str, arguments: Sequence[str]) -> int
     """Parse the arguments into the configuration that `run` is annotated with, and run it."""
     import tyro  # late: `vine --help` does not need it
 
-    config_type = get_type_hints(run, include_extras=True)["config"]
+    special = getattr(sys.modules[run.__module__], "config_type", None)
+    config_type = special(arguments) if special else get_type_hints(run, include_extras=True)["config"]
     try:
         config = tyro.cli(
             config_type,

@@ -5,87 +5,81 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import tyro
 
+from vine_vla.cli._options import Device
+from vine_vla.system2.backend import TrainingConfig
+from vine_vla.system2.registry import find_backend
+
 
 @dataclass(frozen=True)
-class System2:
-    """Options of `vine train system2`."""
+class System2[Settings: TrainingConfig]:
+    """Options of `vine train system2`; `Settings` are those of the backend."""
 
     dataset: tyro.conf.Positional[Path]
     """LeRobot dataset with segments, scene graphs and boxes."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder of System 2, RUN/system2; further variants go into the same one and share what can be shared."""
-    failures: Literal["keep", "withhold", "withhold-slips", "withhold-matched"] = "keep"
-    """What the nets may see: all; successful episodes, their slips kept; or removed too; or as many successes
-    as --episodes."""
-    episodes: int | None = None
-    """Use this many episodes; default: all."""
-    graphs_only: bool = False
-    """Train without perception, on the annotated scene graphs alone: minutes become seconds."""
-    members: int = 6
-    """Ensemble members."""
-    alpha: float = 0.1
-    """Share of plans that pruning may rob of a reachable option, in (0, 1)."""
-    tau_stop: float = 0.0
-    """Stop as `unsupported` when the best plan's lower bound is less, in [0, 1]; 0: never."""
-    perception_steps: int = 900
-    """Gradient steps of perception."""
-    frames: int = 10000
-    """Annotated frames that perception learns from, at most."""
-    learn_from_seen: bool = False
-    """Let the outcome nets learn from perceived graphs too, beside the annotated ones."""
-    seed: int = 0
-    """Of weights, bootstrap, order and noise."""
+    settings: Annotated[Settings, tyro.conf.arg(name=""), tyro.conf.EnumChoicesFromValues]
+    """What the backend lets one set."""
+    backend: str = "compact"
+    """Kind of planning model, of this package or an installed one; `vine train system2 --backend NAME --help`
+    lists its options."""
+    device: Device = None
     threads: int = 2
     """Threads of torch; 1 is faster on a machine that does other work."""
     json: bool = False
     """Print the metrics as JSON."""
 
 
-def train_planner(config: System2) -> int:
+def options_of(arguments: Sequence[str]) -> Any:
+    """The options that `vine train system2 ARGUMENTS` has: those of the backend it names are among them.
+
+    Raises:
+        VineError: there is no such backend.
+    """
+    name = "compact"
+    for place, word in enumerate(arguments):
+        option, equals, value = word.partition("=")
+        if option == "--backend":
+            name = value if equals else next(iter(arguments[place + 1 :]), name)
+    return System2[find_backend(name).config]  # type: ignore[misc]
+
+
+def train_planner(config: System2[Any]) -> int:
     """Train, show the figures, and say where the result is."""
-    from vine_vla.core.errors import VineError
     from vine_vla.data import open_dataset
 
     dataset = open_dataset(config.dataset)  # first: bad input is told at once
     import torch
 
     from vine_vla.compute.progress import progress_bars
-    from vine_vla.system2 import Failures, OutcomeConfig, PerceptionConfig, System2Config, train_system2
-    from vine_vla.system2.compact.storage import read_json
+    from vine_vla.system2 import train_backend
+    from vine_vla.system2.folder import METRICS, read_json
 
-    for name, low, high in (("alpha", 0, 1), ("members", 0, 1000), ("perception_steps", 0, 10**7)):
-        value = getattr(config, name)
-        if not low < value < high:
-            raise VineError(f"{name} is {value}", where=f"--{name.replace('_', '-')}", hint=f"above {low}")
     torch.set_num_threads(config.threads)
-    own = OutcomeConfig(
-        failures=Failures.KEEP if config.failures == "keep" else Failures(config.failures),
-        episodes=config.episodes,
-        members=config.members,
-        alpha=config.alpha,
-        tau_stop=config.tau_stop,
-        seed=config.seed,
-    )
-    eyes = PerceptionConfig(steps=config.perception_steps, frames=config.frames, seed=config.seed)
-    settings = System2Config(
-        own, None if config.graphs_only else eyes, learn_from_seen=config.learn_from_seen
-    )
     started = time.monotonic()
     with progress_bars() as report:
-        folder = train_system2(dataset, config.out, settings, report)
-    metrics = read_json(folder / "metrics.json")
+        folder = train_backend(
+            find_backend(config.backend),
+            dataset,
+            config.out,
+            config.settings,
+            device=config.device,
+            report=report,
+        )
+    metrics = read_json(folder / METRICS)
     if config.json:
         print(json.dumps(metrics, indent=1))
     else:
         print("\n".join(_lines(metrics)), file=sys.stderr)
-        for remark in metrics.get("remarks", ()):
-            print(f"vine: remark: {remark}", file=sys.stderr)
+        for warning in metrics.get("warnings", ()):
+            print(f"vine: warning: {warning}", file=sys.stderr)
         print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
         print(folder)
     return 0
@@ -102,12 +96,12 @@ def _lines(metrics: dict) -> list[str]:
                 f"Brier {scores['brier']:.3f}  log-loss {scores['log_loss']:.3f}  "
                 f"ECE {scores['ece']:.3f}  AUROC {auroc}"
             )
-    eyes = metrics.get("perception")
-    if eyes:
-        px = ", ".join(f"{camera} {value:.1f} px" for camera, value in eyes["box_error_px"].items())
+    perception = metrics.get("perception")
+    if perception:
+        px = ", ".join(f"{camera} {value:.1f} px" for camera, value in perception["box_error_px"].items())
         boxes = f"off by {px}" if px else "not found"
         lines.append(
-            f"  perception: boxes {boxes}; classes {eyes['class_accuracy']:.3f}, attributes "
-            f"{eyes['attribute_accuracy']:.3f}, relation F1 {eyes['relation_f1']:.3f}"
+            f"  perception: boxes {boxes}; classes {perception['class_accuracy']:.3f}, attributes "
+            f"{perception['attribute_accuracy']:.3f}, relation F1 {perception['relation_f1']:.3f}"
         )
     return lines

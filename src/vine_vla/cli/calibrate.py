@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tyro
 
+from vine_vla.cli._options import Device
 from vine_vla.tasks.registry import DEFAULT_TASK
 
 
@@ -40,6 +41,7 @@ class Config:
     """Processes, one thread each; 0: in this one."""
     seed: int = 0
     """Of the draws."""
+    device: Device = None
 
 
 def run(config: Config) -> int:
@@ -50,7 +52,7 @@ def run(config: Config) -> int:
     from vine_vla.evaluation.final import check_scenes
     from vine_vla.evaluation.probes.execution import calibrate_run, calibration_probes
     from vine_vla.evaluation.probes.run import ProbeConfig, read_probes
-    from vine_vla.system2.compact.storage import read_json
+    from vine_vla.system2.folder import METRICS, read_json
     from vine_vla.tasks.registry import find_task
     from vine_vla.tasks.scenes import parse_scenes
 
@@ -65,12 +67,12 @@ def run(config: Config) -> int:
         lists = task.lists(split)
         scenes = parse_scenes(config.scenes) if config.scenes else tuple(lists.calibration)
         check_scenes(scenes, lists, final=False, calibration=True)
-        builder = RunBuilder(task=config.task, split=split, runs=(str(config.run),))
+        builder = RunBuilder(task=config.task, split=split, runs=(str(config.run),), device=config.device)
         builder.check(("vine",))
         drawn = ProbeConfig(scenes=scenes, each=config.each, seed=config.seed)
         probes = calibration_probes(builder, config.run, drawn, workers=config.workers)
     for folder in calibrate_run(config.run, config.variants, probes, demonstrations):
-        scores = read_json(folder / "metrics.json")["outcomes"]["reach"]
+        scores = read_json(folder / METRICS)["outcomes"]["reach"]
         auroc = "-" if scores["auroc"] is None else f"{scores['auroc']:.3f}"
         print(
             f"{scores['count']} probes, reached {scores['rate']:.2f}, Brier {scores['brier']:.3f}, "

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from vine_vla.cli._options import Device
 from vine_vla.tasks.registry import DEFAULT_TASK
 
 
@@ -46,6 +47,7 @@ class EvalConfig:
     """Overrides the arms' perception: `true` gives everyone the simulator's graphs."""
     skill: Annotated[Literal["learned", "scripted"] | None, tyro.conf.arg(metavar="learned|scripted")] = None
     """Overrides the arms' System 1: `scripted` lets the expert execute."""
+    device: Device = None
     json: bool = False
     """Print the summary as JSON."""
 
@@ -78,6 +80,7 @@ def run(config: EvalConfig) -> int:
         perception=config.perception,
         skill=config.skill,
         max_steps=config.max_steps,
+        device=config.device,
         agent=AgentConfig(frames="subgoals", watch=config.watch),
     )
     builder.check(labels)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from vine_vla.cli._options import Device
 from vine_vla.core.errors import VineError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Config:
     """Of the permutations."""
     out: Path | None = None
     """Results directory: writes explain.json there."""
+    device: Device = None
     json: bool = False
     """Print the tables as JSON."""
 
@@ -51,14 +53,14 @@ def run(config: Config) -> int:
     """Explain, print, and write."""
     from vine_vla.evaluation.explain import explain
     from vine_vla.storage.json import write_json
-    from vine_vla.system2 import load_system2
+    from vine_vla.system2.load import load_system2
 
     if config.rows < 1:
         raise VineError(f"rows is {config.rows}", where="--rows", hint="give 1 or more")
-    system2 = load_system2(config.run, config.variant)
-    cases = read_cases(config, system2.budget)
+    system2 = load_system2(config.run, config.variant, device=config.device)
+    cases = read_cases(config, system2.info.budget)
     withheld = system2.variant(config.withheld) if config.withheld in system2.variants() else None
-    tables = explain(system2.model, withheld, cases, seed=config.seed)
+    tables = explain(system2, withheld, cases, seed=config.seed)
     records = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
     record = {"cases": len(cases), "source": str((config.probes or config.data or Path()).name), **records}
     if config.out is not None:

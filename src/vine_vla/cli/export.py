@@ -12,7 +12,7 @@ from vine_vla.core.options import Split
 
 if TYPE_CHECKING:
     from vine_vla.data.lerobot.dataset import DemoDataset
-    from vine_vla.system2.compact.system2 import System2
+    from vine_vla.system2.backend import Backend
 
 BLIND = 0.2
 """Share of frames without a box of the target from which on it is said so; some are out of sight anywhere."""
@@ -204,14 +204,14 @@ def _language(config: Language) -> int:
     return 0
 
 
-def _eyes(config: _Common, dataset: "DemoDataset") -> "System2 | None":
+def _eyes(config: _Common, dataset: "DemoDataset") -> "Backend | None":
     """The System 2 whose perception fills in boxes; VineError if it has none, or of another vocabulary."""
     if config.eyes is None or (isinstance(config, _Pictured) and config.images != "crops"):
         return None
-    from vine_vla.system2 import load_system2
+    from vine_vla.system2.load import load_system2
 
     model = load_system2(config.eyes)
-    if model.eyes is None:
+    if model.info.state is None:
         raise VineError(
             "System 2 has no perception", where=f"--eyes {config.eyes}", hint="train it with boxes"
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from vine_vla.cli._options import Device
 from vine_vla.core.errors import VineError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from vine_vla.core.graph import Schema
     from vine_vla.core.protocols import Observation
     from vine_vla.search import SearchConfig
-    from vine_vla.system2.compact.system2 import System2
+    from vine_vla.system2.backend import Backend
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Config:
     """CAMERA=FILE, once for each camera role, e.g. --image front=a.png --image wrist=b.png."""
     proprioception: Path | None = None
     """JSON file with the robot's state as a list of numbers, as in the dataset's observation.state;
-    default: the mean state of the training data, with a remark."""
+    default: the mean state of the training data, with a warning."""
     variant: str | None = None
     """Which planning model of the run: all, withhold, ...; default: all, if it was trained."""
     planner: Literal["tree", "greedy", "exhaustive", "imitate"] = "tree"
@@ -62,6 +63,7 @@ class Config:
     --image. 0: no."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Where the search tree goes, as JSON, or the rows of --sweep, as CSV; default: tree.json, sweep.csv."""
+    device: Device = None
     json: bool = False
     """Print the tree instead of the text."""
 
@@ -71,15 +73,15 @@ def run(config: Config) -> int:
     from vine_vla.cli._plan_text import plan_lines
     from vine_vla.core.protocols import PlanStatus, perceive_one
     from vine_vla.search import SearchConfig, make_planner, save_trace
-    from vine_vla.system2 import load_system2
+    from vine_vla.system2.load import load_system2
 
     settings = SearchConfig(expansions=config.expansions, seconds=config.seconds, evidence=1000)
     if config.budget is not None and config.budget < 0:
         raise VineError(f"budget is {config.budget}", where="--budget", hint="use 0 or more")
     if config.sweep < 0 or (config.sweep > 1 and config.dataset is None):
         raise VineError(f"sweep is {config.sweep}", where="--sweep", hint="with --image it is 1")
-    model = load_system2(config.run, config.variant)
-    budget = model.budget if config.budget is None else config.budget
+    model = load_system2(config.run, config.variant, device=config.device)
+    budget = model.info.budget if config.budget is None else config.budget
     if config.sweep:
         return _sweep(config, model, settings, budget)
     observation, instruction = _observe(config, model)[0]
@@ -95,7 +97,7 @@ def run(config: Config) -> int:
     return 0 if plan.status is PlanStatus.PLANNED else 1
 
 
-def _sweep(config: Config, model: System2, settings: SearchConfig, budget: int) -> int:
+def _sweep(config: Config, model: Backend, settings: SearchConfig, budget: int) -> int:
     """Print and write what more and more time a plan buys."""
     import pandas as pd
 
@@ -112,7 +114,7 @@ def _sweep(config: Config, model: System2, settings: SearchConfig, budget: int) 
     return 0
 
 
-def _observe(config: Config, model: System2) -> list[tuple[Observation, str]]:
+def _observe(config: Config, model: Backend) -> list[tuple[Observation, str]]:
     """What is planned from, and the task: one scene, or the --sweep's."""
     if config.dataset is not None:
         return read_frames(config, model.schema, max(1, config.sweep))
@@ -158,7 +160,7 @@ def read_frames(config: Config, schema: Schema, count: int = 1) -> list[tuple[Ob
     return found
 
 
-def _given(config: Config, model: System2) -> Observation:
+def _given(config: Config, model: Backend) -> Observation:
     """What --image and --proprioception say."""
     from vine_vla.core.protocols import Observation
 
@@ -166,8 +168,8 @@ def _given(config: Config, model: System2) -> Observation:
     if config.proprioception is not None:
         return Observation(images, read_proprioception(config.proprioception))
     print(
-        "vine: remark: no --proprioception, so the mean state of the training data stands in; "
-        "what the gripper holds may be told wrongly",
+        "vine: warning: no --proprioception, so the mean state of the training data stands in; "
+        "what the gripper holds may be perceived wrongly",
         file=sys.stderr,
     )
     return Observation(images, mean_state(model))
@@ -200,11 +202,11 @@ def read_images(pairs: tuple[str, ...], schema: Schema) -> dict[str, NDArray[np.
     return images
 
 
-def mean_state(model: System2) -> NDArray[np.float32]:
+def mean_state(model: Backend) -> NDArray[np.float32]:
     """The mean state of the frames that perception was trained on; float32 [P]."""
     import numpy as np
 
-    return np.array(model.eyes.setup.state_mean if model.eyes else (), np.float32)
+    return np.array(model.info.state.mean if model.info.state else (), np.float32)
 
 
 def read_proprioception(file: Path) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from typing import Literal
 
 import tyro
 
+from vine_vla.cli._options import Device
 from vine_vla.core.errors import VineError
 
 
@@ -53,6 +54,7 @@ class Config:
     e.g. --key front=observation/top."""
     record: Path | None = None
     """Dataset folder: every episode is staged for it, in FOLDER.staging, outcome unknown."""
+    device: Device = None
     threads: int = 4
     """Requests worked on at once."""
     connections: int = 64
@@ -97,6 +99,7 @@ def run(config: Config) -> int:
         max_steps=config.max_steps,
         subgoal_steps=config.subgoal_steps,
         variant=config.variant,
+        device=config.device,
         deadline=config.deadline,
         keys=read_keys(config.key),
         fps=config.fps,

@@ -2,14 +2,17 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from vine_vla.cli._options import Device
 from vine_vla.cli._train_done import Done, train_head
-from vine_vla.cli._train_system2 import System2, train_planner
+from vine_vla.cli._train_system2 import System2, options_of, train_planner
+from vine_vla.system2.backend import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,7 @@ class System1:
     """Run of a trained System 1 to start from, for a round of corrections."""
     encoders: Path | None = None
     """Run of a trained System 1 whose encoders are taken over, for a flat policy of the same cameras."""
-    device: str | None = None
-    """Where to train: cpu, cuda, ...; default: cuda if there is one."""
+    device: Device = None
     json: bool = False
     """Print the result as JSON."""
 
@@ -57,16 +59,16 @@ class Check:
     """Folder that `vine train system1` wrote."""
 
 
+SYSTEM2 = "Train perception, proposals, outcomes and values; a variant a call."
+
 Config = (
     Annotated[
         System1,
         tyro.conf.subcommand(name="system1", description="Train the skill policy with LeRobot's trainer."),
     ]
     | Annotated[
-        System2,
-        tyro.conf.subcommand(
-            name="system2", description="Train perception, proposals, outcomes and values; a variant a call."
-        ),
+        System2[TrainingConfig],
+        tyro.conf.subcommand(name="system2", description=SYSTEM2),
     ]
     | Annotated[
         Done,
@@ -79,6 +81,16 @@ Config = (
         tyro.conf.subcommand(name="check", description="Check that System 1's weights are as trained."),
     ]
 )
+
+
+def config_type(arguments: Sequence[str]) -> Any:
+    """What `vine train ARGUMENTS` can be given: a backend brings options of its own."""
+    if arguments[:1] != ["system2"]:
+        return Config
+    return (
+        Annotated[options_of(arguments[1:]), tyro.conf.subcommand(name="system2", description=SYSTEM2)]
+        | Annotated[Check, tyro.conf.subcommand(name="check")]
+    )
 
 
 def run(config: Config) -> int:

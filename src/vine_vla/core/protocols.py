@@ -20,6 +20,7 @@ from vine_vla.core.options import Subgoal
 from vine_vla.core.packing import PackedGraphs
 
 Float = NDArray[np.float32]
+Int = NDArray[np.int64]
 
 GOAL, REACHED, SLIPPED, DEAD = range(4)
 """Places of the outcomes in `Expansion.p`; `GOAL` is reached with the goal fulfilled."""

@@ -17,7 +17,7 @@ from vine_vla.agent import AgentConfig, Wording
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph, Schema
 from vine_vla.core.options import Subgoal
-from vine_vla.core.protocols import Observation, Perceiver, Plan, Planner, Skill
+from vine_vla.core.protocols import Observation, Perceiver, Plan, Planner, PlanningModel, Skill
 from vine_vla.core.text import describe
 from vine_vla.evaluation.arms import ALWAYS, Arm, find_arm
 from vine_vla.evaluation.episodes import Parts
@@ -26,6 +26,8 @@ from vine_vla.evaluation.rivals import ConstantPlanner, RandomPlanner
 from vine_vla.evaluation.world import TruePerceiver
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import make_planner
+from vine_vla.system2.backend import Backend
+from vine_vla.system2.folder import CALIBRATION, MODEL
 from vine_vla.tasks.base import Simulation
 from vine_vla.tasks.registry import find_task
 
@@ -41,6 +43,7 @@ class RunBuilder:
         scripted_scale: noise scale of the scripted expert, 0 perfect.
         agent: of the subgoal arms; `max_steps` and `subgoal_steps` above are put in.
         search: of the planners.
+        device: where System 2's nets run; default: cuda if there is one.
     """
 
     task: str
@@ -53,6 +56,7 @@ class RunBuilder:
     scripted_scale: float = 0.3
     agent: AgentConfig = AgentConfig(frames="subgoals")
     search: SearchConfig = SearchConfig()
+    device: str | None = None
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
@@ -100,7 +104,7 @@ class RunBuilder:
         arm, run, task = self.arm(label), self.runs[training_seed], find_task(self.task)
         assert self.max_steps is not None and self.subgoal_steps is not None
         skill = self._skill(arm, run, simulation)
-        perceiver: Perceiver = TruePerceiver(simulation) if arm.perception == "true" else _system2(run)
+        perceiver: Perceiver = TruePerceiver(simulation) if arm.perception == "true" else self._system2(run)
         config = replace(self.agent, max_steps=self.max_steps, subgoal_steps=self.subgoal_steps)
         if arm.is_flat:
             # The flat policy is never stopped by its own done head: it has the whole step limit.
@@ -111,19 +115,23 @@ class RunBuilder:
             assert task.oracle is not None
             return Parts(perceiver, RightPlanner(simulation, task.oracle), skill, config, wording)
         if arm.constant:
-            if arm.perception == "learned":
-                config = replace(config, budget=_system2(run).budget)  # what the arms with a model have
+            if arm.perception == "learned":  # what the arms with a model have
+                config = replace(config, budget=self._system2(run).info.budget)
             return Parts(perceiver, ConstantPlanner(task.constants[arm.constant]), skill, config, wording)
-        model = _system2(run).variant(arm.model)
+        model = self._system2(run).variant(arm.model or "all")
+        config = replace(config, budget=model.info.budget)
         parts = planned_parts(arm, model, perceiver, skill, config, self.search, simulation, wording)
         if arm.trained_words:
             parts = replace(parts, planner=Reworded(parts.planner, task.instructions[0]))
         return parts
 
+    def _system2(self, run: str) -> Backend:
+        return _loaded_system2(run, self.device)
+
     def settings(self) -> Mapping[str, Any]:
         """Limits, overrides, and the hashes of what was trained."""
         own = asdict(self)
-        for name in ("task", "split", "runs"):
+        for name in ("task", "split", "runs", "device"):
             del own[name]
         return own | {"weights": [_hashes(Path(run)) for run in self.runs]}
 
@@ -136,7 +144,7 @@ class RunBuilder:
 
 def planned_parts(
     arm: Arm,
-    model: Any,
+    model: PlanningModel,
     perceiver: Perceiver,
     skill: Skill,
     config: AgentConfig,
@@ -144,8 +152,8 @@ def planned_parts(
     simulation: Simulation,
     wording: Wording,
 ) -> Parts:
-    """The parts of an arm that plans with `model` (of `system2`: a `GraphModel`, or one with perception)."""
-    config = replace(config, budget=model.budget, replanning=arm.replanning)
+    """The parts of an arm that plans with `model`."""
+    config = replace(config, replanning=arm.replanning)
     planner: Planner
     if arm.planner == "oracle-value":
         planner = OracleValuePlanner(
@@ -199,10 +207,10 @@ def _instruction(simulation: Simulation, subgoal: Subgoal, graph: SceneGraph) ->
 
 
 @lru_cache(maxsize=16)
-def _system2(run: str) -> Any:
-    from vine_vla.system2.compact.system2 import load_system2
+def _loaded_system2(run: str, device: str | None) -> Backend:
+    from vine_vla.system2.load import load_system2
 
-    return load_system2(Path(run) / "system2")
+    return load_system2(Path(run) / "system2", device=device)
 
 
 @lru_cache(maxsize=8)
@@ -224,6 +232,7 @@ def _hashes(run: Path) -> dict[str, str]:
 
     finished = [name for name in ("system1", "flat", "flat-all") if (run / name / RUN_FILE).is_file()]
     found = {name: stored_hash(run / name) for name in finished}
-    for file in sorted((run / "system2").rglob("*.safetensors")):
+    judged = (*run.glob("system2/*/" + MODEL), *run.glob("system2/*/" + CALIBRATION))
+    for file in sorted((*(run / "system2").rglob("*.safetensors"), *judged)):
         found[str(file.relative_to(run))] = sha256(file.read_bytes()).hexdigest()[:16]
     return found

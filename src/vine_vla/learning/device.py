@@ -7,12 +7,18 @@ import torch
 from vine_vla.core.errors import VineError
 
 
-def usable_device(name: str) -> torch.device:
-    """The device called `name` (`cpu`, `cuda`, `cuda:1`, `mps`); raises VineError if it is not there."""
+def usable_device(name: str | None) -> torch.device:
+    """The device called `name` (`cpu`, `cuda`, `cuda:1`, `mps`); None: cuda if there is one, else cpu.
+
+    Raises:
+        VineError: it is not there, or nothing can be computed on it (`meta`).
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        float(torch.zeros(1, device=device))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise VineError(
             f"no device {name!r}: {str(error).splitlines()[0]}", where="--device", hint="give --device cpu"
         ) from error

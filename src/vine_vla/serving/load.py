@@ -27,6 +27,7 @@ def load_agent(
     max_steps: int = 400,
     subgoal_steps: int = 150,
     variant: str | None = None,
+    device: str | None = None,
     deadline: float = 0.5,
     keys: Mapping[str, str] | None = None,
     fps: float = 10.0,
@@ -38,6 +39,7 @@ def load_agent(
         run: folder with `system1` and `system2`.
         planner, expansions: how to search. replanning: when to plan again.
         max_steps, subgoal_steps: limits in actions, of an episode and of a subgoal.
+        device: where System 2's nets run; default: cuda if there is one.
         deadline: seconds that a planning call may take.
         keys: further keys of clients' messages, see `ObservationKeys`.
         fps: actions a second that the client executes.
@@ -48,11 +50,12 @@ def load_agent(
         VineError: a part is missing or damaged.
     """
     from vine_vla.system1.adapters.importing import load_run_skill, skill_actions, vet_run
-    from vine_vla.system2 import load_system2
+    from vine_vla.system2.load import load_system2
 
     vet_run(run / "system1")
-    model = load_system2(run / "system2" if (run / "system2").is_dir() else run, variant)
-    if model.eyes is None:
+    model = load_system2(run, variant, device=device)
+    state = model.info.state
+    if state is None:
         raise VineError("System 2 has no perception", where=str(run), hint="train it on data with boxes")
     skill: Any = load_run_skill(run / "system1", model.schema)
     actions = skill_actions(run / "system1", skill)
@@ -67,7 +70,7 @@ def load_agent(
     shared = make_planner(planner, model, SearchConfig(expansions=expansions, evidence=0))
     config = AgentConfig(
         replanning=Replanning(replanning),
-        budget=model.budget,
+        budget=model.info.budget,
         max_steps=max_steps,
         subgoal_steps=subgoal_steps,
     )
@@ -80,7 +83,7 @@ def load_agent(
         new_skill=skill.another,
         new_planner=new_planner,
         config=config,
-        keys=ObservationKeys(model.schema.cameras, len(model.eyes.setup.state_mean), dict(keys or {})),
+        keys=ObservationKeys(model.schema.cameras, state.size, dict(keys or {})),
         action_low=np.array(actions.low, np.float32),
         action_high=np.array(actions.high, np.float32),
         horizon=skill.horizon,

@@ -24,11 +24,10 @@ from vine_vla.serving.load import load_agent
 from vine_vla.serving.session import ServedAgent, Session, answer_plan
 from vine_vla.storage.files import folder_in_the_making
 from vine_vla.system1.vetting import fetch_policy
-from vine_vla.system2.compact.storage import MODEL
+from vine_vla.system2.load import load_system2
 
-PARTS = ("system1", "system2")
 FILES = ("*.json", "*.safetensors", "*.md", "*.png")
-"""What of a run belongs to a checkpoint."""
+"""What of System 1 belongs to a checkpoint."""
 
 
 class VinePolicy(PreTrainedPolicy):
@@ -161,18 +160,15 @@ class VinePolicy(PreTrainedPolicy):
 
 def copy_parts(run: Path, out: Path) -> None:
     """The weights and descriptions of `run`'s systems to a checkpoint; of System 2 the variant it serves."""
-    there = sorted(p.parent for p in (run / "system2").glob(f"*/{MODEL}"))
-    served = next((folder for folder in there if folder.name == "all"), there[0] if there else None)
-    left = {folder for folder in there if folder != served}
-    for part in PARTS:
-        for pattern in FILES:
-            for file in sorted((run / part).rglob(pattern)):
-                if "trainer" in file.relative_to(run).parts or file.parent in left:
-                    continue
+    if run.resolve() == out.resolve():
+        return
+    load_system2(run, device="cpu").save(out / "system2")
+    for pattern in FILES:
+        for file in sorted((run / "system1").rglob(pattern)):
+            if "trainer" not in file.relative_to(run).parts:
                 target = out / file.relative_to(run)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                if file.resolve() != target.resolve():
-                    shutil.copyfile(file, target)
+                shutil.copyfile(file, target)
 
 
 def export_policy(run: Path, out: Path, *, image_size: tuple[int, int] = (192, 192), **settings: Any) -> Path:

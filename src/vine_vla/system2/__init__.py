@@ -1,42 +1,37 @@
-"""System 2's compact backend: perception, proposals, outcomes, next graphs and values as small nets."""
+"""System 2: perceives scenes, proposes subgoals and judges them, by a backend of any kind."""
 
-EXECUTED = "-executed"
-"""`all-executed`: the variant `all` with execution calibration."""
+from vine_vla.system2.folder import EXECUTED
 
 __all__ = [
     "EXECUTED",
+    "Backend",
+    "BackendInfo",
+    "BackendKind",
     "Failures",
-    "GraphModel",
-    "OutcomeConfig",
-    "PerceptionConfig",
     "Probe",
-    "System2",
-    "System2Config",
-    "calibrate_on_probes",
+    "backend_names",
     "calibrate_variant",
+    "find_backend",
     "load_system2",
-    "train_outcomes",
-    "train_system2",
+    "train_backend",
 ]
 
 _LATE = {
-    "Failures": "compact.segments",
-    "GraphModel": "compact.model",
-    "OutcomeConfig": "compact.config",
-    "PerceptionConfig": "compact.perception_training",
-    "Probe": "uncertainty.probes",
-    "System2": "compact.system2",
-    "System2Config": "compact.training",
-    "calibrate_on_probes": "uncertainty.probes",
-    "calibrate_variant": "uncertainty.probes",
-    "load_system2": "compact.system2",
-    "train_outcomes": "compact.learn",
-    "train_system2": "compact.training",
+    "Backend": "backend",
+    "BackendInfo": "backend",
+    "BackendKind": "backend",
+    "Failures": "segments",
+    "Probe": "uncertainty.execution",
+    "backend_names": "registry",
+    "calibrate_variant": "uncertainty.execution",
+    "find_backend": "registry",
+    "load_system2": "load",
+    "train_backend": "training",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Nets are imported when asked for, so that importing the package does not import torch."""
+    """Parts are imported when asked for, so that importing the package does not import torch."""
     if name in _LATE:
         from importlib import import_module
 

@@ -83,7 +83,7 @@ class PolicyWorker(NoviceWorker):
     def make_actor(self) -> Actor:
         """The policy, from its folder."""
         from vine_vla.system1 import FlowSkill
-        from vine_vla.system2.compact.system2 import load_system2
+        from vine_vla.system2.load import load_system2
 
         skill, system2 = self.paths
         schema = self.task.schema

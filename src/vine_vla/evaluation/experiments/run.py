@@ -217,20 +217,23 @@ def executed(arms: Sequence[str]) -> list[str]:
 
 def _system2(e: Experiment, root: Path, log: StageLog) -> None:
     from vine_vla.data import open_dataset
-    from vine_vla.system2 import Failures, OutcomeConfig, PerceptionConfig, System2Config, train_system2
+    from vine_vla.system2 import Failures, find_backend, train_backend
 
+    kind = find_backend("compact")
     for name in variants(e.arms):
         matched, source = name == Failures.WITHHOLD_MATCHED, _source(name)
-        config = System2Config(
-            outcomes=OutcomeConfig(
-                failures=Failures(name), seed=e.seed, episodes=e.demonstrations if matched else None
-            ),
-            perception=PerceptionConfig(steps=e.detector_steps, frames=e.detector_frames, seed=e.seed),
+        config = kind.config(
+            failures=Failures(name),
+            episodes=e.demonstrations if matched else None,
+            seed=e.seed,
+            perception_steps=e.detector_steps,  # type: ignore[call-arg]
+            frames=e.detector_frames,
         )
         with log.stage(f"system2 {name}", {"config": asdict(config)}, after=[source]) as needed:
             if needed:
                 with _threads(e.threads), progress_bars() as report:
-                    train_system2(open_dataset(root / source), root / "run/system2", config, report)
+                    data = open_dataset(root / source)
+                    train_backend(kind, data, root / "run/system2", config, report=report)
 
 
 def _source(name: str) -> str:

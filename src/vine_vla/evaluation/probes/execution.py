@@ -10,7 +10,7 @@ from pathlib import Path
 from vine_vla.core.options import Demonstration
 from vine_vla.evaluation.probes.run import PLACES, ExecutedProbe, ProbeConfig, run_probes
 from vine_vla.evaluation.runner import Builder
-from vine_vla.system2 import Probe
+from vine_vla.system2.uncertainty.execution import Probe, calibrate_variant
 
 PROBES = "execution-probes"
 """Folder of a run with the probes that it was calibrated on."""
@@ -19,17 +19,14 @@ PROBES = "execution-probes"
 def calibration_probes(
     builder: Builder, run: Path, config: ProbeConfig, *, workers: int = 2, progress: bool = True
 ) -> list[ExecutedProbe]:
-    """Probes of the run's own eyes, proposals and hands, kept in the run; goes on where it was killed."""
+    """Probes of the run's own perception, proposals and System 1, kept in the run; resumes after a kill."""
+    # Executed probes depend on what the variants share (`system2/NAME`); what judges them is no part of it.
     weights = builder.settings()["weights"][config.training_seed]
-    used = {name: found for name, found in weights.items() if name in USED}
+    used = {name: found for name, found in weights.items() if name == "system1" or name.count("/") == 1}
     text = json.dumps([used, builder.split, config.seed, config.prefix, config.repeats], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:12]
     (run / PROBES).mkdir(parents=True, exist_ok=True)
     return run_probes(builder, config, run / PROBES / f"{name}.jsonl", workers=workers, progress=progress)
-
-
-USED = ("system1", "system2/perception.safetensors", "system2/proposals.safetensors")
-"""What executed probes depend on; what judges them is no part of it."""
 
 
 def as_system2(probes: Sequence[ExecutedProbe]) -> list[Probe]:
@@ -45,8 +42,6 @@ def calibrate_run(
     run: Path, variants: Sequence[str], probes: Sequence[ExecutedProbe], data: Sequence[Demonstration]
 ) -> list[Path]:
     """Write `VARIANT-executed` of each of the `variants` that were trained on `data`; see
-    `system2.probes.calibrate_variant`."""
-    from vine_vla.system2.uncertainty.probes import calibrate_variant
-
+    `calibrate_variant`."""
     found = as_system2(probes)
     return [calibrate_variant(run / "system2", name, found, data) for name in variants]

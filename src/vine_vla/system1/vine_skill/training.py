@@ -138,8 +138,6 @@ def train_system1(dataset: Path, out: Path, config: System1Training) -> dict[str
 
 
 def _device(name: str | None) -> str:
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
     return str(usable_device(name))
 
 

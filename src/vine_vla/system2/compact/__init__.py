@@ -1,1 +1,75 @@
 """The compact backend: perception, proposals, outcomes, next graphs and values as small nets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vine_vla.core.options import Demonstration
+from vine_vla.system2.backend import Backend, BackendKind, Report, TrainingData
+from vine_vla.system2.compact.options import CompactConfig
+from vine_vla.system2.segments import SegmentTable
+
+__all__ = [
+    "BACKEND",
+    "CompactConfig",
+    "GraphModel",
+    "OutcomeConfig",
+    "PerceptionConfig",
+    "System2",
+    "System2Config",
+    "train_outcomes",
+    "train_system2",
+]
+
+_LATE = {
+    "GraphModel": "model",
+    "OutcomeConfig": "config",
+    "PerceptionConfig": "perception_training",
+    "System2": "system2",
+    "System2Config": "training",
+    "train_outcomes": "learn",
+    "train_system2": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Nets are imported when asked for, so that listing backends does not import torch."""
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    raise AttributeError(name)
+
+
+def _train(
+    dataset: TrainingData, out: Path, config: CompactConfig, *, device: str | None, report: Report
+) -> Path:
+    from vine_vla.system2.compact.training import train_system2
+
+    return train_system2(dataset, out, config.plain(), report, device=device)
+
+
+def _load(folder: Path, variant: str, *, device: str | None) -> Backend:
+    from vine_vla.system2.compact.system2 import load
+
+    return load(folder, variant, device=device)
+
+
+def _calibrate(
+    folder: Path, name: str, probes: SegmentTable, demonstrations: Sequence[Demonstration]
+) -> Path:
+    from vine_vla.system2.compact.execution import calibrate_variant
+
+    return calibrate_variant(folder, name, probes, demonstrations)
+
+
+BACKEND = BackendKind(
+    name="compact",
+    about="small nets over the objects of a scene graph; milliseconds on a CPU",
+    config=CompactConfig,
+    train=_train,
+    load=_load,
+    calibrate=_calibrate,
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vine_vla.system2.compact.fit import FitConfig
-from vine_vla.system2.compact.segments import Failures
+from vine_vla.system2.segments import Failures
 
 
 @dataclass(frozen=True)

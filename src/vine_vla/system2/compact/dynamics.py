@@ -25,7 +25,7 @@ from vine_vla.system2.compact.fit import FitConfig, fit
 from vine_vla.system2.compact.nets import SubgoalNet, SubgoalTensors
 from vine_vla.system2.compact.outcome import noisy, table_inputs
 from vine_vla.system2.compact.rules import derive_packed
-from vine_vla.system2.compact.segments import CENSORED, SegmentTable
+from vine_vla.system2.segments import CENSORED, SegmentTable
 
 STILL = 0.015
 """An object class whose boxes never move by more (image shares) in a camera stands still there."""

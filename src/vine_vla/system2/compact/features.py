@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 from vine_vla.core.graph import SceneGraph, Schema
 from vine_vla.core.options import Subgoal, candidate_subgoals
 from vine_vla.core.packing import PackedGraphs, attribute_slots, attribute_width, unpack
+from vine_vla.core.protocols import Float, Int
 from vine_vla.system2.compact.words import Texts, Vocabulary
-
-Float = NDArray[np.float32]
-Int = NDArray[np.int64]
 
 LEAST_SIZE = 0.02
 """Shares of the image; smaller boxes count as this large when offsets are put in units of size."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from vine_vla.core.graph import Attribute, Box, SceneGraph, Schema
 from vine_vla.core.options import Demonstration
 from vine_vla.core.packing import attribute_slots, attribute_width
 from vine_vla.core.relations import GRIPPER
+from vine_vla.system2.backend import TrainingData
 from vine_vla.system2.compact.attribute_classifier import (
     SIDE,
     SPARE,
@@ -29,24 +30,6 @@ from vine_vla.system2.compact.detector import SIZE, shrink
 Float = NDArray[np.float32]
 
 WINDOW = (SIDE + SPARE, SIDE + SPARE, 3)
-
-
-class FrameSource(Protocol):
-    """The part of a data set that perception reads; `demos.DemoDataset` is one."""
-
-    @property
-    def schema(self) -> Schema: ...
-
-    @property
-    def demonstrations(self) -> tuple[Demonstration, ...]: ...
-
-    def images(
-        self, episode_index: int, frames: Sequence[int] | None, camera_role: str
-    ) -> NDArray[np.uint8]: ...
-
-    def proprioception(self, episode_index: int) -> Float: ...
-
-    def boxes(self, episode_index: int) -> Mapping[int, Mapping[str, Mapping[str, Box]]]: ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +91,7 @@ def constant_attributes(demonstrations: Sequence[Demonstration]) -> frozenset[st
 
 
 def choose_frames(
-    source: FrameSource, chosen: Sequence[Demonstration], most: int, seed: int
+    source: TrainingData, chosen: Sequence[Demonstration], most: int, seed: int
 ) -> dict[int, list[int]]:
     """episode_index -> frames to read, `most` in all: first those with a graph, then any with boxes.
 
@@ -140,7 +123,7 @@ def choose_frames(
 
 
 def load_frames(
-    source: FrameSource,
+    source: TrainingData,
     chosen: Sequence[Demonstration],
     *,
     most: int,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Schema
 from vine_vla.core.options import Demonstration, Split
 from vine_vla.core.packing import PackedGraphs, concatenate
 from vine_vla.core.protocols import GOAL, REACHED, SLIPPED, PruningRule
+from vine_vla.system2.backend import Report, silent
 from vine_vla.system2.compact.config import OutcomeConfig
 from vine_vla.system2.compact.dynamics import next_graphs, train_dynamics
 from vine_vla.system2.compact.features import Encoder, Float, number_scales
@@ -20,27 +20,21 @@ from vine_vla.system2.compact.model import GraphModel, Records, Shared
 from vine_vla.system2.compact.nets import SubgoalNet, SubgoalTensors
 from vine_vla.system2.compact.outcome import outcome_logits, table_inputs, train_outcome
 from vine_vla.system2.compact.proposal import train_proposal
-from vine_vla.system2.compact.segments import (
+from vine_vla.system2.compact.value import OptionModel, train_value, train_value_mu
+from vine_vla.system2.compact.words import Texts, Vocabulary
+from vine_vla.system2.segments import (
     Failures,
     SegmentTable,
+    check_taught,
     choose_episodes,
     hold_out,
     segment_table,
     subgoal_budget,
     subgoals_to_goal,
 )
-from vine_vla.system2.compact.value import OptionModel, train_value, train_value_mu
-from vine_vla.system2.compact.words import Texts, Vocabulary
 from vine_vla.system2.uncertainty.calibration import fit_calibration
 from vine_vla.system2.uncertainty.conformal import pruning_rule
 from vine_vla.system2.uncertainty.support import context_bits, fit_support
-
-Report = Callable[[str, float], None]
-"""Told the name of the stage and the share of it that is done."""
-
-
-def silent(stage: str, share: float) -> None:
-    """A `Report` that says nothing."""
 
 
 def train_outcomes(
@@ -102,35 +96,6 @@ def train_shared(
     )
 
 
-def check_taught(train: Sequence[Demonstration], table: SegmentTable) -> None:
-    """Raises VineError if the training episodes teach no proposals or no outcomes.
-
-    Args:
-        train: training episodes. table: their segments that start at a scene graph.
-    """
-    segments = sum(len(d.segments) for d in train)
-    if not len(table):
-        raise VineError(
-            f"none of the {segments} segments of {len(train)} training episodes has a scene graph at its "
-            "first frame",
-            where="meta/vine_graphs.parquet",
-            hint="annotate boxes of these frames with `vine annotate --boxes`; `vine inspect` names one",
-        )
-    if not (table.success[table.episode] == 1).any():
-        raise VineError(
-            f"no successful episode among {len(train)} training episodes with scene graphs, and only those "
-            "teach which subgoals to propose",
-            where="meta/vine_episodes.parquet",
-            hint="label outcomes with `vine annotate --outcomes` or `--labels`, or record successes",
-        )
-    if not len(table.decided()):
-        raise VineError(
-            f"none of the {len(table)} segments with a scene graph has a known outcome",
-            where="meta/vine_segments.parquet",
-            hint="say how they ended, with `vine annotate --subgoals` or `--labels`",
-        )
-
-
 def train_variant(
     demonstrations: Sequence[Demonstration],
     shared: Shared,
@@ -189,10 +154,10 @@ def train_variant(
     p = calibrated.apply(held_logits, held_out.verbs)
     rows = np.arange(len(table))
     support = fit_support(
-        encoder,
+        schema,
         embedding,
         table.verbs,
-        context_bits(encoder, table.graphs, rows, table.args),
+        context_bits(schema, table.graphs, rows, table.args),
         held_embedding,
         held_out.verbs,
         (p[..., GOAL] + p[..., REACHED]).std(0),

@@ -160,7 +160,7 @@ class GraphModel:
             embedding = vector.transpose(0, 1).reshape(len(rows), vector.shape[0] * vector.shape[2]).numpy()
         p = self.calibration.apply(logits, verbs)
         spread = (p[..., GOAL] + p[..., REACHED]).std(0)
-        context = context_bits(self.encoder, graphs, rows, args)
+        context = context_bits(self.schema, graphs, rows, args)
         return Judged(logits, p, embedding, self.support.of(embedding, verbs, spread, context))
 
     def expand(

@@ -15,7 +15,7 @@ from vine_vla.system2.compact.fit import FitConfig, bootstrap, fit
 from vine_vla.system2.compact.hypotheses import categorical, likeliest
 from vine_vla.system2.compact.nets import SubgoalNet, SubgoalTensors
 from vine_vla.system2.compact.rules import derive_packed
-from vine_vla.system2.compact.segments import SegmentTable
+from vine_vla.system2.segments import SegmentTable
 
 OUTCOMES = 4
 DROPOUT = 0.1

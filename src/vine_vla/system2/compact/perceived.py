@@ -11,13 +11,13 @@ from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Demonstration
 from vine_vla.core.protocols import Observation
 from vine_vla.core.relations import derive_relations
-from vine_vla.system2.compact.frames import FrameSource
+from vine_vla.system2.backend import TrainingData
 from vine_vla.system2.compact.perception import Perception
 from vine_vla.system2.compact.perception_metrics import match
 
 
-def as_seen(
-    source: FrameSource,
+def as_perceived(
+    source: TrainingData,
     chosen: Sequence[Demonstration],
     perception: Perception,
     report: Callable[[float], None] | None = None,
@@ -36,7 +36,7 @@ def as_seen(
     return found
 
 
-def _seen(source: FrameSource, demonstration: Demonstration, perception: Perception) -> Demonstration:
+def _seen(source: TrainingData, demonstration: Demonstration, perception: Perception) -> Demonstration:
     schema = perception.schema
     frames = sorted(f for f in demonstration.graphs if f < demonstration.length)
     if not frames:

@@ -14,7 +14,7 @@ from vine_vla.system2.compact.features import Candidates, Encoder, Int
 from vine_vla.system2.compact.fit import FitConfig, fit
 from vine_vla.system2.compact.nets import SubgoalNet, SubgoalTensors
 from vine_vla.system2.compact.outcome import noisy
-from vine_vla.system2.compact.segments import SegmentTable
+from vine_vla.system2.segments import SegmentTable
 
 
 def proposal_net(encoder: Encoder, width: int, generator: torch.Generator) -> SubgoalNet:

@@ -1,9 +1,10 @@
-"""Files of a trained System 2: safetensors for weights, JSON for the rest, each renamed into place.
+"""Files of the compact backend: safetensors for weights, JSON for the rest, each renamed into place.
 
-DIR/system2.json            schema, vocabulary, scales, budget, perception's setup, hashes of the stages
+Beside what every kind keeps (`system2.folder`):
+
+DIR/system2.json            vocabulary, scales, budget, perception's setup, hashes of the stages
 DIR/perception.safetensors  DIR/proposals.safetensors        shared by all variants
 DIR/VARIANT/nets.safetensors, model.json                     outcomes, next graphs, values, support
-DIR/VARIANT/metrics.json, reliability.png, MODEL_CARD.md
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from torch import Tensor, nn
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Schema
 from vine_vla.core.protocols import PruningRule
-from vine_vla.storage import json
 from vine_vla.storage.files import file_hash, write_atomically
 from vine_vla.storage.json import write_json
 from vine_vla.storage.untrusted import check_tensors
@@ -36,17 +36,12 @@ from vine_vla.system2.compact.perception import Perception, PerceptionSetup
 from vine_vla.system2.compact.proposal import proposal_net
 from vine_vla.system2.compact.value import value_net
 from vine_vla.system2.compact.words import Vocabulary
+from vine_vla.system2.folder import FORMAT, MODEL, read_json
 from vine_vla.system2.uncertainty.calibration import Calibration
 from vine_vla.system2.uncertainty.support import Support
 
-INFO, PERCEPTION, PROPOSALS = "system2.json", "perception.safetensors", "proposals.safetensors"
-NETS, MODEL = "nets.safetensors", "model.json"
-FORMAT = 1
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a trained System 2; VineError if it is missing or damaged."""
-    return json.read_json(path, missing="no trained System 2", hint="train it with `vine train system2`")
+KIND = "compact"
+PERCEPTION, PROPOSALS, NETS = "perception.safetensors", "proposals.safetensors", "nets.safetensors"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:

@@ -1,9 +1,8 @@
-"""System 2 as the agent and the planners use it: one folder, eyes shared, a planning model a variant."""
+"""The compact `Backend`: one folder, perception shared, a planning model a variant."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,66 @@ from vine_vla.core.graph import SceneGraph, Schema
 from vine_vla.core.options import Subgoal
 from vine_vla.core.packing import PackedGraphs
 from vine_vla.core.protocols import Context, Expansion, Neighbours, Observation, PruningRule
+from vine_vla.storage.files import write_bytes
+from vine_vla.storage.json import write_json
+from vine_vla.system2.backend import BackendInfo, StateSpec
 from vine_vla.system2.compact import storage
 from vine_vla.system2.compact.model import GraphModel
 from vine_vla.system2.compact.perception import Perception
+from vine_vla.system2.folder import (
+    CARD,
+    INFO,
+    METRICS,
+    PICTURE,
+    read_info,
+    read_schema,
+    trained_variants,
+)
 
 IMITATE_ALL = "imitate-all"
 """Variant `all` with the proposals of all episodes, for the arm that clones them."""
 
 
 class System2:
-    """Perceiver, planning model and evidence: `perceive`, `expand`, `nearest`.
+    """Perceiver, planning model and evidence of one variant.
 
     Args:
-        schema: vocabulary. eyes: perception, None if it was trained on graphs alone.
-        model: the variant that `expand` uses. folder: where further variants are found.
+        schema: vocabulary. perception: None if it was trained on graphs alone.
+        model: what `expand` uses. variant: its name.
+        folder: where further variants are found. shared: what `system2.json` says.
     """
 
     def __init__(
-        self, schema: Schema, eyes: Perception | None, model: GraphModel, folder: Path, info: dict[str, Any]
+        self,
+        schema: Schema,
+        perception: Perception | None,
+        model: GraphModel,
+        variant: str,
+        folder: Path,
+        shared: Mapping[str, Any],
     ) -> None:
-        self._schema, self.eyes, self.model = schema, eyes, model
-        self.folder, self._info = folder, info
-        self._variants: dict[str, GraphModel] = {}
+        self._schema, self.perception, self.model = schema, perception, model
+        self.folder, self._shared = folder, shared
+        state = None if perception is None else StateSpec(tuple(perception.setup.state_mean))
+        self._info = BackendInfo(
+            kind=storage.KIND,
+            schema=schema,
+            variant=variant,
+            state=state,
+            budget=model.budget,
+            subgoals_a_plan=model.shared.subgoals_a_plan,
+            provenance=shared.get("provenance", {}),
+        )
+        self._variants: dict[str, System2] = {variant: self}
+
+    @property
+    def info(self) -> BackendInfo:
+        return self._info
+
+    @property
+    def weights(self) -> str:
+        """Hash of perception's weights, "" without any."""
+        return str(self._shared.get("hashes", {}).get("perception", ""))
 
     @property
     def schema(self) -> Schema:
@@ -43,16 +80,6 @@ class System2:
     def pruning(self) -> PruningRule:
         return self.model.pruning
 
-    @property
-    def weights(self) -> str:
-        """Hash of perception's weights, empty without any: tells what came of these eyes."""
-        return str(self._info.get("hashes", {}).get("perception", ""))
-
-    @property
-    def budget(self) -> int:
-        """Subgoals that an episode may spend."""
-        return self.model.budget
-
     def perceive(
         self,
         observations: Sequence[Observation],
@@ -60,14 +87,14 @@ class System2:
         earlier: Sequence[SceneGraph | None] | None = None,
     ) -> list[SceneGraph]:
         """The scene graph of each scene; with `earlier`, ids and constant attributes are kept."""
-        if self.eyes is None:
+        if self.perception is None:
             raise VineError(
                 "this System 2 has no perception: it was trained on scene graphs alone",
                 where=str(self.folder),
                 hint="train it with perception, or hand it graphs",
             )
         before = earlier or [None] * len(observations)
-        return [self.eyes.perceive_one(o, g) for o, g in zip(observations, before, strict=True)]
+        return [self.perception.perceive_one(o, g) for o, g in zip(observations, before, strict=True)]
 
     def expand(
         self, graphs: PackedGraphs, instructions: Sequence[str], k: int, context: Context | None = None
@@ -81,60 +108,55 @@ class System2:
 
     def variants(self) -> list[str]:
         """Names of the variants that have been trained."""
-        found = sorted(p.parent.name for p in self.folder.glob(f"*/{storage.MODEL}"))
+        found = trained_variants(self.folder)
         return [*found, IMITATE_ALL] if "all" in found else found
 
-    def variant(self, name: str) -> GraphModel:
-        """The planning model of a variant, read once."""
+    def variant(self, name: str) -> System2:
+        """The same perception with the planning model of another variant, read once."""
         if name not in self._variants:
-            if name == IMITATE_ALL:
-                self._variants[name] = self.variant("all").with_prior(imitate_all=True)
-            else:
-                self._variants[name] = storage.read_model(self._folder_of(name), self.model.shared)
+            found = System2(self._schema, self.perception, self._read(name), name, self.folder, self._shared)
+            found._variants = self._variants
+            self._variants[name] = found
         return self._variants[name]
 
-    def _folder_of(self, name: str) -> Path:
+    def _read(self, name: str) -> GraphModel:
         if name not in self.variants():
             raise VineError(
                 f"no variant {name!r}", where=str(self.folder), hint=f"trained: {', '.join(self.variants())}"
             )
-        return self.folder / name
+        if name == IMITATE_ALL:
+            return self.variant("all").model.with_prior(imitate_all=True)
+        return storage.read_model(self.folder / name, self.model.shared)
 
-    def with_model(self, model: GraphModel) -> System2:
-        """The same eyes with another planning model, e.g. one with execution calibration."""
-        return System2(self._schema, self.eyes, model, self.folder, self._info)
+    def save(self, folder: Path, variant: str | None = None) -> None:
+        """Write a folder that `load` reads: perception, proposals, and this variant's nets."""
+        info = dict(self._shared)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.perception is not None:
+            storage.write_perception(folder, self.perception)
+        storage.write_shared(folder, self.model.shared)
+        own = folder / (variant or self._info.variant)
+        own.mkdir(exist_ok=True)
+        for name in (METRICS, CARD, PICTURE):
+            source = self.folder / self._info.variant / name
+            if source.is_file() and source.resolve() != (own / name).resolve():
+                write_bytes(own / name, source.read_bytes())
+        storage.write_model(own, self.model)
+        write_json(folder / INFO, info)
 
 
-def load_system2(folder: Path | str, variant: str | None = None) -> System2:
-    """System 2 from its folder, or from the run folder that holds it as `system2`.
-
-    Args:
-        folder: as `train_system2` wrote it. variant: default `all`, else the first there is.
-
-    Raises:
-        VineError: no System 2, no such variant, or files that are damaged or not the ones training wrote.
-    """
-    path = Path(folder)
-    if not (path / storage.INFO).is_file() and (path / "system2" / storage.INFO).is_file():
-        path = path / "system2"
-    info = storage.read_json(path / storage.INFO)
-    if info.get("format") != storage.FORMAT:
-        raise VineError(
-            f"format {info.get('format')} is not known", where=str(path), hint="train System 2 anew"
-        )
-    schema = Schema.from_json(info["schema"], where=str(path / storage.INFO))
+def load(folder: Path, variant: str, *, device: str | None = None) -> System2:
+    """The variant of the System 2 in `folder`; see `BackendKind.load`."""
+    info = read_info(folder)
+    schema = read_schema(folder, info)
     if "proposals" not in info.get("stages", {}):
-        raise VineError("training has not finished", where=str(path), hint="run `vine train system2` again")
-    shared = storage.read_shared(path, info, schema)
-    eyes = storage.read_perception(path, info, schema) if "perception" in info["stages"] else None
-    there = sorted(p.parent.name for p in path.glob(f"*/{storage.MODEL}"))
-    name = variant or ("all" if "all" in there or not there else there[0])
-    own = "all" if name == IMITATE_ALL else name
+        raise VineError("training has not finished", where=str(folder), hint="run `vine train system2` again")
+    shared = storage.read_shared(folder, info, schema)
+    perception = storage.read_perception(folder, info, schema) if "perception" in info["stages"] else None
+    own, there = "all" if variant == IMITATE_ALL else variant, trained_variants(folder)
     if own not in there:
         raise VineError(
-            f"no variant {name!r}", where=str(path), hint=f"trained: {', '.join(there) or 'none'}"
+            f"no variant {variant!r}", where=str(folder), hint=f"trained: {', '.join(there) or 'none'}"
         )
-    model = storage.read_model(path / own, shared)
-    found = System2(schema, eyes, model, path, info)
-    found._variants[own] = model
-    return found.with_model(replace(model, imitate_all=True)) if name == IMITATE_ALL else found
+    found = System2(schema, perception, storage.read_model(folder / own, shared), own, folder, info)
+    return found.variant(variant)

@@ -1,7 +1,7 @@
 """`vine train system2`: perception and proposals once, then a folder of nets for each variant.
 
-Each stage is known by a hash of its settings and data; a stage that is already there is not run again,
-so a killed run goes on and a further variant reuses what is shared.
+Each stage is known by a hash of its settings and data; a stage that is up to date is not run again,
+so a killed run resumes and a further variant reuses what is shared.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ import numpy as np
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Schema
 from vine_vla.core.options import Demonstration, Split
-from vine_vla.core.text import format_graph
 from vine_vla.storage.files import write_text
 from vine_vla.storage.json import write_json
+from vine_vla.storage.provenance import environment
+from vine_vla.system2.backend import Report, TrainingData, silent
+from vine_vla.system2.card import model_card
 from vine_vla.system2.compact import storage
-from vine_vla.system2.compact.card import model_card
 from vine_vla.system2.compact.config import OutcomeConfig
-from vine_vla.system2.compact.data_warnings import remarks
-from vine_vla.system2.compact.frames import FrameSource, constant_attributes, load_frames
-from vine_vla.system2.compact.learn import Report, judge_table, silent, train_shared, train_variant
+from vine_vla.system2.compact.frames import constant_attributes, load_frames
+from vine_vla.system2.compact.learn import judge_table, train_shared, train_variant
 from vine_vla.system2.compact.model import GraphModel, Shared
-from vine_vla.system2.compact.perceived import as_seen
+from vine_vla.system2.compact.perceived import as_perceived
 from vine_vla.system2.compact.perception import Perception
 from vine_vla.system2.compact.perception_metrics import measure
 from vine_vla.system2.compact.perception_training import PerceptionConfig, train_perception
-from vine_vla.system2.compact.segments import (
+from vine_vla.system2.data_warnings import data_warnings
+from vine_vla.system2.folder import CARD, FORMAT, INFO, METRICS, PICTURE, read_info, read_json
+from vine_vla.system2.segments import (
     Failures,
     choose_episodes,
+    count_episodes,
+    fingerprint,
     hold_out,
     segment_table,
-    subgoal_budget,
 )
 from vine_vla.system2.uncertainty.calibration import cross_calibrated
 from vine_vla.system2.uncertainty.metrics import binary_scores, outcome_scores, plot_reliability
-
-METRICS, CARD, PICTURE = "metrics.json", "MODEL_CARD.md", "reliability.png"
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,25 @@ class System2Config:
 
     Args:
         outcomes: of proposals, outcomes and values; its `failures` names the variant.
-        perception: of the detector; None trains on scene graphs alone, without eyes.
-        calibrate_on_seen: calibrate and set thresholds on the graphs that perception gives for held-out
+        perception: of the detector; None trains on scene graphs alone.
+        calibrate_on_perceived: calibrate and set thresholds on the graphs that perception gives for held-out
             episodes, since those are what a plan starts from; False uses the annotated graphs.
-        learn_from_seen: let the outcome nets learn from perceived graphs beside the annotated ones.
+        learn_from_perceived: let the outcome nets learn from perceived graphs beside the annotated ones.
     """
 
     outcomes: OutcomeConfig = field(default_factory=OutcomeConfig)
     perception: PerceptionConfig | None = field(default_factory=PerceptionConfig)
-    calibrate_on_seen: bool = True
-    learn_from_seen: bool = False
+    calibrate_on_perceived: bool = True
+    learn_from_perceived: bool = False
 
 
 def train_system2(
-    dataset: FrameSource, out: Path | str, config: System2Config | None = None, report: Report = silent
+    dataset: TrainingData,
+    out: Path | str,
+    config: System2Config | None = None,
+    report: Report = silent,
+    *,
+    device: str | None = "cpu",
 ) -> Path:
     """Train a variant of System 2 into `out`; returns the variant's folder.
 
@@ -73,6 +79,7 @@ def train_system2(
         dataset: demonstrations with segments and scene graphs; with images unless perception is None.
         out: folder of System 2; other variants in it stay, what they share is checked and reused.
         config: see `System2Config`. report: progress by stage.
+        device: where nets are trained, see `usable_device`.
 
     Raises:
         VineError: nothing to learn from, or the folder's shared part was trained on other data or settings.
@@ -89,52 +96,52 @@ def train_system2(
     if own.failures is Failures.WITHHOLD_MATCHED and info["stages"]:
         # It comes with episodes that the others have not seen; what all share stays as it is.
         shared = storage.read_shared(folder, info, schema)
-        eyes = storage.read_perception(folder, info, schema) if config.perception else None
+        perception = storage.read_perception(folder, info, schema) if config.perception else None
     else:
         shared = _shared_stage(folder, info, chosen, schema, own, print_of_data, report)
-        eyes = _perception_stage(folder, info, dataset, chosen, config, print_of_data, report)
+        perception = _perception_stage(folder, info, dataset, chosen, config, print_of_data, report)
     usable = choose_episodes(marked, own.failures, own.episodes)
     variant = folder / own.failures.value
     key = variant_key(config, usable, info["stages"])
     finished = variant / METRICS
-    if finished.is_file() and storage.read_json(finished).get("stage") == key:
-        report(f"variant {own.failures.value} is there", 1.0)
+    if finished.is_file() and read_json(finished).get("stage") == key:
+        report(f"variant {own.failures.value} is up to date", 1.0)
         return variant
     started = time.monotonic()
     train = [d for d in usable if d.split is Split.TRAIN]
     held = [d for d in usable if d.split is Split.CALIBRATION]
-    seen_calibration = None
-    if eyes is not None and config.calibrate_on_seen:
-        seen_calibration = as_seen(
-            dataset, held, eyes, lambda x: report("perceiving calibration episodes", x)
+    perceived = None
+    if perception is not None and config.calibrate_on_perceived:
+        perceived = as_perceived(
+            dataset, held, perception, lambda x: report("perceiving calibration episodes", x)
         )
     extra: list[Demonstration] = []
-    if eyes is not None and config.learn_from_seen:
-        extra = as_seen(dataset, train, eyes, lambda x: report("perceiving training episodes", x))
-    model = train_variant(marked, shared, own, calibration=seen_calibration, extra=extra, report=report)
+    if perception is not None and config.learn_from_perceived:
+        extra = as_perceived(dataset, train, perception, lambda x: report("perceiving training episodes", x))
+    model = train_variant(marked, shared, own, calibration=perceived, extra=extra, report=report)
     variant.mkdir(parents=True, exist_ok=True)
     storage.write_model(variant, model)
     drop_slips = own.failures is Failures.WITHHOLD_SLIPS
-    judged = segment_table(seen_calibration or held, model.schema, drop_slips=drop_slips).decided()
+    judged = segment_table(perceived or held, model.schema, drop_slips=drop_slips).decided()
     metrics = {
         "variant": own.failures.value,
         "stage": key,
         "seconds": time.monotonic() - started,
-        "episodes": _counts(usable),
-        **evaluate(model, usable, own, variant / PICTURE, seen=seen_calibration),
-        "remarks": remarks(model, train, judged, own.failures),
+        "episodes": count_episodes(usable),
+        **evaluate(model, usable, own, variant / PICTURE, perceived=perceived),
+        "warnings": data_warnings(schema, model.pruning, shared.subgoals_a_plan, train, judged, own.failures),
         "perception": info.get("perception_metrics"),
         "config": json.loads(json.dumps(asdict(config), default=str)),
     }
-    write_text(variant / CARD, model_card(metrics, model))
+    write_text(variant / CARD, model_card(metrics))
     write_json(finished, metrics)  # last: it says that the variant is complete
     return variant
 
 
 def variant_key(config: System2Config, usable: Sequence[Demonstration], stages: dict[str, str]) -> str:
     """Hash of all that a variant depends on. `usable`: the episodes it may see; `stages`: what it shares."""
-    seen = config.calibrate_on_seen, config.learn_from_seen
-    return _key("variant", _plain(config.outcomes), *seen, fingerprint(usable), stages)
+    graphs = config.calibrate_on_perceived, config.learn_from_perceived
+    return _key("variant", _plain(config.outcomes), *graphs, fingerprint(usable), stages)
 
 
 def evaluate(
@@ -142,7 +149,7 @@ def evaluate(
     chosen: Sequence[Demonstration],
     config: OutcomeConfig,
     picture: Path | None = None,
-    seen: Sequence[Demonstration] | None = None,
+    perceived: Sequence[Demonstration] | None = None,
 ) -> dict[str, Any]:
     """Scores on held-out episodes of the variant, and the reliability plot.
 
@@ -153,7 +160,7 @@ def evaluate(
     names = [v.name for v in schema.verbs]
     drop = config.failures is Failures.WITHHOLD_SLIPS
     test = segment_table([d for d in chosen if d.split is Split.TEST], schema, drop_slips=drop)
-    by_id = {d.episode_id: d for d in seen or ()}
+    by_id = {d.episode_id: d for d in perceived or ()}
     held = [by_id.get(d.episode_id, d) for d in chosen if d.split is Split.CALIBRATION]
     calibration = segment_table(held, schema, drop_slips=drop)
     if len(test.decided()) >= 20:
@@ -167,14 +174,15 @@ def evaluate(
         p = cross_calibrated(logits, table.verbs, table.outcome, table.episode, len(names))
     found: dict[str, Any] = {
         "judged_on": source,
-        "graphs": "perceived" if seen else "annotated",
+        "graphs": "perceived" if perceived else "annotated",
         "outcomes": outcome_scores(p, table.outcome, table.verbs, names),
         "calibration": {
             "kind": model.calibration.kind,
             "source": model.calibration.source,
             "segments": model.calibration.count,
         },
-        "pruning": {"tau": dict(model.pruning.tau), "alpha": model.pruning.alpha},
+        "pruning": {**asdict(model.pruning), "tau": dict(model.pruning.tau)},
+        "members": model.members,
         "budget": model.budget,
         "value_mu": _score_value_mu(model, whole),
     }
@@ -211,7 +219,7 @@ def _shared_stage(
         for name in ("proposal_width", "noise", "seed", "proposal", "episodes")
     }
     key = _key("proposals", settings, data)
-    if _is_there(info, "proposals", key, folder):
+    if _is_up_to_date(info, "proposals", key, folder):
         return storage.read_shared(folder, info, schema)
     shared = train_shared(chosen, schema, replace(config, episodes=None), report)
     info["proposals"], info["hashes"]["proposals"] = storage.write_shared(folder, shared)
@@ -222,7 +230,7 @@ def _shared_stage(
 def _perception_stage(
     folder: Path,
     info: dict[str, Any],
-    dataset: FrameSource,
+    dataset: TrainingData,
     chosen: Sequence[Demonstration],
     config: System2Config,
     data: str,
@@ -231,7 +239,7 @@ def _perception_stage(
     if config.perception is None:
         return None
     key = _key("perception", asdict(config.perception), data)
-    if _is_there(info, "perception", key, folder):
+    if _is_up_to_date(info, "perception", key, folder):
         return storage.read_perception(folder, info, dataset.schema)
     train = [d for d in chosen if d.split is Split.TRAIN]
     held = [d for d in chosen if d.split is not Split.TRAIN]
@@ -244,7 +252,7 @@ def _perception_stage(
         objects=own.objects if own.reader else 0,
         report=lambda x: report("reading frames", x),
     )
-    eyes = train_perception(
+    perception = train_perception(
         frames,
         dataset.schema,
         constant_attributes(train),
@@ -253,21 +261,28 @@ def _perception_stage(
     )
     if held:
         views = load_frames(dataset, held, most=400, seed=own.seed)
-        info["perception_metrics"] = measure(eyes, views)
+        info["perception_metrics"] = measure(perception, views)
         at_plans = views.with_graph()
         if at_plans.any():
-            info["perception_metrics"]["at_plans"] = measure(eyes, views.where(at_plans))
-    info["perception"], info["hashes"]["perception"] = storage.write_perception(folder, eyes)
+            info["perception_metrics"]["at_plans"] = measure(perception, views.where(at_plans))
+    info["perception"], info["hashes"]["perception"] = storage.write_perception(folder, perception)
     _finish(folder, info, "perception", key)
-    return eyes
+    return perception
 
 
 def _open(folder: Path, schema: Schema) -> dict[str, Any]:
     """The folder's description, a fresh one if there is none."""
-    path = folder / storage.INFO
+    path = folder / INFO
     if not path.is_file():
-        return {"format": storage.FORMAT, "schema": schema.to_json(), "hashes": {}, "stages": {}}
-    info = storage.read_json(path)
+        return {
+            "format": FORMAT,
+            "kind": storage.KIND,
+            "provenance": environment(),
+            "schema": schema.to_json(),
+            "hashes": {},
+            "stages": {},
+        }
+    info = read_info(folder)
     if json.dumps(info.get("schema")) != json.dumps(schema.to_json()):  # in the same order, too
         raise VineError(
             "this folder holds a System 2 with another vocabulary",
@@ -277,7 +292,7 @@ def _open(folder: Path, schema: Schema) -> dict[str, Any]:
     return info
 
 
-def _is_there(info: dict[str, Any], stage: str, key: str, folder: Path) -> bool:
+def _is_up_to_date(info: dict[str, Any], stage: str, key: str, folder: Path) -> bool:
     known = info["stages"].get(stage)
     if known is not None and known != key and any(folder.glob(f"*/{METRICS}")):
         raise VineError(
@@ -290,21 +305,7 @@ def _is_there(info: dict[str, Any], stage: str, key: str, folder: Path) -> bool:
 
 def _finish(folder: Path, info: dict[str, Any], stage: str, key: str) -> None:
     info["stages"][stage] = key
-    write_json(folder / storage.INFO, info)
-
-
-def fingerprint(demonstrations: Sequence[Demonstration]) -> str:
-    """Hash of everything that learning on graphs reads; order does not matter."""
-    rows = []
-    for d in demonstrations:
-        segments = [(s.start, s.end, str(s.subgoal), s.outcome.value) for s in d.segments]
-        graphs = [(f, format_graph(g)) for f, g in sorted(d.graphs.items())]
-        rows.append(
-            repr(
-                (d.episode_id, d.instruction, d.outcome.value, d.split.value, d.onset_frame, segments, graphs)
-            )
-        )
-    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+    write_json(folder / INFO, info)
 
 
 def _key(*parts: object) -> str:
@@ -313,12 +314,3 @@ def _key(*parts: object) -> str:
 
 def _plain(value: object) -> Any:
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value  # type: ignore[call-overload]
-
-
-def _counts(demonstrations: Sequence[Demonstration]) -> dict[str, Any]:
-    found: dict[str, Any] = {"all": len(demonstrations), "budget": subgoal_budget(demonstrations)}
-    for d in demonstrations:
-        for name in (f"outcome {d.outcome.value}", f"split {d.split.value}"):
-            found[name] = found.get(name, 0) + 1
-    found["segments"] = sum(len(d.segments) for d in demonstrations)
-    return found

@@ -1,19 +1,9 @@
-"""The two values, never mixed.
+"""The nets behind the two values (`uncertainty.values`): one that holds `V` for all members and budgets, and
+one of `V_mu`.
 
-`V`, P(G before F) if the best subgoal is taken from here: finite-horizon fitted backups in the learned
-option model. With b subgoals left,
-
-    Q_b(n, e) = p(goal) + p(reached) V_{b-1}(n'_reached) + p(slipped) V_{b-1}(n'_slipped),  V_0 = 0,
-    V_b(n)    = Q_b at the best supported e,
-
-raised level by level from b = 1, which gives the least solution. Each member backs up its own Q. The
-subgoal is chosen by the members of the other half, since a maximum over one's own noise is optimistic.
-States are the recorded graphs, in failed and successful episodes alike, and the graphs that the model
-imagines after each of their subgoals. One net holds all members and levels, a level as survival through
-b hazards, so that V never falls with the budget; the members differ by their targets.
-
-`V_mu`, P(G before F) if the demonstrators go on: lambda-returns of the recorded episodes with
-`V(n_T) := y_T`. A diagnostic.
+States of `V` are the recorded graphs, in failed and successful episodes alike, and the graphs that the model
+imagines after each of their subgoals. A level is survival through b hazards, so that V never falls with the
+budget; the members differ by their targets.
 """
 
 from __future__ import annotations
@@ -28,12 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vine_vla.core.packing import PackedGraphs
-from vine_vla.core.protocols import AFTER_REACHED, AFTER_SLIPPED, GOAL, REACHED, SLIPPED
-from vine_vla.system2.compact.features import Encoder, Float, Int
+from vine_vla.core.protocols import Float, Int
+from vine_vla.system2.compact.features import Encoder
 from vine_vla.system2.compact.fit import FitConfig, fit
 from vine_vla.system2.compact.nets import GraphNet, GraphTensors
-from vine_vla.system2.compact.segments import SegmentTable
 from vine_vla.system2.compact.words import Texts
+from vine_vla.system2.segments import SegmentTable
+from vine_vla.system2.uncertainty.values import lambda_returns, raise_values
 
 CHUNK = 64
 """Graphs a pass when many are evaluated: what their pairs of objects need then fits a core's cache."""
@@ -110,28 +101,6 @@ class OptionModel:
     next: PackedGraphs
 
 
-def backed_up(model: OptionModel, next_value: Float) -> tuple[Float, Float]:
-    """Q of the options [M, N], and V of the states [M, S], from V of the next graphs [M, N, 2]."""
-    p = model.p
-    q = (
-        p[..., GOAL]
-        + p[..., REACHED] * next_value[..., AFTER_REACHED]
-        + p[..., SLIPPED] * next_value[..., AFTER_SLIPPED]
-    )
-    members = len(q)
-    there = model.place >= 0
-    padded = np.where(there, q[:, np.maximum(model.place, 0)], -np.inf)  # [M, S, Q]
-    half = members // 2
-    chooser = np.empty((members, len(there)), np.int64)
-    if half == 0:
-        chooser[:] = padded.mean(0).argmax(-1)
-    else:
-        chooser[:half] = padded[half:].mean(0).argmax(-1)
-        chooser[half:] = padded[:half].mean(0).argmax(-1)
-    best = np.take_along_axis(padded, chooser[..., None], 2)[..., 0]
-    return q, np.where(there.any(-1), best, 0.0)
-
-
 def train_value(
     encoder: Encoder,
     model: OptionModel,
@@ -154,31 +123,27 @@ def train_value(
     inputs = GraphTensors(encoder.graph_inputs(model.states, model.texts))
     next_graphs = model.next.reshape(-1)
     next_texts = model.texts.select(np.repeat(model.rows, 2))
-    count = len(model.states.budget)
-    targets = torch.zeros(members, count, levels)
-    weights = np.ones((1, count), np.float32)
-    for level in range(1, levels + 1):
-        after = np.zeros((members, len(model.rows), 2), np.float32)
-        if level > 1 and len(model.rows):
-            found = values(net, encoder, next_graphs, next_texts, members)
-            after = found[..., level - 1].reshape(members, -1, 2)
-        targets[..., level - 1] = torch.from_numpy(backed_up(model, after)[1].astype(np.float32))
-        # More budget never hurts; estimates of two levels may cross by noise.
-        if level > 1:
-            targets[..., level - 1] = torch.maximum(targets[..., level - 1], targets[..., level - 2])
-        done = level
+    weights = np.ones((1, len(model.states.budget)), np.float32)
 
-        def loss(index: Tensor, done: int = done) -> Tensor:
-            log_miss = levels_of(net, inputs[index], members)[..., :done].clamp(max=-1e-5)
-            want = targets[:, index, :done]
+    def value_after(budget: int) -> Float:
+        return values(net, encoder, next_graphs, next_texts, members)[..., budget].reshape(members, -1, 2)
+
+    def fit_level(level: int, targets: Float) -> None:
+        wanted = torch.from_numpy(targets)
+
+        def loss(index: Tensor) -> Tensor:
+            log_miss = levels_of(net, inputs[index], members)[..., :level].clamp(max=-1e-5)
+            want = wanted[:, index, :level]
             log_hit = torch.log1p(-log_miss.exp())
             return -(want * log_hit + (1 - want) * log_miss).sum(-1).mean(0, keepdim=True)
 
-        def told(share: float, level: int = level) -> None:
+        def done(share: float) -> None:
             if report:
                 report((level - 1 + share) / levels)
 
-        fit(net, loss, weights, config, rng, report=told)
+        fit(net, loss, weights, config, rng, report=done)
+
+    raise_values(model.p, model.place, levels, value_after, fit_level)
     return net
 
 
@@ -211,7 +176,7 @@ def train_value_mu(
         first = index == 0
         now = values(net, encoder, table.graphs, encoder.texts(table.instructions), 1)[0, :, 1]
         end_value = values(net, encoder, ends.after, end_texts, 1)[0, :, 1]
-        target, usable = _returns(table.episode, last, known, now, end_value, 1.0 if first else trace)
+        target, usable = lambda_returns(table.episode, last, known, now, end_value, 1.0 if first else trace)
         want = torch.from_numpy(target.astype(np.float32))
         weights = (usable if first else np.ones(len(table), bool)).astype(np.float32)[None]
 
@@ -225,23 +190,3 @@ def train_value_mu(
 
 def _last_of_episode(episode: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.append(episode[1:] != episode[:-1], True) if len(episode) else np.zeros(0, bool)
-
-
-def _returns(
-    episode: NDArray[np.int64],
-    last: NDArray[np.bool_],
-    known: NDArray[np.int64],
-    now: Float,
-    end_value: Float,
-    trace: float,
-) -> tuple[Float, NDArray[np.bool_]]:
-    """Lambda-returns of every segment's start, and whether they end in a known outcome. [N], [N]"""
-    target, usable = np.zeros(len(episode)), known >= 0
-    end = len(end_value)
-    for i in range(len(episode) - 1, -1, -1):
-        if last[i]:
-            end -= 1
-            target[i] = known[i] if known[i] >= 0 else end_value[end]
-        else:
-            target[i] = (1 - trace) * now[i + 1] + trace * target[i + 1]
-    return target, usable

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vine_vla.system2.compact.features import Float, Int
+from vine_vla.core.protocols import Float, Int
 
 FOLDS = 5
 LEAST_SEGMENTS = 20

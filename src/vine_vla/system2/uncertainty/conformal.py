@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vine_vla.core.protocols import GOAL, REACHED, PruningRule, upper_reachable
-from vine_vla.system2.compact.features import Float, Int
+from vine_vla.core.protocols import GOAL, REACHED, Float, Int, PruningRule, upper_reachable
 
 
 def threshold(scores: Float, alpha: float) -> float | None:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
-from vine_vla.core.protocols import GOAL, REACHED
+from vine_vla.core.protocols import GOAL, REACHED, Float, Int
 from vine_vla.storage.files import write_atomically
-from vine_vla.system2.compact.features import Float, Int
 
 
 def expected_calibration_error(p: NDArray[np.floating], y: NDArray[np.integer], bins: int = 10) -> float:

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vine_vla.core.graph import Schema
 from vine_vla.core.packing import PackedGraphs, attribute_slots
-from vine_vla.system2.compact.features import Encoder, Float, Int
+from vine_vla.core.protocols import Float, Int
 
 NEIGHBOURS = 3
 COMPONENTS = 16
@@ -110,11 +111,11 @@ def _squares(points: Float, others: Float) -> Float:
     return (points**2).sum(1)[:, None] + (others**2).sum(1) - 2 * points @ others.T
 
 
-def context_bits(encoder: Encoder, graphs: PackedGraphs, rows: Int, args: Int) -> NDArray[np.bool_]:
+def context_bits(schema: Schema, graphs: PackedGraphs, rows: Int, args: Int) -> NDArray[np.bool_]:
     """Categories of each argument, one block of F an argument, and a last bit that always holds. [n, D]"""
     categories = np.zeros(graphs.attributes.shape[-1], bool)
-    for name, slot in attribute_slots(encoder.schema).items():
-        categories[slot] = bool(encoder.schema.attributes[name])
+    for name, slot in attribute_slots(schema).items():
+        categories[slot] = bool(schema.attributes[name])
     blocks = []
     for a in range(args.shape[1]):
         slot = np.maximum(args[:, a], 0)
@@ -124,7 +125,7 @@ def context_bits(encoder: Encoder, graphs: PackedGraphs, rows: Int, args: Int) -
 
 
 def fit_support(
-    encoder: Encoder,
+    schema: Schema,
     embedding: Float,
     verbs: Int,
     context: NDArray[np.bool_],
@@ -145,7 +146,7 @@ def fit_support(
     # Distances keep the axes' relative sizes; only the overall scale is set, by the first axis.
     scale = max(float(values[0]) / max(np.sqrt(len(embedding)), 1.0), 1e-6)
     axes = (rows[:keep].T / scale).astype(np.float32)
-    together = np.zeros((len(encoder.schema.verbs), context.shape[1], context.shape[1]), np.float32)
+    together = np.zeros((len(schema.verbs), context.shape[1], context.shape[1]), np.float32)
     for verb in range(len(together)):
         bits = context[verbs == verb].astype(np.float32)
         together[verb] = bits.T @ bits

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vine_vla.system2.compact.model import GraphModel
-
-_SEEN = {
+_LEARNED_FROM = {
     "all": "all recorded episodes, successful, failed, truncated and unknown",
     "withhold": "successful episodes only; subgoals that slipped in them are kept",
     "withhold-slips": "successful episodes only; subgoals that slipped are removed as well",
@@ -15,8 +13,8 @@ _SEEN = {
 }
 
 
-def model_card(metrics: Mapping[str, Any], model: GraphModel) -> str:
-    """Markdown from a variant's metrics."""
+def model_card(metrics: Mapping[str, Any]) -> str:
+    """Markdown from a variant's metrics (`metrics.json`)."""
     variant = str(metrics["variant"])
     episodes = metrics["episodes"]
     reach = metrics["outcomes"]["reach"]
@@ -24,24 +22,25 @@ def model_card(metrics: Mapping[str, Any], model: GraphModel) -> str:
     source = {
         "demonstration": "held-out operator segments: it says how often *operators* reached the subgoal",
         "execution": "probes: single subgoals that the learned skills carried out on calibration scenes",
-        "none": "nothing: there were too few held-out segments, the nets' own probabilities are used",
+        "none": "nothing: there were too few held-out segments, the backend's own probabilities are used",
     }[calibration["source"] if calibration["segments"] else "none"]
     lines = [
         f"# System 2, variant `{variant}`",
         "",
-        f"Learned from {_SEEN.get(variant.removesuffix('-executed'), variant)}: {episodes['all']} episodes, "
-        f"{episodes['segments']} segments; {model.members} ensemble members on bootstrapped episodes.",
+        f"Learned from {_LEARNED_FROM.get(variant.removesuffix('-executed'), variant)}: "
+        f"{episodes['all']} episodes, {episodes['segments']} segments; "
+        f"{metrics['members']} ensemble members on bootstrapped episodes.",
         "",
         "## What the probability means",
         "",
         "- `p` of a subgoal: the chances that executing it in this scene ends with the goal, with the",
         "  subgoal reached, slipped (failed, still solvable) or dead (failed for good). They sum to 1.",
         "- `V`, feasibility: P(reach the goal before failing) if the best subgoal is taken from here, with",
-        f"  the subgoals that are left of a budget of {model.budget}. No discount, no cost of time.",
+        f"  the subgoals that are left of a budget of {metrics['budget']}. No discount, no cost of time.",
         "- `V_mu`: the same if the demonstrators go on. A diagnostic; planning does not use it.",
         "- `support`: how well the data cover a scene and subgoal, in [0, 1]; the share of held-out segments",
         "  that lie at least as far from the training data. Under "
-        f"{model.pruning.min_support:g} an option counts as uncovered.",
+        f"{metrics['pruning']['min_support']:g} an option counts as uncovered.",
         "",
         "## Calibrated on",
         "",
@@ -62,7 +61,7 @@ def model_card(metrics: Mapping[str, Any], model: GraphModel) -> str:
     ]
     mu = metrics["value_mu"]
     if mu.get("count"):
-        lines += ["", f"`V_mu` of first scenes against episodes' success: {_told(mu)}."]
+        lines += ["", f"`V_mu` of first scenes against episodes' success: {_in_words(mu)}."]
     tau = metrics["pruning"]["tau"]
     lines += [
         "",
@@ -71,25 +70,25 @@ def model_card(metrics: Mapping[str, Any], model: GraphModel) -> str:
         f"alpha {metrics['pruning']['alpha']:g} a plan; thresholds on the upper bound of P(goal or reached): "
         + (", ".join(f"`{v}` {t:.3f}" for v, t in sorted(tau.items())) if tau else "none")
         + ". Verbs without a threshold had too few reached calibration segments for the promise and are"
-        " never cut.",
+        " never pruned.",
         "",
     ]
-    eyes = metrics.get("perception")
-    if eyes:
-        px = ", ".join(f"{camera} {value:.1f}" for camera, value in eyes["box_error_px"].items()) or "no"
+    seen = metrics.get("perception")
+    if seen:
+        px = ", ".join(f"{camera} {value:.1f}" for camera, value in seen["box_error_px"].items()) or "no"
         lines += [
             "## Perception",
             "",
-            f"On {eyes['frames']} frames of held-out episodes: box error {px} px "
-            f"(images {eyes['image_size'][0]} x {eyes['image_size'][1]}), class accuracy "
-            f"{eyes['class_accuracy']:.3f}, attribute accuracy {eyes['attribute_accuracy']:.3f}, "
-            f"relation F1 {eyes['relation_f1']:.3f}.",
+            f"On {seen['frames']} frames of held-out episodes: box error {px} px "
+            f"(images {seen['image_size'][0]} x {seen['image_size'][1]}), class accuracy "
+            f"{seen['class_accuracy']:.3f}, attribute accuracy {seen['attribute_accuracy']:.3f}, "
+            f"relation F1 {seen['relation_f1']:.3f}.",
             "",
         ]
     lines += [
         "## Limits",
         "",
-        *[f"- {remark[0].upper()}{remark[1:]}." for remark in metrics.get("remarks", ())],
+        *[f"- {warning[0].upper()}{warning[1:]}." for warning in metrics.get("warnings", ())],
         "- Without failures in the data the probabilities are too high: nothing teaches what fails.",
         "- A graph holds what its schema names; what is not in it cannot lower a probability.",
         "- Scores on calibration episodes share operators and scenes with training.",
@@ -106,6 +105,6 @@ def _row(name: str, scores: Mapping[str, Any]) -> str:
     return f"| {name} | {scores['count']} | {figures} | {auroc} |"
 
 
-def _told(scores: Mapping[str, Any]) -> str:
+def _in_words(scores: Mapping[str, Any]) -> str:
     auroc = "" if scores["auroc"] is None else f", AUROC {scores['auroc']:.3f}"
     return f"n {scores['count']}, Brier {scores['brier']:.3f}, ECE {scores['ece']:.3f}{auroc}"

@@ -1,4 +1,4 @@
-"""Option segments as arrays: what every part of System 2 learns from, and the choice of failures to keep."""
+"""Option segments as arrays: what every backend learns from, and the choice of failures to keep."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from vine_vla.core.options import (
 )
 from vine_vla.core.packing import PackedGraphs, pack
 from vine_vla.core.protocols import DEAD, GOAL, REACHED, SLIPPED
+from vine_vla.core.text import format_graph
 
 CENSORED = -1
 """Place of an undecided outcome in `SegmentTable.outcome`; never trained on."""
@@ -242,9 +243,62 @@ def graph_after(demonstration: Demonstration, segment: Segment) -> SceneGraph | 
 
 
 def _aligned(graph: SceneGraph, start: SceneGraph) -> SceneGraph:
-    """`graph` with the objects of `start` in their order; objects that it lacks keep their old look."""
+    """`graph` with the objects of `start` in their order; objects that it lacks stay as they were."""
     later = {o.id: o for o in graph.objects}
     objects = tuple(later.get(o.id, o) for o in start.objects)
     ids = {o.id for o in objects}
     relations = tuple(r for r in graph.relations if r.subject in ids and r.object in ids)
     return SceneGraph(objects, relations)
+
+
+def check_taught(train: Sequence[Demonstration], table: SegmentTable) -> None:
+    """Raises VineError if the training episodes teach no proposals or no outcomes.
+
+    Args:
+        train: training episodes. table: their segments that start at a scene graph.
+    """
+    segments = sum(len(d.segments) for d in train)
+    if not len(table):
+        raise VineError(
+            f"none of the {segments} segments of {len(train)} training episodes has a scene graph at its "
+            "first frame",
+            where="meta/vine_graphs.parquet",
+            hint="annotate boxes of these frames with `vine annotate --boxes`; `vine inspect` names one",
+        )
+    if not (table.success[table.episode] == 1).any():
+        raise VineError(
+            f"no successful episode among {len(train)} training episodes with scene graphs, and only those "
+            "teach which subgoals to propose",
+            where="meta/vine_episodes.parquet",
+            hint="label outcomes with `vine annotate --outcomes` or `--labels`, or record successes",
+        )
+    if not len(table.decided()):
+        raise VineError(
+            f"none of the {len(table)} segments with a scene graph has a known outcome",
+            where="meta/vine_segments.parquet",
+            hint="say how they ended, with `vine annotate --subgoals` or `--labels`",
+        )
+
+
+def fingerprint(demonstrations: Sequence[Demonstration]) -> str:
+    """Hash of everything that learning on graphs reads; order does not matter."""
+    rows = []
+    for d in demonstrations:
+        segments = [(s.start, s.end, str(s.subgoal), s.outcome.value) for s in d.segments]
+        graphs = [(f, format_graph(g)) for f, g in sorted(d.graphs.items())]
+        rows.append(
+            repr(
+                (d.episode_id, d.instruction, d.outcome.value, d.split.value, d.onset_frame, segments, graphs)
+            )
+        )
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+
+
+def count_episodes(demonstrations: Sequence[Demonstration]) -> dict[str, int]:
+    """Episodes by outcome and split, segments, and the subgoal budget, for the record."""
+    found = {"all": len(demonstrations), "budget": subgoal_budget(demonstrations)}
+    for d in demonstrations:
+        for name in (f"outcome {d.outcome.value}", f"split {d.split.value}"):
+            found[name] = found.get(name, 0) + 1
+    found["segments"] = sum(len(d.segments) for d in demonstrations)
+    return found
