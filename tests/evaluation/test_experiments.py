@@ -1,6 +1,5 @@
 """Named experiments: stages that resume, and a whole one as a user runs it, killed twice on the way."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,10 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vine_vla.compute.stages import STAGES, StageLog
 from vine_vla.core.errors import VineError
 from vine_vla.evaluation.experiments.registry import experiments, find_experiment, with_changes
-from vine_vla.evaluation.experiments.run import executed, variants
+from vine_vla.evaluation.experiments.training import executed, variants
 
 TINY = (
     *("--demonstrations", "16", "--system1-steps", "40", "--detector-steps", "20"),
@@ -44,25 +42,6 @@ def test_arms_decide_which_variants_are_trained():
     assert executed(("success-only:execution", "vine")) == ["withhold"]
 
 
-def test_a_stage_runs_once_and_again_when_something_before_it_changed(tmp_path):
-    def run(first: int, fail: bool = False) -> list[str]:
-        ran, log = [], StageLog(tmp_path, lambda text: None)
-        for name, settings, after in (("a", {"n": first}, []), ("b", {}, ["a"]), ("c", {}, [])):
-            with log.stage(name, settings, after) as needed:
-                if needed:
-                    ran.append(name)
-                    if fail and name == "b":
-                        raise KeyboardInterrupt
-        return ran
-
-    assert run(1) == ["a", "b", "c"] and run(1) == []
-    assert run(2) == ["a", "b"]
-    with pytest.raises(KeyboardInterrupt):
-        run(3, fail=True)
-    assert run(3) == ["b"]  # `a` was finished, `b` interrupted, `c` depends on neither
-    assert set(json.loads((tmp_path / STAGES / "b.json").read_text())) == {"key", "seconds"}
-
-
 def vine(*arguments: object, **more: object) -> subprocess.Popen:
     command = [str(Path(sys.executable).parent / "vine"), *map(str, arguments)]
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
@@ -79,7 +58,7 @@ def test_a_whole_experiment_survives_being_killed(tmp_path):
     """Killed while collecting and while training; then it ends with rows, figures and a report."""
     work, results = tmp_path / "work", tmp_path / "results"
     command = ("experiment", "plug-quick", *TINY, "--work", work, "--results", results)
-    for reached in (work / "demos.staging", work / "run/system1/trainer"):
+    for reached in (work / "demos.staging", work / "seed_0/system1-0"):
         process = vine(*command, start_new_session=True)
         deadline = time.monotonic() + 600
         while not (reached.is_dir() and any(reached.iterdir())):
@@ -98,5 +77,5 @@ def test_a_whole_experiment_survives_being_killed(tmp_path):
     assert "<html" in (results / "report.html").read_text()[:200].lower()
     before = (results / "episodes.csv").read_bytes()
     again = vine(*command)
-    assert again.communicate(timeout=300)[0].count(": there") >= 5 and again.returncode == 0
+    assert again.communicate(timeout=300)[0].count(": up to date") >= 5 and again.returncode == 0
     assert (results / "episodes.csv").read_bytes() == before

@@ -23,7 +23,9 @@ class Config:
     demonstrations: int | None = None
     """Operators' episodes."""
     seed: int | None = None
-    """Of demonstrations, weights and orders."""
+    """Of demonstrations."""
+    seeds: tuple[int, ...] | None = None
+    """Training seeds: everything is trained and evaluated once for each; the experiment's own: 0."""
     system1_steps: int | None = None
     """Gradient steps of System 1's first training."""
     drills: int | None = None
@@ -46,6 +48,9 @@ class Config:
     """Processes for simulation, one thread each."""
     threads: int = 2
     """Threads of torch in training."""
+    parallel: int = 2
+    """Stages that run beside each other and share workers and threads; 0: one after the other, in this
+    process."""
     final: bool = False
     """Needed by an experiment on test scenes; the run is then put on record in final_runs.csv."""
 
@@ -57,8 +62,6 @@ def run(config: Config) -> int:
 
 def run_named(config: Config) -> int:
     """`vine experiment`, and `vine demo`, which is a task's quick one."""
-    from rich.console import Console
-
     from vine_vla.core.errors import VineError
     from vine_vla.evaluation.experiments.registry import find_experiment, with_changes
     from vine_vla.evaluation.experiments.run import run_experiment
@@ -70,6 +73,7 @@ def run_named(config: Config) -> int:
         scenes=config.scenes,
         demonstrations=config.demonstrations,
         seed=config.seed,
+        training_seeds=config.seeds,
         system1_steps=config.system1_steps,
         drills=config.drills,
         rounds=config.rounds,
@@ -84,10 +88,9 @@ def run_named(config: Config) -> int:
     )
     if experiment.final and not config.final:
         raise VineError(f"{experiment.name} runs test scenes", hint="add --final, or --scenes 0:60 for dev")
-    console = Console(stderr=True)
     work = config.work or Path("runs") / experiment.name
     results = config.results or Path("results") / experiment.name
-    found = run_experiment(experiment, work, results, lambda text: console.rule(text, align="left"))
+    found = run_experiment(experiment, work, results, parallel=config.parallel)
     page = write_report(results)
     print_summary(found, title=f"{experiment.name}: {experiment.split}, scenes {experiment.scenes}")
     print(page)

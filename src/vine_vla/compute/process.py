@@ -98,7 +98,7 @@ class Child:
         """The next message.
 
         Raises:
-            VineError: the child has died.
+            VineError: the child has died or was interrupted.
             BaseException: what `target` raised.
         """
         try:
@@ -143,6 +143,9 @@ def child_main(end: int, parent: int, by_kernel: bool, interruptible: bool) -> N
             target = connection.recv()
             del process.current_process()._inheriting  # type: ignore[attr-defined]
             target(connection)
+        except KeyboardInterrupt:
+            _send_failure(connection, VineError("was interrupted"))
+            sys.exit(1)
         except BaseException as error:
             _send_failure(connection, error)
             sys.exit(1)

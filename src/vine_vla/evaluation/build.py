@@ -38,6 +38,7 @@ class RunBuilder:
 
     Args:
         task, split: of the registry.
+        runs: run directories. seeds: their training seeds; empty: 0, 1, ...
         perception, skill: override what the arms say, for gates (`true` graphs, `scripted` expert).
         max_steps, subgoal_steps: limits in robot actions, the same for every arm; None: the task's.
         scripted_scale: noise scale of the scripted expert, 0 perfect.
@@ -57,6 +58,7 @@ class RunBuilder:
     agent: AgentConfig = AgentConfig(frames="subgoals")
     search: SearchConfig = SearchConfig()
     device: str | None = None
+    seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
@@ -68,6 +70,11 @@ class RunBuilder:
         """A simulation; images are rendered only if something learned needs them."""
         blind = self.perception == "true" and self.skill == "scripted"
         return find_task(self.task).simulation(self.split, render=not blind)
+
+    def _run(self, training_seed: int) -> str:
+        """The run directory of a training seed."""
+        seeds = self.seeds or tuple(range(len(self.runs)))
+        return self.runs[seeds.index(training_seed)]
 
     def arm(self, label: str) -> Arm:
         """The arm with this builder's overrides."""
@@ -101,7 +108,7 @@ class RunBuilder:
 
     def build(self, label: str, training_seed: int, simulation: Simulation) -> Parts:
         """The parts of an arm; nets are read once a process."""
-        arm, run, task = self.arm(label), self.runs[training_seed], find_task(self.task)
+        arm, run, task = self.arm(label), self._run(training_seed), find_task(self.task)
         assert self.max_steps is not None and self.subgoal_steps is not None
         skill = self._skill(arm, run, simulation)
         perceiver: Perceiver = TruePerceiver(simulation) if arm.perception == "true" else self._system2(run)
@@ -131,7 +138,7 @@ class RunBuilder:
     def settings(self) -> Mapping[str, Any]:
         """Limits, overrides, and the hashes of what was trained."""
         own = asdict(self)
-        for name in ("task", "split", "runs", "device"):
+        for name in ("task", "split", "runs", "seeds", "device"):
             del own[name]
         return own | {"weights": [_hashes(Path(run)) for run in self.runs]}
 

@@ -187,8 +187,10 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _extends(value: Any, begun: Any) -> bool:
     """Whether `value` is what a run was begun with; run directories may hold more trained parts by now."""
-    if isinstance(value, list) and isinstance(begun, list) and len(value) == len(begun):
-        return all(map(_extends, value, begun))
+    if isinstance(value, list) and isinstance(begun, list):
+        more = value[len(begun) :]  # runs of further training seeds
+        grown = all(isinstance(item, dict) for item in more) and len(value) >= len(begun)
+        return grown and all(map(_extends, value, begun))
     if isinstance(value, dict) and isinstance(begun, dict):
         return all(name in value and value[name] == begun[name] for name in begun)
     return bool(value == begun)

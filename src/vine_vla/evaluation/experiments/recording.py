@@ -8,69 +8,53 @@ from pathlib import Path
 
 from vine_vla.compute.executor import LocalExecutor
 from vine_vla.compute.progress import track
-from vine_vla.compute.stages import StageLog
+from vine_vla.compute.stages import Share
 from vine_vla.evaluation.experiments.registry import Experiment
 from vine_vla.tasks.collect import CollectConfig, assemble_episodes, collect, missing
 from vine_vla.tasks.interventions import Actor, NoviceWorker, PolicyActor, missing_interventions
 
+STAGING = "demos.staging"
+"""Folder of all staged episodes; each dataset is assembled from some of them."""
 RECOVERY_SEED = 50
 """What the recovery data's seed is away from the experiment's; DAgger rounds take the next ones to it."""
+DAGGER_SEEDS = 100
+"""What the seeds of the DAgger rounds of two training seeds are apart."""
 
 
-def record_demonstrations(e: Experiment, root: Path, log: StageLog) -> None:
-    """Operators' episodes, and those in which an expert takes over from a novice."""
+def collect_demonstrations(e: Experiment, root: Path, share: Share) -> None:
+    """Stage what is missing of the operators' episodes."""
     total = max(e.demonstrations, e.pool)
-    job = _job(e, root, total, e.seed)
-    with log.stage("collect", {"split": e.demos, "episodes": total, "seed": e.seed}) as needed:
-        if needed:
-            there = total - len(missing(job))
-            answers = collect(job, LocalExecutor(e.workers))
-            for _ in track(answers, name="collecting", total=total, done=there):
-                pass
-    for name, count in (("demos", e.demonstrations), ("pool", e.pool)):
-        if not count:
-            continue
-        with log.stage(name, {"episodes": count}, after=["collect"]) as needed:
-            if needed:
-                assemble_episodes(job, root / name, [job.episode_id(number) for number in range(count)])
-    if e.drills:
-        with log.stage("drills", {"episodes": e.drills, "seed": e.seed}, after=["demos"]) as needed:
-            if needed:
-                _intervene(e, root, 0, NoviceWorker)
-                assemble_episodes(job, root / "drilled", _episodes(e, root, 0))
-
-
-def _job(e: Experiment, root: Path, episodes: int, seed: int) -> CollectConfig:
-    return CollectConfig(root / "demos.staging", e.task, episodes, split=e.demos, seed=seed)
-
-
-def _interventions(e: Experiment, root: Path, number: int) -> CollectConfig:
-    """The interventions of round `number`, 0 for the recovery data: a seed, and so scenes, of their own."""
-    if number:
-        return _job(e, root, e.corrections, e.seed + number)
-    return _job(e, root, e.drills, e.seed + RECOVERY_SEED)
-
-
-def _episodes(e: Experiment, root: Path, number: int) -> list[str]:
-    """Episodes that System 1 learns from after round `number`."""
-    operators = _job(e, root, e.demonstrations, e.seed)
-    found = [operators.episode_id(n) for n in range(e.demonstrations)]
-    for earlier in range(0 if e.drills else 1, number + 1):
-        job = _interventions(e, root, earlier)
-        found += [job.intervention_id(n) for n in range(job.episodes)]
-    return found
-
-
-def _intervene(
-    e: Experiment, root: Path, number: int, worker: Callable[..., NoviceWorker], *more: Path
-) -> None:
-    """Record what is missing of round `number`."""
-    job = _interventions(e, root, number)
-    todo = missing_interventions(job)
-    answers = LocalExecutor(e.workers).map(partial(worker, job, *more), todo)
-    name, done = "DAgger round" if number else "recovery data", job.episodes - len(todo)
-    for _ in track(answers, name=name, total=job.episodes, done=done):
+    config = _config(e, root, total, e.seed)
+    there = total - len(missing(config))
+    answers = collect(config, LocalExecutor(share.workers))
+    for _ in track(answers, name="episodes", total=total, done=there):
         pass
+
+
+def assemble_demonstrations(e: Experiment, root: Path, out: str, count: int, share: Share) -> None:
+    """The dataset of the first `count` operators' episodes."""
+    config = _config(e, root, count, e.seed)
+    assemble_episodes(config, root / out, [config.episode_id(number) for number in range(count)])
+
+
+def record_recovery(e: Experiment, root: Path, out: str, share: Share) -> None:
+    """The demonstrations, and episodes in which an expert takes over from a novice."""
+    config = _interventions(e, root, 0, e.seed)
+    _intervene(config, partial(NoviceWorker, config), share)
+    assemble_episodes(config, root / out, _episodes(e, root, 0, e.seed))
+
+
+def record_dagger_round(
+    e: Experiment, root: Path, seed: int, number: int, skill: str, system2: str, out: str, share: Share
+) -> None:
+    """What `record_recovery` has, and the rounds up to `number`, in which an expert takes over from System 1.
+
+    Args:
+        seed: training seed of the System 1. skill, system2: its folder, and whose perception it acts behind.
+    """
+    config = _interventions(e, root, number, seed)
+    _intervene(config, partial(PolicyWorker, config, root / skill, root / system2), share)
+    assemble_episodes(config, root / out, _episodes(e, root, number, seed))
 
 
 class PolicyWorker(NoviceWorker):
@@ -90,13 +74,30 @@ class PolicyWorker(NoviceWorker):
         return PolicyActor(self.simulation, schema, FlowSkill.load(skill, schema), load_system2(system2))
 
 
-def record_corrections(
-    e: Experiment, root: Path, log: StageLog, number: int, skill: Path, system2: Path
-) -> None:
-    """A round in which an expert takes over from System 1, behind the perception that it will act with."""
-    before = f"system1 {number - 1}" if number > 1 else "system1"
-    with log.stage(f"corrections {number}", {"episodes": e.corrections}, [before, "system2 all"]) as needed:
-        if needed:
-            _intervene(e, root, number, PolicyWorker, skill, system2)
-            job = _interventions(e, root, number)
-            assemble_episodes(job, root / f"corrected-{number}", _episodes(e, root, number))
+def _config(e: Experiment, root: Path, episodes: int, seed: int) -> CollectConfig:
+    return CollectConfig(root / STAGING, e.task, episodes, split=e.demos, seed=seed)
+
+
+def _interventions(e: Experiment, root: Path, number: int, seed: int) -> CollectConfig:
+    """The interventions of round `number`, 0 for the recovery data: a seed, and so scenes, of their own."""
+    if number:
+        return _config(e, root, e.corrections, e.seed + number + DAGGER_SEEDS * seed)
+    return _config(e, root, e.drills, e.seed + RECOVERY_SEED)
+
+
+def _episodes(e: Experiment, root: Path, number: int, seed: int) -> list[str]:
+    """Episodes that System 1 learns from after round `number`."""
+    operators = _config(e, root, e.demonstrations, e.seed)
+    found = [operators.episode_id(n) for n in range(e.demonstrations)]
+    for earlier in range(0 if e.drills else 1, number + 1):
+        config = _interventions(e, root, earlier, seed)
+        found += [config.intervention_id(n) for n in range(config.episodes)]
+    return found
+
+
+def _intervene(config: CollectConfig, factory: Callable[[], NoviceWorker], share: Share) -> None:
+    """Record what is missing."""
+    todo = missing_interventions(config)
+    answers = LocalExecutor(share.workers).map(factory, todo)
+    for _ in track(answers, name="episodes", total=config.episodes, done=config.episodes - len(todo)):
+        pass

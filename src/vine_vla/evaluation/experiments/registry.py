@@ -23,7 +23,8 @@ class Experiment:
         demonstrations: operators' episodes that every arm learns from.
         pool: operators' episodes in all; the surplus serves only the arm that is given as many successful
             episodes as the others have episodes.
-        seed: of demonstrations, weights and orders.
+        seed: of demonstrations.
+        training_seeds: of weights and orders; everything is trained, corrected and evaluated once for each.
         drills: episodes in which an expert takes over from a novice; for System 1 and the flat policies.
         system1_steps: gradient steps of the skill policy; a budget by the clock would depend on what else the
             machine does.
@@ -50,6 +51,7 @@ class Experiment:
     demonstrations: int = 120
     pool: int = 0
     seed: int = 0
+    training_seeds: tuple[int, ...] = (0,)
     drills: int = 0
     system1_steps: int = 4500
     rounds: int = 0
@@ -70,6 +72,13 @@ class Experiment:
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
+        seeds = tuple(sorted(self.training_seeds))
+        if not seeds or seeds[0] < 0 or len(set(seeds)) < len(seeds):
+            raise VineError(
+                f"training seeds {' '.join(map(str, seeds)) or 'are missing'}",
+                hint="give each once, 0 or more, e.g. --seeds 0 1 2",
+            )
+        object.__setattr__(self, "training_seeds", seeds)
         object.__setattr__(self, "split", self.split or task.default_split)
         object.__setattr__(self, "demos", self.demos or task.demonstration_splits[0])
 
