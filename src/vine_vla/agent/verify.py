@@ -97,7 +97,7 @@ def as_begun(
 ) -> SceneGraph:
     """The scene in which a subgoal that is under way would begin now: what a model of options can judge.
 
-    An option is learned from graphs in which it begins; half-way through (the plug in the hand, `grasp` not
+    An option is learned from graphs in which it begins; half-way through (the cup in the hand, `pick` not
     yet done) it has never begun. So what the subgoal itself changes is taken from its start: attributes that
     the plan predicted to change, and boxes and relations of what moves. The rest is as it is now; boxes in
     cameras that ride on the hand stay those of the start.

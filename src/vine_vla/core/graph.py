@@ -105,8 +105,8 @@ class SceneObject:
     """One thing in the scene.
 
     Args:
-        id: unique in the graph and kept through the episode (`plug`, `socket_2`).
-        cls: its class (`socket`).
+        id: unique in the graph and kept through the episode (`cup`, `shelf_2`).
+        cls: its class (`shelf`).
         boxes: camera role -> box; a camera that does not see the object has no entry.
         attributes: attribute name -> category or number; unknown attributes have no entry.
     """
@@ -129,7 +129,7 @@ class SceneObject:
 
 
 class Relation(NamedTuple):
-    """`predicate(subject, object)`, both by id, e.g. `left_of(socket_1, socket_2)`."""
+    """`predicate(subject, object)`, both by id, e.g. `left_of(shelf_1, shelf_2)`."""
 
     predicate: str
     subject: str
@@ -182,9 +182,9 @@ class Verb:
     """A kind of subgoal.
 
     Args:
-        name: `insert`.
-        arguments: the class of each argument, `("plug", "socket")`.
-        template: its text form with one slot an argument, `insert {0} into {1}`.
+        name: `place`.
+        arguments: the class of each argument, `("cup", "shelf")`.
+        template: its text form with one slot an argument, `place {0} on {1}`.
     """
 
     name: str

@@ -13,7 +13,7 @@ from vine_vla.core.graph import SceneGraph, SceneObject
 
 
 def assign_ids(objects: Sequence[SceneObject], camera: str) -> tuple[SceneObject, ...]:
-    """`objects` with fresh ids: per class from left to right in `camera`, `plug` or `socket_1`, `socket_2`.
+    """`objects` with fresh ids: per class from left to right in `camera`, `cup` or `shelf_1`, `shelf_2`.
 
     An only object of its class is called by the class; unseen objects come last. The order of
     `objects` is kept.

@@ -14,7 +14,7 @@ from vine_vla.core.graph import NAME, SceneGraph, Schema
 
 
 class Subgoal(NamedTuple):
-    """An edge e of the search: a verb with object ids, printed as `insert(plug, socket_2)`."""
+    """An edge e of the search: a verb with object ids, printed as `place(cup, shelf_2)`."""
 
     verb: str
     args: tuple[str, ...]
@@ -31,7 +31,7 @@ def parse_subgoal(text: str) -> Subgoal:
     match = _SUBGOAL.fullmatch(text.strip())
     if not match:
         raise VineError(
-            f"not a subgoal: {text!r}", hint="write verb(argument, ...), e.g. insert(plug, socket_2)"
+            f"not a subgoal: {text!r}", hint="write verb(argument, ...), e.g. place(cup, shelf_2)"
         )
     return Subgoal(match[1], tuple(a.strip() for a in match[2].split(",")) if match[2] else ())
 

@@ -20,7 +20,7 @@ class PackedGraphs(NamedTuple):
 
     Args:
         cls: index into the schema's classes, -1 where there is no object. int16 [..., O]
-        number: the id's number, 0 for an id without one (`plug` -> 0, `socket_2` -> 2). int16 [..., O]
+        number: the id's number, 0 for an id without one (`cup` -> 0, `shelf_2` -> 2). int16 [..., O]
         boxes: normalised x_min, y_min, x_max, y_max; 0 where not visible. float32 [..., O, C, 4]
         visible: whether the camera sees the object. bool [..., O, C]
         attributes: probabilities of categories, 0 and 1 where known, (value, known) pairs of numbers

@@ -2,14 +2,14 @@
 
 A graph prints as one line an object and one a relation::
 
-    plug: plug {held=long} front[0.41 0.52 0.47 0.61] wrist[0.3 0.3 0.7 0.8]
-    socket_1: socket {colour=blue, kind=two_pin} front[0.1 0.5 0.2 0.6]
-    left_of(socket_1, plug)
+    cup: cup {state=full} front[0.41 0.52 0.47 0.61] wrist[0.3 0.3 0.7 0.8]
+    shelf_1: shelf {colour=blue, kind=open} front[0.1 0.5 0.2 0.6]
+    left_of(shelf_1, cup)
 
-A category that is believed (`graph.Belief`) has its probabilities behind it: `kind=two_pin~0.75~0.25`.
+A category that is believed (`graph.Belief`) has its probabilities behind it: `kind=open~0.75~0.25`.
 
 A subgoal's sentence uses referring expressions that are unique in the scene, which is what a
-language-conditioned policy needs: `insert the plug into the left blue socket`.
+language-conditioned policy needs: `place the cup on the left blue shelf`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _parse_object(match: re.Match[str], number: int) -> SceneObject:
 
 
 def refer(graph: SceneGraph, object_id: str, schema: Schema) -> str:
-    """A phrase that singles the object out: `the plug`, `the blue socket`, `the left blue socket`.
+    """A phrase that singles the object out: `the cup`, `the blue shelf`, `the left blue shelf`.
 
     Takes the fewest describing attributes that say all that attributes can say, then, if objects are
     left that share them, the place among those from left to right in the reference camera.

@@ -1,6 +1,6 @@
 """Colour noise for training: other lamps, other greys, paler or deeper paint.
 
-A dataset shows few materials: where all blocks are light and all plugs dark, brightness alone tells them
+A dataset shows few materials: where all cups are light and all shelves dark, brightness alone tells them
 apart, and a net never learns their shapes. The random tone curve takes that short cut away, as
 domain randomisation does in simulation (Tobin et al. 2017, arXiv 1703.06907); it keeps hues, which name
 things.

@@ -2,10 +2,10 @@
 
 One JSON file an episode (`traces/**/*.json` or `.json.gz`), images beside it::
 
-    {"task": "plug", "split": "unseen", "scene": 417, "arm": "vine", "variant": "", "training_seed": 0,
+    {"task": "NAME", "split": "unseen", "scene": 417, "arm": "vine", "variant": "", "training_seed": 0,
      "policy_seed": 0, "instruction": "...", "success": true, "outcome": "success", "reason": "goal",
      "frames":    [{"step": 0, "images": {"front": "417/000_front.jpg"}, "graph": "<format_graph text>"}],
-     "executed":  [{"start": 0, "end": 31, "subgoal": "grasp_long(plug)", "text": "grasp the plug ...",
+     "executed":  [{"start": 0, "end": 31, "subgoal": "pick(cup)", "text": "pick up the cup",
                     "predicted": 0.93, "lower": 0.88, "upper": 0.97, "q": 0.81, "result": "reached"}],
      "decisions": [{"step": 0, "status": "planned", "reason": "...", "feasibility": 0.81, "lower": 0.7,
                     "upper": 0.9, "spread": 0.05, "seconds": 0.012, "tree": {...}}]}

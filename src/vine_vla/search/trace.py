@@ -19,7 +19,7 @@ Schema, version 1. Probabilities are in [0, 1] and rounded to 6 digits; nothing 
             "best": place in options | null,           # null: every option is pruned
             "options": [OPTION, ...]}                  # in the order of their text
 
-    OPTION = {"subgoal": "insert(plug, socket_2)", "text": sentence,
+    OPTION = {"subgoal": "place(cup, shelf_2)", "text": sentence,
               "p": {"goal", "reached", "slipped", "dead"},   # mean of the reporting members
               "feasibility", "lower", "upper", "spread": Q of the reporting members,
               "score": float | null,                   # what the choosing members rank by; null: pruned

@@ -6,7 +6,6 @@ env = gymnasium.make("vine/line-v0", split="seen")
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from vine_vla.core.errors import VineError
 from vine_vla.core.protocols import Observation
 from vine_vla.tasks.base import SceneLists
-from vine_vla.tasks.registry import find_task, task_names
+from vine_vla.tasks.registry import find_task, installed_tasks
 
 
 class TaskEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
@@ -93,18 +92,10 @@ def box_space(low: tuple[float, ...], high: tuple[float, ...]) -> gym.spaces.Box
 
 
 def register() -> None:
-    """Make `gymnasium.make(env_id)` work for every task; no simulator is imported.
-
-    A package whose task cannot be loaded must not take the others with it: it is left out with a warning.
-    """
-    for name in task_names():
-        try:
-            env_id = find_task(name).env_id
-        except VineError as error:
-            warnings.warn(str(error), stacklevel=2)
-            continue
-        if env_id not in gym.registry:
-            gym.register(env_id, entry_point="vine_vla.tasks.gym:TaskEnv", kwargs={"task": name})
+    """Make `gymnasium.make(env_id)` work for every task; no simulator is imported."""
+    for task in installed_tasks():
+        if task.env_id not in gym.registry:
+            gym.register(task.env_id, entry_point="vine_vla.tasks.gym:TaskEnv", kwargs={"task": task.name})
 
 
 register()

@@ -8,10 +8,10 @@ Another package registers a task with an entry point of the group `vine.tasks` w
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 
 from vine_vla.core.errors import VineError
 from vine_vla.tasks.base import Task
@@ -26,8 +26,18 @@ DEFAULT_TASK = "plug"
 
 def task_names() -> tuple[str, ...]:
     """Names of all tasks, this package's first; nothing is imported."""
-    own = (name for name, module in BUILT_IN.items() if find_spec(module) is not None)
-    return (*own, *sorted({point.name for point in entry_points(group=GROUP)} - set(BUILT_IN)))
+    return (*BUILT_IN, *sorted({point.name for point in entry_points(group=GROUP)} - set(BUILT_IN)))
+
+
+def installed_tasks() -> list[Task]:
+    """All tasks. One that cannot be loaded is left out with a warning: it must not take others with it."""
+    found = []
+    for name in task_names():
+        try:
+            found.append(find_task(name))
+        except VineError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return found
 
 
 @cache

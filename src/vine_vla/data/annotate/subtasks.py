@@ -6,7 +6,7 @@
 
 None of them has a place for everything:
 
-- all: how a segment ended and who said so, and which objects its words mean (`insert(plug, socket_2)`);
+- all: how a segment ended and who said so, and which objects its words mean (`place(cup, shelf_2)`);
 - language: that nothing is being done; a subtask lasts until the next one begins;
 - task: the same, frames between segments carry the instruction; and where one segment ends and the next
   begins if both have the same text, as in a failed grasp that is tried again at once.
@@ -199,7 +199,7 @@ def vocabulary(
 ) -> tuple[tuple[str, ...], tuple[Verb, ...]]:
     """All classes of `schema` and of the segments, and the segments' verbs that `schema` lacks, by name.
 
-    A verb with arguments that no schema came with takes its classes from the ids: `socket_2` is a `socket`.
+    A verb with arguments that no schema came with takes its classes from the ids: `shelf_2` is a `shelf`.
 
     Raises:
         VineError: a verb with two different numbers of arguments.

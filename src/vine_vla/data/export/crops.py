@@ -3,8 +3,8 @@
 Export and run time call the same `skill_inputs`, so a policy is never shown anything cut differently
 from what it was trained on. A layout has one or more *slots*, each an object seen by every camera:
 
-- target layout (`slots` empty): one slot, the last argument of the subgoal (the plug of
-  `grasp_long(plug)`, the socket of `insert(plug, socket_2)`);
+- target layout (`slots` empty): one slot, the last argument of the subgoal (the cup of
+  `pick(cup)`, the shelf of `place(cup, shelf_2)`);
 - scene layout: a slot for every object that a subgoal can name, ordered by class and id and padded, for
   policies that are conditioned on the instruction alone (the `flat` arm). What nothing can be done with is
   seen beside them: every slot costs such a policy steps;

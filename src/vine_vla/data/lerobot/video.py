@@ -1,9 +1,8 @@
 """Video: encode an episode's frames as they come, decode chosen frames of a file in one pass.
 
 Frames are stored as H.264 in 4:4:4. The usual 4:2:0 halves the resolution of colour, which caps the quality
-at about 34 dB on rendered 192-pixel scenes whatever the bit rate, and blurs details the size of a plug's
-prongs. 4:4:4 at crf 18 keeps 46 dB at about 3 kB a frame; encoding and decoding take about 1 ms a frame on
-one core.
+at about 34 dB on rendered 192-pixel scenes whatever the bit rate, and blurs details of a few pixels. 4:4:4 at
+crf 18 keeps 46 dB at about 3 kB a frame; encoding and decoding take about 1 ms a frame on one core.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from vine_vla.core.errors import VineError
-from vine_vla.tasks.registry import find_task, task_names
+from vine_vla.tasks.registry import find_task, installed_tasks
 from vine_vla.tasks.scenes import parse_scenes
 
 
@@ -93,9 +93,9 @@ class Experiment:
 def experiments() -> dict[str, Experiment]:
     """Name -> experiment, of all tasks."""
     found = {}
-    for task in task_names():
-        for name, values in find_task(task).experiments.items():
-            found[name] = Experiment(name=name, task=task, **values)
+    for task in installed_tasks():
+        for name, values in task.experiments.items():
+            found[name] = Experiment(name=name, task=task.name, **values)
     return found
 
 

@@ -26,7 +26,7 @@ IGNORED = -1
 
 RESCUE_FRAMES, RESCUE_WEIGHT = 5, 5.0
 """The first frames after an expert has taken over show the way out of where others got stuck. They are few,
-and many frames in which all is well are like them: pressed on a rim, a plug feels like a seated one."""
+and many frames in which all is well are like them: pressed on a rim, a part feels like a seated one."""
 
 
 class FrameLabels(NamedTuple):

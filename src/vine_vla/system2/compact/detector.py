@@ -1,8 +1,8 @@
 """The detector: a small convolutional net a camera, heatmaps of centres by class, boxes, and object features.
 
 Every camera has its own eye, since a fixed camera and a wrist camera have little in common. Boxes are
-predicted for each class apart, because centres of different things may fall together (a plug in a
-socket). An object's attributes are read from its features in all cameras and from proprioception. A
+predicted for each class apart, because centres of different things may fall together (a cup on a
+shelf). An object's attributes are read from its features in all cameras and from proprioception. A
 detection in a further camera predicts where its object stands in the reference camera, which is how
 the cameras' detections are brought together.
 """

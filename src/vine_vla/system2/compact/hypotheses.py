@@ -2,8 +2,8 @@
 
 Where perception is not sure of a category the graph holds probabilities (`graph.Belief`). The nets learned
 from graphs without doubt and hardly mind half a category. So they are asked about the likeliest scene, and a
-subgoal is judged in each scene that this may be: its outcome probabilities are their mean, and a socket that
-is round with .4 is reached with .6 if round ones never are.
+subgoal is judged in each scene that this may be: its outcome probabilities are their mean, and a shelf that
+is closed with .4 is reached with .6 if closed ones never are.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def _loss(
     cls, boxes, seen = frames.cls[index], frames.boxes[index], frames.seen[index]
     cameras = boxes.shape[2]
     total = torch.zeros(())
-    # Hues may name things (a red socket), so only classes without a describing attribute are tinted.
+    # Hues may name things (a red shelf), so only classes without a describing attribute are tinted.
     plain = np.array([not set(names) & set(setup.schema.describing) for names in setup.allowed])
     n, o = np.nonzero(cls >= 0)
     rows = torch.from_numpy(n)

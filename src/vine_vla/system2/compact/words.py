@@ -94,7 +94,7 @@ def _encode(vocabulary: Vocabulary, text: str, table: _Table) -> tuple[NDArray[n
         digest = hashlib.blake2b(word.encode(), digest_size=4).digest()
         bag[place.get(word, len(place) + int.from_bytes(digest) % HASHED)] += 1.0
     bag /= max(np.sqrt(len(words)), 1.0)
-    # Plurals count: "the sockets" names the class `socket`.
+    # Plurals count: "the cups" names the class `cup`.
     known = set(words) | {word.removesuffix("s") for word in words}
     named = [
         np.array([bool(parts) and all(p in known for p in parts) for parts in group], np.float32)
