@@ -4,10 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from browser import browser, tab
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+__all__ = ["browser", "tab"]  # fixtures
 
 
 @pytest.fixture(scope="session")

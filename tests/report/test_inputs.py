@@ -1,7 +1,8 @@
-"""Malformed results: one line that names the file, the field and the mend; nothing is guessed."""
+"""Malformed results: one line that names the file, the field and the correction; nothing is guessed."""
 
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ def test_a_run_reads_back(finished_run):
     traces = [load_trace(file, finished_run) for file in trace_files(finished_run)]
     assert {t.label for t in traces} == set(found.labels)
     first = traces[0]
-    assert first.frames[0].graph is not None and first.frames[0].images["front"].is_file()
+    assert first.frames[0].graph is not None and Path(first.frames[0].images["front"]).is_file()
 
 
 def test_packed_tables_read_the_same(results_copy):
@@ -93,10 +94,10 @@ def test_cut_files(results_copy):
         load_results(results_copy)
     (results_copy / "feasibility.csv.gz").unlink()
     (results_copy / "run.json").write_text('{"settings": {')
-    with pytest.raises(VineError, match=r"not readable as JSON.*run\.json"):
+    with pytest.raises(VineError, match=r"damaged JSON.*run\.json"):
         load_results(results_copy)
     (results_copy / "run.json").write_text("[1]")
-    with pytest.raises(VineError, match="holds no JSON object"):
+    with pytest.raises(VineError, match="not a JSON object"):
         load_results(results_copy)
 
 
@@ -110,12 +111,12 @@ def test_traces_say_which_field_is_wrong(results_copy):
             load_trace(file, results_copy)
 
     frame = data["frames"][0]
-    broken("scene is 'four', not a number", scene="four")
-    broken(r"frames\[0\]", frames=[frame | {"step": None}])
+    broken(r"Expected `int`, got `str` - at `\$\.scene` \(.*\.json\): record", scene="four")
+    broken(r"frames\[0\]\.step", frames=[frame | {"step": None}])
     broken(
         r"lies outside the results \(.*frames\[0\]", frames=[frame | {"images": {"front": "../../../x.jpg"}}]
     )
     broken(r"no image 'gone\.jpg'", frames=[frame | {"images": {"front": "gone.jpg"}}])
-    broken(r"executed\[0\].*: record", executed=[{"start": 0, "end": 1}])
-    broken("malformed line", frames=[frame | {"graph": "what?"}])
-    broken("executed is 'x', not a list", executed="x")
+    broken(r"field `subgoal` - at `\$\.executed\[0\]`.*: record", executed=[{"start": 0, "end": 1}])
+    broken(r"malformed line.*frames\[0\]", frames=[frame | {"graph": "what?"}])
+    broken(r"Expected `array`, got `str` - at `\$\.executed`", executed="x")

@@ -16,10 +16,13 @@ from vine_vla.core.errors import VineError
 from vine_vla.evaluation import statistics
 from vine_vla.report import ReportConfig, build_report, load_results, load_trace, trace_files, write_report
 from vine_vla.report.figures import write_figures
-from vine_vla.report.headline import Block, badge, blocks, finding, verdict
-from vine_vla.report.parts import percent, points
+from vine_vla.report.headline import Block, blocks, finding, verdict
+from vine_vla.report.rendering import percent, points
 
-EVIL = "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>\"'&"
+ESCAPES = "\x1b\x07\x9b\u202e"
+"""What a terminal takes for commands, and what turns a line's direction."""
+
+EVIL = f"</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>\"'&{ESCAPES}[31m"
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def test_the_page_needs_nothing_else(page):
     outside = re.findall(r"""(?:src|href)=["'](?!#|data:)[^"']*|@import|url\((?!#|data:)""", page)
     assert outside == []
     assert not re.search(r"https?://", page.replace("http://www.w3.org/2000/svg", ""))
-    assert "default-src &#x27;none&#x27;" in page and "script-src &#x27;sha256-" in page
+    assert "default-src &#39;none&#39;" in page and "script-src &#39;sha256-" in page
     assert page.count("<script") == page.count("</script>") == 2
 
 
@@ -137,8 +140,19 @@ def test_the_headline_takes_the_strongest_fair_rival():
 )
 def test_weak_baselines_are_marked(operators, success, weak):
     block = Block("plug", "seen", pd.DataFrame(), [], "vine", [], [], operators)
-    assert ("weak baseline" in str(badge(block, "flat", success))) == weak
-    assert badge(block, "imitate", 0.01) is None
+    assert block.is_weak("flat", success) == weak
+    assert not block.is_weak("imitate", 0.01)
+
+
+def test_a_weak_baseline_is_marked_on_the_page(results_copy):
+    file = results_copy / "episodes.csv"
+    table = pd.read_csv(file, keep_default_na=False).replace({"arm": {"imitate": "flat"}})
+    table.loc[table["arm"] == "flat", "success"] = 0
+    table.to_csv(file, index=False)
+    text = build_report(load_results(results_copy), ReportConfig(resamples=20))
+    assert (
+        text.count(">weak baseline</span>") == 1 and "under 80 % of the operators’ own success, 55.0" in text
+    )
 
 
 def test_a_run_without_probes_traces_or_description(results_copy):
@@ -191,6 +205,7 @@ def test_markup_in_the_data_stays_text(results_copy):
     text = build_report(load_results(evil_run(results_copy)), ReportConfig(resamples=20))
     assert "<script>window" not in text and "<img" not in text
     assert text.count("</script>") == 2 and "&lt;/script&gt;" in text
+    assert not set(ESCAPES) & set(text.replace("\\u202e", ""))
 
 
 def test_too_large_a_page_is_refused(finished_run, tmp_path, monkeypatch):
@@ -288,5 +303,5 @@ def test_what_feasibility_rests_on_is_a_section(finished_run, tmp_path):
         assert shown in text
     assert EVIL not in text
     (folder / "explain.json").write_text(json.dumps({"importance": [{"verb": 1}]}))
-    with pytest.raises(VineError, match="importance is not a table"):
+    with pytest.raises(VineError, match=r"importance\[0\].*explain\.json\): write it anew"):
         load_results(folder)

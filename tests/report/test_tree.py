@@ -4,8 +4,9 @@ import pytest
 from report.bench import DrawnWorld, make_model
 
 from vine_vla.core.errors import VineError
+from vine_vla.report import Decided, write_decision
 from vine_vla.report import tree as drawing
-from vine_vla.report.tree import options_table, tidy, tree_view
+from vine_vla.report.tree import root_options, tidy, tree_view
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import make_planner
 
@@ -56,8 +57,10 @@ def test_a_large_tree_keeps_its_root_and_its_plan(plan, monkeypatch):
     assert [n["name"] for n in nodes if n["best"]] == [str(s) for s in plan.subgoals]
 
 
-def test_the_table_lists_the_options(plan):
-    table = options_table(plan.tree)
+def test_the_table_lists_the_options(plan, tmp_path):
+    rows = root_options(plan.tree)
+    assert rows[0].chosen and sum(row.chosen for row in rows) == 1
+    table = write_decision(Decided("t", plan.tree, "here"), tmp_path / "page.html").read_text()
     for option in plan.options:
         assert f"{option.feasibility:.2f}" in table and option.text in table
 

@@ -52,13 +52,13 @@ def run(config: Config) -> int:
 
 def write_tree(config: Config) -> Path:
     """The page of one search tree, over its scene if the image is given."""
-    from vine_vla.core.text import parse_graph
     from vine_vla.report import Decided, Frame, write_decision
     from vine_vla.search.trace import load_trace
 
     tree = load_trace(config.path)
     frame = None
     if config.image is not None and tree["nodes"]:
-        frame = Frame(0, {config.camera: config.image}, parse_graph(tree["nodes"][0]["graph"]))
-    decision = Decided(tree["instruction"] or config.path.stem, tree, str(config.path), frame)
-    return write_decision(decision, config.out or config.path.with_suffix(".html"), config.camera)
+        frame = Frame(0, {config.camera: str(config.image)}, tree["nodes"][0]["graph"])
+    title = tree["instruction"] or config.path.stem
+    decision = Decided(title, tree, str(config.path), frame, config.camera)
+    return write_decision(decision, config.out or config.path.with_suffix(".html"))

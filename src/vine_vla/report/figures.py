@@ -1,6 +1,6 @@
 """Pictures for README and documentation, as PNG: success with intervals, reliability, and one decision.
 
-Drawn with matplotlib from the same numbers as the page: `statistics.summarise`, `reliability`, `tree_view`.
+Drawn with matplotlib from the same numbers as the page: `Block.arms`, `binned`, `tree_view`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
 from vine_vla.core.errors import VineError
-from vine_vla.evaluation.probes.reliability import reliability
-from vine_vla.report.calibration import MIN_ROWS, ROWS_PER_BIN, SCENE
+from vine_vla.report.calibration import SUBGOAL, binned
 from vine_vla.report.headline import Block, blocks
+from vine_vla.report.images import held_objects
 from vine_vla.report.inputs import Results
-from vine_vla.report.overlay import held_objects
 from vine_vla.report.traces import Frame, Trace
 from vine_vla.report.tree import tree_view
 from vine_vla.storage.files import write_atomically
@@ -32,7 +31,7 @@ DPI = 160
 
 def headline_chart(block: Block, out: Path) -> Path:
     """Success of every arm as bars with 95 % intervals. Returns `out`."""
-    rates = block.rates.loc[list(block.labels)]
+    rates = block.arms
     figure = Figure(figsize=(7.2, 0.5 * len(rates) + 1.1), layout="constrained")
     axes = figure.subplots()
     place = np.arange(len(rates))[::-1]
@@ -70,17 +69,11 @@ def reliability_chart(results: Results, arm: str, out: Path, *, source: str = "p
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
     for (split, part), colour in zip(rows.groupby("split"), (GREEN, "#a8551d", "#5a4fa3"), strict=False):
-        if len(part) < MIN_ROWS:
-            continue
-        scenes = part.groupby(SCENE).ngroup().to_numpy()
-        bins = int(np.clip(len(part) // ROWS_PER_BIN, 1, 10))
-        found = reliability(
-            part["predicted"].to_numpy(float), part["reached"].to_numpy(float), scenes, bins=bins
-        )
-        axes.fill_between(found["predicted"], found["low"], found["high"], color=colour, alpha=0.16, lw=0)
-        axes.plot(
-            found["predicted"], found["reached"], "o-", color=colour, ms=4, label=f"{split} (n = {len(part)})"
-        )
+        bins = binned(part, *SUBGOAL)
+        if bins:
+            predicted, observed, low, high, _ = zip(*bins, strict=True)
+            axes.fill_between(predicted, low, high, color=colour, alpha=0.16, lw=0)
+            axes.plot(predicted, observed, "o-", color=colour, ms=4, label=f"{split} (n = {len(part)})")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set_xlabel("predicted P(goal or reached)")
     axes.set_ylabel("observed share, 95 % band")
@@ -215,7 +208,7 @@ def _draw_tree(axes: Axes, nodes: Sequence[Mapping[str, Any]]) -> None:
         if i == 0:
             said = f"{len(children.get(0, []))} options"
         elif cut:
-            said = f"cut: {node['short']}"
+            said = f"pruned: {node['short']}"
         else:
             said = f"{node['v']:.2f}  [{node['lo']:.2f}, {node['hi']:.2f}]"
             if node["parent"] == 0:

@@ -1,4 +1,4 @@
-"""What the report reads: one results directory as typed tables and traces.
+"""What the report reads: one results directory as checked tables.
 
     results/NAME/
       episodes.csv[.gz]      one row an episode (needed)
@@ -9,15 +9,13 @@
       repeated/feasibility.csv[.gz]   probes executed several times each (optional)
       traces/**/*.json[.gz]  recorded episodes with frames and decisions (optional, see `traces`)
 
-Columns are those of DESIGN section 7. Extra columns are kept and ignored. Everything malformed raises
+Columns are those of DESIGN section 7; extra columns are kept and ignored. Everything malformed raises
 `VineError` with file, field and hint; nothing is guessed and no row is dropped in silence.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,16 +23,45 @@ import numpy as np
 import pandas as pd
 
 from vine_vla.core.errors import VineError
-from vine_vla.report.explanation import check_explanation
+from vine_vla.evaluation.arms import ARMS
+from vine_vla.report.explanation import Explanation, read_explanation
+from vine_vla.storage.json import read_json
 
-EPISODE_TEXT = ("task", "split", "arm", "variant", "outcome", "reason")
-EPISODE_NUMBERS = ("scene", "training_seed", "policy_seed", "steps", "subgoals", "replans", "model_calls")
-EPISODE_MAYBE = ("plan_seconds", "plan_p", "plan_spread")
-FEASIBILITY_TEXT = ("task", "split", "arm", "source", "subgoal")
-FEASIBILITY_NUMBERS = ("scene", "training_seed", "position", "lookahead")
-FEASIBILITY_MAYBE = ("spread", "q")
+COUNTS_THAT_MAY_BE_EMPTY = ("model_calls", "replans", "subgoals", "policy_seed", "training_seed")
+"""Empty cells of these are 0: an arm without a planner counts no calls."""
 
 TRUE, FALSE = frozenset({"1", "true", "1.0"}), frozenset({"0", "false", "0.0"})
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table by kind: text, whole numbers, numbers or nothing, probabilities and flags."""
+
+    text: tuple[str, ...]
+    whole: tuple[str, ...]
+    maybe: tuple[str, ...]
+    probability: tuple[str, ...]
+    flags: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self.text, *self.whole, *self.maybe, *self.probability, *self.flags]))
+
+
+EPISODES = Columns(
+    text=("task", "split", "arm", "variant", "outcome", "reason"),
+    whole=("scene", "training_seed", "policy_seed", "steps", "subgoals", "replans", "model_calls"),
+    maybe=("plan_seconds", "plan_p", "plan_spread"),
+    probability=("plan_p",),
+    flags=("success",),
+)
+FEASIBILITY = Columns(
+    text=("task", "split", "arm", "source", "subgoal"),
+    whole=("scene", "training_seed", "position", "lookahead"),
+    maybe=("spread", "q"),
+    probability=("predicted",),
+    flags=("pruned", "reached"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +75,9 @@ class Results:
         feasibility: as the design has it, `predicted` in [0, 1], `pruned` and `reached` bool, plus
             `verb`; empty when there is no such file.
         repeated: probes that were executed several times each, as `feasibility`.
-        explained: tables of `vine explain`; empty when there is no such file.
         run: what the run was, as the runner saved it, with `experiment` if it belongs to one; empty when
             there is no such file.
+        explained: tables of `vine explain`; None when there is no such file.
     """
 
     path: Path
@@ -58,7 +85,7 @@ class Results:
     feasibility: pd.DataFrame
     repeated: pd.DataFrame
     run: Mapping[str, object] = field(default_factory=dict)
-    explained: Mapping[str, object] = field(default_factory=dict)
+    explained: Explanation | None = None
 
     @property
     def name(self) -> str:
@@ -67,33 +94,37 @@ class Results:
     @property
     def planned(self) -> list[int]:
         """Scenes that the run set out to score, by its schedule; empty if that is not known."""
-        schedule = self.run.get("schedule")
-        scenes = schedule.get("scenes") if isinstance(schedule, Mapping) else None
+        scenes = as_mapping(self.run.get("schedule")).get("scenes")
         return [int(s) for s in scenes] if isinstance(scenes, list) else []
 
     @property
     def labels(self) -> list[str]:
-        """Arms in the order of the table of arms, weakest family first, `vine` and oracles last."""
-        return sorted(self.episodes["label"].unique(), key=lambda label: (_rank(label), label))
+        """Arms in the order of `evaluation.arms`, oracles last; names that are not known come first."""
+        families = list(dict.fromkeys(arm.name for arm in ARMS.values()))
+        known = {name: place for place, name in enumerate(families)}
+        found = self.episodes["label"].unique()
+        return sorted(found, key=lambda label: (known.get(label.split(" (")[0], -1), label))
 
+    @property
+    def stamp(self) -> Mapping[str, object]:
+        """Revision, date and versions: of the end of the run, or of its beginning."""
+        return as_mapping(self.run.get("finished")) or as_mapping(self.run.get("begun"))
 
-ARM_ORDER = (
-    *("act", "diffusion", "flat", "flat-all", "imitate", "imitate-all", "success-only", "best-of-K"),
-    *(
-        "greedy",
-        "vine",
-        "oracle-plan",
-        "oracle-perception",
-        "oracle-dynamics",
-        "oracle-value",
-        "oracle-skill",
-    ),
-)
+    @property
+    def configuration(self) -> dict[str, object]:
+        """Resolved configuration, seeds and schedule."""
+        return {name: value for name, value in self.run.items() if name != "finished"}
 
-
-def _rank(label: str) -> int:
-    arm = label.split(" (")[0]
-    return ARM_ORDER.index(arm) if arm in ARM_ORDER else len(ARM_ORDER)
+    @property
+    def operator_success(self) -> float | None:
+        """The operators' own success rate, if the run's description has it."""
+        for part in (self.run, *(as_mapping(self.run.get(name)) for name in ("settings", "experiment"))):
+            value = part.get("operators_success")
+            if isinstance(value, list) and value:  # rate with its interval
+                value = value[0]
+            if isinstance(value, int | float) and 0 <= value <= 1:
+                return float(value)
+        return None
 
 
 def load_results(path: Path) -> Results:
@@ -102,55 +133,36 @@ def load_results(path: Path) -> Results:
         raise VineError(
             "no such results directory", where=str(path), hint="give results/NAME of a finished run"
         )
-    episodes_file = _either(path / "episodes.csv")
-    if episodes_file is None:
-        raise VineError(
-            "no episodes.csv or episodes.csv.gz",
-            where=str(path),
-            hint="run `vine eval` or `vine experiment` first",
-        )
+    episodes = _either(path / "episodes.csv")
+    if episodes is None:
+        hint = "run `vine eval` or `vine experiment` first"
+        raise VineError("no episodes.csv or episodes.csv.gz", where=str(path), hint=hint)
     run: dict[str, object] = {}
-    if (path / "run.json").is_file():
-        run = read_json(path / "run.json")
-    if (path / "experiment.json").is_file():
-        run["experiment"] = read_json(path / "experiment.json")
-    explained: dict[str, object] = {}
-    if (path / "explain.json").is_file():
-        explained = read_json(path / "explain.json")
-        check_explanation(explained, str(path / "explain.json"))
+    for file, key in ((path / "run.json", ""), (path / "experiment.json", "experiment")):
+        if file.is_file():
+            data = read_json(file, hint="write it anew or remove it")
+            run |= {key: data} if key else data
+    explain = path / "explain.json"
     return Results(
         path=path,
-        episodes=read_episodes(episodes_file),
+        episodes=read_episodes(episodes),
         feasibility=_feasibility_in(path),
         repeated=_feasibility_in(path / "repeated"),
         run=run,
-        explained=explained,
+        explained=read_explanation(explain) if explain.is_file() else None,
     )
-
-
-def _feasibility_in(folder: Path) -> pd.DataFrame:
-    file = _either(folder / "feasibility.csv")
-    return read_feasibility(file) if file else _empty_feasibility()
 
 
 def read_episodes(file: Path) -> pd.DataFrame:
     """`episodes.csv`, checked; raises VineError also when an arm ran the same scene and seeds twice."""
-    table = _read_csv(file, (*EPISODE_TEXT, *EPISODE_NUMBERS, *EPISODE_MAYBE, "success"))
+    table = _read_csv(file, EPISODES.all)
     if table.empty:
         raise VineError("no episodes", where=str(file), hint="the run has not finished an episode yet")
-    for column in EPISODE_TEXT:
-        table[column] = table[column].fillna("").astype(str)
-    for column in EPISODE_NUMBERS:
-        table[column] = _numbers(table, column, file, whole=True)
-    for column in EPISODE_MAYBE:
-        table[column] = _numbers(table, column, file, maybe=True)
     scored = table["success"].notna()
-    table.loc[~scored, "success"] = "0"
-    table["success"] = _flags(table, "success", file).astype(float).where(scored)
-    _within(table, "plan_p", file)
+    table = _checked(table.fillna({"success": "0"}), EPISODES, file)
+    table["success"] = table["success"].astype(float).where(scored)
     table["label"] = [label(a, v) for a, v in zip(table["arm"], table["variant"], strict=True)]
-    keys = ["task", "split", "scene", "label", "training_seed", "policy_seed"]
-    twice = table[table.duplicated(keys)]
+    twice = table[table.duplicated(["task", "split", "scene", "label", "training_seed", "policy_seed"])]
     if not twice.empty:
         row = twice.iloc[0]
         raise VineError(
@@ -163,19 +175,7 @@ def read_episodes(file: Path) -> pd.DataFrame:
 
 def read_feasibility(file: Path) -> pd.DataFrame:
     """`feasibility.csv`, checked."""
-    table = _read_csv(
-        file, (*FEASIBILITY_TEXT, *FEASIBILITY_NUMBERS, *FEASIBILITY_MAYBE, "predicted", "pruned", "reached")
-    )
-    for column in FEASIBILITY_TEXT:
-        table[column] = table[column].fillna("").astype(str)
-    for column in FEASIBILITY_NUMBERS:
-        table[column] = _numbers(table, column, file, whole=True)
-    for column in FEASIBILITY_MAYBE:
-        table[column] = _numbers(table, column, file, maybe=True)
-    table["predicted"] = _numbers(table, "predicted", file)
-    _within(table, "predicted", file)
-    for column in ("pruned", "reached"):
-        table[column] = _flags(table, column, file)
+    table = _checked(_read_csv(file, FEASIBILITY.all), FEASIBILITY, file)
     table["verb"] = table["subgoal"].str.split("(").str[0]
     return table
 
@@ -185,100 +185,67 @@ def label(arm: str, variant: str) -> str:
     return f"{arm} ({variant})" if variant else arm
 
 
-def read_json(file: Path) -> dict[str, object]:
-    """A JSON object from a plain or gzipped file; VineError if it is none."""
-    try:
-        raw = file.read_bytes()
-        data = json.loads(gzip.decompress(raw) if file.suffix == ".gz" else raw)
-    except (OSError, EOFError, ValueError) as error:
-        raise VineError(
-            f"not readable as JSON: {error}", where=str(file), hint="write it anew or remove it"
-        ) from error
-    if not isinstance(data, dict):
-        raise VineError("holds no JSON object", where=str(file), hint="write it anew or remove it")
-    return data
+def as_mapping(value: object) -> Mapping[str, object]:
+    """`value` if it is a mapping, else an empty one (for optional parts of `run.json`)."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _feasibility_in(folder: Path) -> pd.DataFrame:
+    file = _either(folder / "feasibility.csv")
+    if file:
+        return read_feasibility(file)
+    empty = pd.DataFrame({name: [] for name in (*FEASIBILITY.all, "verb")})
+    return empty.astype(dict.fromkeys(FEASIBILITY.flags, bool))
 
 
 def _either(file: Path) -> Path | None:
     """`file`, or `file` with .gz; two of them would leave open which one counts."""
-    packed = file.with_name(file.name + ".gz")
-    found = [candidate for candidate in (file, packed) if candidate.is_file()]
+    found = [name for name in (file, file.with_name(file.name + ".gz")) if name.is_file()]
     if len(found) == 2:
-        raise VineError(
-            f"both {file.name} and {packed.name}", where=str(file.parent), hint="remove the older one"
-        )
+        said = f"both {found[0].name} and {found[1].name}"
+        raise VineError(said, where=str(file.parent), hint="remove the older one")
     return found[0] if found else None
 
 
-def _empty_feasibility() -> pd.DataFrame:
-    names = (
-        *FEASIBILITY_TEXT,
-        *FEASIBILITY_NUMBERS,
-        *FEASIBILITY_MAYBE,
-        "predicted",
-        "pruned",
-        "reached",
-        "verb",
-    )
-    return pd.DataFrame({name: [] for name in names}).astype({"pruned": bool, "reached": bool})
-
-
-def _read_csv(file: Path, needed: tuple[str, ...]) -> pd.DataFrame:
+def _read_csv(file: Path, needed: Sequence[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
     except (OSError, EOFError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise VineError(
-            f"not readable as CSV: {error}", where=str(file), hint="the file is cut or not a table; run again"
-        ) from error
-    missing = [name for name in needed if name not in table.columns]
+        hint = "the file is cut or not a table; run again"
+        raise VineError(f"not readable as CSV: {error}", where=str(file), hint=hint) from error
+    missing = ", ".join(name for name in needed if name not in table.columns)
     if missing:
-        raise VineError(
-            f"no column {', '.join(missing)}", where=str(file), hint=f"columns needed: {', '.join(needed)}"
-        )
+        raise VineError(f"no column {missing}", where=str(file), hint=f"columns needed: {', '.join(needed)}")
     return table
 
 
-def _numbers(
-    table: pd.DataFrame, column: str, file: Path, *, whole: bool = False, maybe: bool = False
-) -> pd.Series:
-    """The column as numbers; an empty cell is NaN if `maybe`, 0 in counts (an arm without a planner)."""
-    values = pd.to_numeric(table[column], errors="coerce")
-    blank = table[column].isna()
-    bad = (values.isna() & ~blank & ~table[column].str.lower().isin(["nan"])) | np.isinf(values)
-    if not maybe and column not in ("model_calls", "replans", "subgoals", "policy_seed", "training_seed"):
-        bad |= values.isna()
-    if whole:
-        bad |= values.notna() & (values != np.floor(values))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
+def _checked(table: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
+    """The table's columns in their types; VineError names line and column of the first bad cell."""
+    for name in columns.text:
+        table[name] = table[name].fillna("").astype(str)
+    for name in dict.fromkeys([*columns.whole, *columns.maybe, *columns.probability]):
+        whole = name in columns.whole
+        values, blank = pd.to_numeric(table[name], errors="coerce"), table[name].isna()
+        bad = (values.isna() & ~blank & (table[name].str.lower() != "nan")) | np.isinf(values)
+        if name not in (*columns.maybe, *COUNTS_THAT_MAY_BE_EMPTY):
+            bad |= values.isna()
+        if whole:
+            bad |= values.notna() & (values != np.floor(values))
         kind = "a whole number" if whole else "a number"
-        raise VineError(
-            f"{column} is {table[column].iloc[row]!r}, not {kind}",
-            where=f"{file}, line {row + 2}",
-            hint="mend the cell",
-        )
-    return values.fillna(0).astype(int) if whole else values.astype(float)
+        _refuse(bad, table[name], file, f"not {kind}", "correct the cell")
+        if name in columns.probability:
+            _refuse((values < 0) | (values > 1), table[name], file, "", "a probability lies in [0, 1]")
+        table[name] = values.fillna(0).astype(int) if whole else values.astype(float)
+    for name in columns.flags:
+        text = table[name].fillna("").str.strip().str.lower()
+        _refuse(~text.isin(TRUE | FALSE), text, file, "", "write 0 or 1 (true or false)")
+        table[name] = text.isin(TRUE)
+    return table
 
 
-def _flags(table: pd.DataFrame, column: str, file: Path) -> pd.Series:
-    text = table[column].fillna("").str.strip().str.lower()
-    bad = ~text.isin(TRUE | FALSE)
+def _refuse(bad: pd.Series, cells: pd.Series, file: Path, wanted: str, hint: str) -> None:
+    """VineError about the first cell that is bad, if any."""
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise VineError(
-            f"{column} is {text.iloc[row]!r}",
-            where=f"{file}, line {row + 2}",
-            hint="write 0 or 1 (true or false)",
-        )
-    return text.isin(TRUE)
-
-
-def _within(table: pd.DataFrame, column: str, file: Path) -> None:
-    bad = (table[column] < 0) | (table[column] > 1)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise VineError(
-            f"{column} is {table[column].iloc[row]}",
-            where=f"{file}, line {row + 2}",
-            hint="a probability lies in [0, 1]",
-        )
+        said = f"{cells.name} is {cells.iloc[row]!r}" + (f", {wanted}" if wanted else "")
+        raise VineError(said, where=f"{file}, line {row + 2}", hint=hint)

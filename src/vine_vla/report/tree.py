@@ -1,98 +1,93 @@
 """One decision's search tree, made ready for the page's script: a node an option, best path marked.
 
-Reads the JSON of `search.trace`. The script lays the tree out; the table of root options, which is
-written here as plain HTML, says the essential in print and to readers without JavaScript.
+Reads the JSON of `search.trace`. The script lays the tree out; the table of root options, which is plain
+HTML, says the essential in print and to readers without JavaScript.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from vine_vla.report import charts
-from vine_vla.report.markup import Markup, element
-from vine_vla.report.parts import cell, row_head, table, tag
 from vine_vla.search.trace import OUTCOMES, PLACES, validate_trace
 
 MAX_NODES = 500
 """Options drawn a tree; of larger trees the least visited branches are left out."""
 
+BLANK: dict[str, Any] = {
+    **dict.fromkeys(("v", "lo", "hi", "score", "visits", "prior", "support", "spread", "p", "u")),
+    **dict.fromkeys(("via", "pruned", "short", "text", "note"), ""),
+    **{"parent": 0, "depth": 0, "best": False, "graphs": []},
+}
+"""Fields of a node that says nothing."""
 
-def tree_view(tree: Mapping[str, object], title: str, where: str) -> dict[str, object]:
+COPIED = {
+    **{"name": "subgoal", "text": "text", "v": "feasibility", "lo": "lower", "hi": "upper"},
+    **{"u": "reachable_upper"},
+    **{name: name for name in ("score", "visits", "prior", "support", "spread")},
+}
+"""Fields of a node and those of the option that they come from."""
+
+
+class RootOption(NamedTuple):
+    """An option at the root, as `search.trace` has it."""
+
+    option: Mapping[str, Any]
+    chosen: bool
+
+    @property
+    def tone(self) -> str:
+        return "poor" if self.option["pruned"] else "good" if self.chosen else "even"
+
+
+def tree_view(tree: Mapping[str, Any], title: str, where: str) -> dict[str, Any]:
     """The tree for the script; VineError names the field if `tree` is malformed.
 
     Returns:
-        `{"title", "nodes"}`; nodes have the fields of `_drawn`, parents come first, 0 is the root.
+        `{"title", "nodes"}`; nodes have the fields of `BLANK`, parents come first, 0 is the root.
     """
     validate_trace(tree, where=where)
-    data: Any = tree
-    best = {(int(node), int(option)) for node, option in data["variation"]}
+    best = {(int(node), int(option)) for node, option in tree["variation"]}
     path = {node for node, _ in best}
-    root = data["nodes"][0]
-    nodes: list[dict[str, object]] = [
+    found = tree["nodes"]
+    nodes = [
         {
-            **_blank(),
+            **BLANK,
             "name": "the scene as perceived",
-            "text": data["instruction"],
-            "note": data["reason"],
-            "graphs": [["scene graph", tidy(root["graph"])]],
+            "text": tree["instruction"],
+            "note": tree["reason"],
+            "graphs": [["scene graph", tidy(found[0]["graph"])]],
         }
     ]
     queue = [(0, 0, 0, "")]  # search node, drawn parent, depth, outcome that led here
     while queue:
-        queue.sort(key=lambda entry: (entry[0] not in path, -_visits(data["nodes"], entry[0])))
+        queue.sort(key=lambda entry: (entry[0] not in path, -_visits(found, entry[0])))
         index, parent, depth, via = queue.pop(0)
-        options = data["nodes"][index]["options"]
+        options = found[index]["options"]
         if len(nodes) + len(options) > MAX_NODES and index:
             continue
-        ranked = sorted(range(len(options)), key=lambda k: _rank(options[k], (index, k) in best))
-        for k in ranked:
-            option = options[k]
-            children = {o: option["children"][o] for o in OUTCOMES if option["children"][o] is not None}
-            drawn = len(nodes)
-            nodes.append(_drawn(option, parent, depth + 1, via, (index, k) in best))
-            nodes[drawn]["graphs"] = [
-                [f"scene expected once {outcome}", tidy(data["nodes"][child]["graph"])]
-                for outcome, child in children.items()
-            ]
-            queue += [(child, drawn, depth + 1, outcome) for outcome, child in children.items()]
+        for k in sorted(range(len(options)), key=lambda k: _rank(options[k], (index, k) in best)):
+            children = {o: child for o in OUTCOMES if (child := options[k]["children"][o]) is not None}
+            queue += [(child, len(nodes), depth + 1, outcome) for outcome, child in children.items()]
+            nodes.append(
+                {
+                    **_node(options[k]),
+                    **{"parent": parent, "depth": depth + 1, "via": via, "best": (index, k) in best},
+                    "graphs": [
+                        [f"scene expected once {outcome}", tidy(found[child]["graph"])]
+                        for outcome, child in children.items()
+                    ],
+                }
+            )
     return {"title": title, "nodes": nodes}
 
 
-def options_table(tree: Mapping[str, object]) -> Markup:
-    """The root's options, best first and cut ones last, with intervals and reasons."""
-    data: Any = tree
-    best = {(int(node), int(option)) for node, option in data["variation"]}
-    options = list(enumerate(data["nodes"][0]["options"]))
-    options.sort(key=lambda pair: _rank(pair[1], (0, pair[0]) in best))
-    scale = charts.rate_scale()
-    rows = []
-    for k, option in options:
-        low, middle, high = option["lower"], option["feasibility"], option["upper"]
-        cut = option["pruned"]
-        tone = "poor" if cut else "good" if (0, k) in best else "even"
-        mark = charts.interval_mark(
-            low, middle, high, scale, f"{middle:.2f}, {low:.2f} to {high:.2f}", tone=tone
-        )
-        said: tuple[object, ...] = (tag("chosen", "good"),) if (0, k) in best else ()
-        if cut:
-            said = tag("cut", "poor"), element("small", cut["reason"])
-        rows.append(
-            (
-                row_head(option["text"]),
-                cell(f"{middle:.2f}", class_="n strong"),
-                cell(mark, class_="plot"),
-                "–" if option["score"] is None else f"{option['score']:.2f}",
-                str(option["visits"]),
-                f"{option['prior']:.2f}",
-                f"{option['support']:.2f}",
-                cell(*said, class_="reasons"),
-            )
-        )
-    axis = charts.interval_axis(scale, unit="probability", factor=1)
-    names = ("option", "feasibility", axis, "score", "visits", "prior", "support", "")
-    return table(names, rows, "Options at the root", shown=False)
+def root_options(tree: Mapping[str, Any]) -> list[RootOption]:
+    """The root's options, best first and pruned ones last."""
+    best = [int(option) for node, option in tree["variation"] if node == 0]
+    options = [RootOption(option, k in best) for k, option in enumerate(tree["nodes"][0]["options"])]
+    return sorted(options, key=lambda root: _rank(root.option, root.chosen))
 
 
 def tidy(graph: str) -> str:
@@ -100,47 +95,14 @@ def tidy(graph: str) -> str:
     return re.sub(r"-?\d+\.\d{4,}(e-?\d+)?", lambda match: f"{float(match[0]):.3f}", graph)
 
 
-def _blank() -> dict[str, object]:
-    names = ("v", "lo", "hi", "score", "visits", "prior", "support", "spread", "p", "u")
+def _node(option: Mapping[str, Any]) -> dict[str, Any]:
+    p, pruned = [option["p"][name] for name in PLACES], option["pruned"]
     return {
-        **dict.fromkeys(names),
-        **{
-            "parent": 0,
-            "depth": 0,
-            "via": "",
-            "best": False,
-            "pruned": "",
-            "short": "",
-            "text": "",
-            "note": "",
-        },
-        "graphs": [],
-    }
-
-
-def _drawn(option: Mapping[str, Any], parent: int, depth: int, via: str, best: bool) -> dict[str, object]:
-    p = [option["p"][name] for name in PLACES]
-    cut = option["pruned"]
-    return {
-        **_blank(),
-        "parent": parent,
-        "depth": depth,
-        "via": via,
-        "name": option["subgoal"],
-        "text": option["text"],
-        "v": option["feasibility"],
-        "lo": option["lower"],
-        "hi": option["upper"],
-        "score": option["score"],
-        "visits": option["visits"],
-        "prior": option["prior"],
-        "support": option["support"],
-        "spread": option["spread"],
+        **BLANK,
+        **{name: option[source] for name, source in COPIED.items()},
         "p": p,
-        "u": option["reachable_upper"],
-        "pruned": cut["reason"] if cut else "",
-        "short": f"P(reach) {p[0] + p[1]:.2f}" if cut else "",
-        "best": best,
+        "pruned": pruned["reason"] if pruned else "",
+        "short": f"P(reach) {p[0] + p[1]:.2f}" if pruned else "",
     }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from vine_vla.core.errors import VineError
 from vine_vla.storage import untrusted
@@ -35,6 +38,21 @@ def read_json(path: Path, *, missing: str = "file is missing", hint: str = "") -
     if not isinstance(found, dict):
         raise VineError("not a JSON object", where=str(path), hint=hint)
     return found
+
+
+def read_struct[T](path: Path, kind: type[T], *, hint: str = "") -> T:
+    """A JSON file, plain or `.gz`, as an object of `kind`, a msgspec struct; unknown fields are ignored.
+
+    Raises:
+        VineError: the file is missing, no JSON, or a field is missing or of another type.
+    """
+    try:
+        raw = path.read_bytes()
+        return msgspec.json.decode(gzip.decompress(raw) if path.suffix == ".gz" else raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise VineError(str(error), where=str(path), hint=hint) from error
+    except (OSError, EOFError, ValueError, RecursionError) as error:
+        raise VineError(f"damaged JSON: {error}", where=str(path), hint=hint) from error
 
 
 def without_nan(data: Any) -> Any:

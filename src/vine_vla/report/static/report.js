@@ -21,7 +21,7 @@
   const show = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
   const clip = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
   const spoken = (node) =>
-    node.name + (node.via === "slipped" ? ", after a slip" : "") + (node.pruned ? ", cut" : node.v === null ? "" : ", feasibility " + show(node.v)) +
+    node.name + (node.via === "slipped" ? ", after a slip" : "") + (node.pruned ? ", pruned" : node.v === null ? "" : ", feasibility " + show(node.v)) +
     (node.visits === null ? "" : ", " + node.visits + " visits");
 
   class TreeView {
@@ -95,7 +95,7 @@
       if (i === 0) {
         group.append(make("text", { class: "sub", x: 10, y: 32 }, `${many} options considered`));
       } else {
-        const said = node.pruned ? "cut: " + clip(node.short, 30)
+        const said = node.pruned ? "pruned: " + clip(node.short, 30)
           : `${show(node.v)}${node.visits === null ? "" : " · " + node.visits + (node.visits === 1 ? " visit" : " visits")}`;
         group.append(make("text", { class: "sub", x: 10, y: 32 }, said));
         if (!node.pruned && node.v !== null) group.append(this.bar(node));
@@ -173,7 +173,7 @@
   function describe(node, i) {
     const parts = [html("h4", "", node.text || node.name)];
     if (node.text && node.text !== node.name) parts.push(html("p", "faint", node.name));
-    if (node.pruned) parts.push(html("p", "reason", "Cut: " + node.pruned));
+    if (node.pruned) parts.push(html("p", "reason", "Pruned: " + node.pruned));
     else if (node.note) parts.push(html("p", "reason fine", node.note));
     if (i) {
       const rows = [
