@@ -7,6 +7,7 @@ import hashlib
 import math
 import re
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -50,11 +51,13 @@ def pixels(value: float) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def _printed(value: object) -> object:
-    """What `{{ value }}` puts into the page, before it is escaped."""
-    if value is None:
-        return ""
-    return CONTROL.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
+def visible(value: Any) -> Any:
+    """Text, and all text in lists and mappings, without control characters; markup is left alone."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return CONTROL.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {visible(name): visible(inner) for name, inner in value.items()}
+    return [visible(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _environment() -> Environment:
@@ -64,9 +67,9 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_printed,
+        finalize=lambda value: visible("" if value is None else value),
     )
-    for function in (percent, points, decimals, p_value, p_stated, pixels):
+    for function in (percent, points, decimals, p_value, p_stated, pixels, visible):
         made.filters[function.__name__] = function
     made.globals |= {"UNIT": UNIT, "SQUARE_X": SQUARE_X, "SQUARE_Y": SQUARE_Y, "Scale": Scale}
     return made
