@@ -234,7 +234,7 @@ def _checked(table: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
         kind = "a whole number" if whole else "a number"
         _refuse(bad, table[name], file, f"not {kind}", "correct the cell")
         if name in columns.probability:
-            _refuse((values < 0) | (values > 1), table[name], file, "", "a probability lies in [0, 1]")
+            _refuse((values < 0) | (values > 1), values, file, "", "a probability lies in [0, 1]")
         table[name] = values.fillna(0).astype(int) if whole else values.astype(float)
     for name in columns.flags:
         text = table[name].fillna("").str.strip().str.lower()
@@ -247,5 +247,8 @@ def _refuse(bad: pd.Series, cells: pd.Series, file: Path, wanted: str, hint: str
     """VineError about the first cell that is bad, if any."""
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        said = f"{cells.name} is {cells.iloc[row]!r}" + (f", {wanted}" if wanted else "")
+        cell = cells.iloc[row]
+        said = f"{cells.name} is {repr(cell) if isinstance(cell, str) else cell}" + (
+            f", {wanted}" if wanted else ""
+        )
         raise VineError(said, where=f"{file}, line {row + 2}", hint=hint)
