@@ -267,6 +267,7 @@ def test_repeated_probes_give_the_attainable_auroc(results_copy):
     (results_copy / "repeated").mkdir()
     again.to_csv(results_copy / "repeated" / "feasibility.csv", index=False)
     text = build_report(load_results(results_copy), ReportConfig(resamples=20))
+    text = " ".join(text.split())
     said = re.search(
         r"60 probes repeated 8 times: between ([\d.]+) .*? and ([\d.]+) .*?covers ([\d.]+)", text
     )
