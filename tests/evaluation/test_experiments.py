@@ -1,5 +1,6 @@
 """Named experiments: stages that resume, and a whole one as a user runs it, killed twice on the way."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from vine_vla.compute.stages import find_needs
 from vine_vla.core.errors import VineError
-from vine_vla.evaluation.experiments.registry import experiments, find_experiment, with_changes
+from vine_vla.evaluation.experiments.graph import experiment_stages
+from vine_vla.evaluation.experiments.registry import Experiment, experiments, find_experiment, with_changes
+from vine_vla.evaluation.experiments.run import run_experiment
 from vine_vla.evaluation.experiments.training import executed, variants
 
 TINY = (
@@ -40,6 +44,67 @@ def test_arms_decide_which_variants_are_trained():
     assert executed(("vine", "success-only")) == []
     assert variants(("success-only:execution",)) == ["all", "withhold"]
     assert executed(("success-only:execution", "vine")) == ["withhold"]
+
+
+def test_training_seeds_need_nothing_of_each_other_until_they_are_evaluated(tmp_path):
+    e = with_changes(find_experiment("plug-full"), training_seeds=(2, 0))
+    assert e.training_seeds == (0, 2)
+    needs = find_needs(experiment_stages(e, tmp_path, tmp_path / "results"))
+    for stage, needed in needs.items():
+        if stage.startswith("seed_2/") and stage != "seed_2/evaluation":
+            assert not any(name.startswith("seed_0/") for name in needed)
+    assert {"seed_2/system1 1", "seed_0/system1 1", "seed_0/flat"} <= needs["evaluation"]
+    assert "seed_0/flat" not in needs["seed_0/evaluation"]
+    with pytest.raises(VineError, match="each once"):
+        with_changes(e, training_seeds=(1, 1))
+
+
+def test_the_first_training_seed_alone_has_the_stages_that_it_has_among_others(tmp_path):
+    one, two = (
+        {
+            stage.name: (stage.inputs, stage.outputs, stage.settings)
+            for stage in experiment_stages(
+                with_changes(find_experiment("plug-full"), training_seeds=seeds), tmp_path, tmp_path / "r"
+            )
+        }
+        for seeds in ((0,), (0, 1))
+    )
+    assert {name: two[name] for name in one if name != "evaluation"} == {
+        name: stage for name, stage in one.items() if name != "evaluation"
+    }
+
+
+@pytest.mark.slow
+def test_a_toy_experiment_with_two_training_seeds(tmp_path):
+    """The other task, from demonstrations to a summary; then a third seed is added to the same results."""
+    e = Experiment(
+        "toy",
+        "two training seeds",
+        task="line",
+        demonstrations=24,
+        drills=4,
+        system1_steps=20,
+        detector_steps=20,
+        scenes="0:2",
+        training_seeds=(0, 1),
+    )
+    work, results, said = tmp_path / "work", tmp_path / "results", []
+    found = run_experiment(e, work, results, said.append)
+    rows = pd.read_csv(results / "episodes.csv")
+    assert len(rows) == 12 and set(rows["training_seed"]) == {0, 1}
+    assert {arm["arm"] for arm in found["arms"]} == set(e.arms)
+    weights = [(work / f"run/seed_{seed}/system1/system1.json").read_text() for seed in (0, 1)]
+    assert json.loads(weights[0])["weights_sha256"] != json.loads(weights[1])["weights_sha256"]
+    said.clear()
+    assert run_experiment(e, work, results, said.append) == found
+    assert said and all(line.endswith(": up to date") for line in said)
+    said.clear()
+    run_experiment(with_changes(e, training_seeds=(0, 1, 2)), work, results, said.append)
+    more = pd.read_csv(results / "episodes.csv")
+    assert len(more) == 18 and set(more["training_seed"]) == {0, 1, 2}
+    assert "seed_1/system1: up to date" in said and "collect: up to date" in said
+    old = more[more["training_seed"] < 2].reset_index(drop=True)
+    pd.testing.assert_frame_equal(old, rows)
 
 
 def vine(*arguments: object, **more: object) -> subprocess.Popen:
