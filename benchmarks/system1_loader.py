@@ -21,7 +21,7 @@ from lerobot.policies import make_policy
 from torch.utils.data import DataLoader
 
 from vine_vla.system1 import VineSkillConfig
-from vine_vla.system1.vine_skill.memory import InMemoryDataset
+from vine_vla.system1.vine_skill.memory import FramesInMemory
 
 
 def median_ms(work: Callable[[], object], count: int) -> float:
@@ -46,20 +46,20 @@ def main() -> None:
     policy = make_policy(
         VineSkillConfig(device="cpu"), ds_meta=LeRobotDatasetMetadata("vine/x", root=options.export)
     ).train()
-    fps = LeRobotDatasetMetadata("vine/x", root=options.export).fps
-    deltas = {"action": [i / fps for i in range(policy.config.chunk_size)]}
-    batch = {}
-    for name, kind in (("lerobot", LeRobotDataset), ("memory", InMemoryDataset)):
-        begin = time.perf_counter()
-        dataset = kind("vine/x", root=options.export, delta_timestamps=deltas, video_backend="pyav")
-        found[f"{name}_open_s"] = time.perf_counter() - begin
-        order = torch.randint(len(dataset), (64 * (options.batches + 2),)).tolist()
-        batches = iter(DataLoader(dataset, batch_size=64, sampler=order))
-        batch = next(batches)
-        found[f"{name}_batch_ms"] = median_ms(lambda loader=batches: next(loader), options.batches)
-    for key, value in batch.items():
-        if isinstance(value, torch.Tensor) and value.dtype == torch.uint8:
-            batch[key] = value.float() / 255
+    meta = LeRobotDatasetMetadata("vine/x", root=options.export)
+    deltas = {"action": [i / meta.fps for i in range(policy.config.chunk_size)]}
+    begin = time.perf_counter()
+    theirs = LeRobotDataset("vine/x", root=options.export, delta_timestamps=deltas, video_backend="pyav")
+    found["lerobot_open_s"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    own = FramesInMemory(meta, deltas)
+    found["memory_open_s"] = time.perf_counter() - begin
+    order = torch.randint(len(own), (64 * (options.batches + 2),)).tolist()
+    batches = iter(DataLoader(theirs, batch_size=64, sampler=order))
+    next(batches)
+    found["lerobot_batch_ms"] = median_ms(lambda: next(batches), options.batches)
+    found["memory_batch_ms"] = median_ms(lambda: own.batch(order[:64]), options.batches)
+    batch = own.batch(order[:64])
     optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
 
     def step() -> None:

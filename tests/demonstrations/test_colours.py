@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from vine_vla.learning.augmentation import mix_channels, negate_channels, recolour, repaint, tone_curves
+from vine_vla.learning.augmentation import (
+    augment_colours,
+    augment_objects,
+    brightness_curves,
+    mix_channels,
+    negate_channels,
+)
 
 RED, LIGHT, DARK = (200, 40, 40), (220, 220, 220), (60, 60, 60)
 
@@ -17,11 +23,11 @@ def pictures(count: int) -> torch.Tensor:
 
 def test_without_noise_nothing_changes():
     images = pictures(3)
-    assert torch.equal(recolour(images, 0.0, 0.0, np.random.default_rng(0)), images)
+    assert torch.equal(augment_colours(images, 0.0, 0.0, np.random.default_rng(0)), images)
 
 
 def test_tones_move_and_even_change_places_but_hues_and_edges_stay():
-    out = recolour(pictures(400), 0.0, 1.0, np.random.default_rng(0)).numpy()
+    out = augment_colours(pictures(400), 0.0, 1.0, np.random.default_rng(0)).numpy()
     red, light, dark = out[:, :, 0, 0], out[:, :, 0, 4], out[:, :, 0, 7]
     assert np.abs(out - out[:, :, :1]).max() < 1e-6  # rows were equal and are
     assert (red[:, 0] >= red[:, 1] - 1e-6).all() and np.abs(red[:, 1] - red[:, 2]).max() < 1e-6
@@ -44,7 +50,7 @@ def test_mixed_channels_change_hues_and_leave_greys_and_edges():
 
 
 def test_share_of_curves_is_kept():
-    curves = tone_curves(1000, 0.3, np.random.default_rng(1))
+    curves = brightness_curves(1000, 0.3, np.random.default_rng(1))
     assert curves.min() >= 0 and curves.max() <= 1
     straight = (np.abs(curves - np.linspace(0, 1, curves.shape[1])).max(1) < 1e-6).mean()
     assert 0.65 < straight < 0.75
@@ -55,13 +61,13 @@ def test_regions_are_painted_apart_and_the_background_stays():
     regions = torch.zeros(300, 8, 8, dtype=torch.int64)
     regions[:, :, :3], regions[:, :, 6:] = 1, 2
     tint = torch.tensor([0.0, 0.3]).expand(300, 2)
-    out = repaint(images, regions, tint, 1.0, np.random.default_rng(0)).numpy()
+    out = augment_objects(images, regions, tint, 1.0, np.random.default_rng(0)).numpy()
     assert np.array_equal(out[..., 3:6], images.numpy()[..., 3:6])
     red, dark = out[:, :, 0, 0], out[:, :, 0, 7]
     assert np.abs(red[:, 1] - red[:, 2]).max() < 1e-5, "without tint the hue stays"
     assert (dark.max(1) - dark.min(1)).mean() > 0.02, "with tint grey gets one"
     assert abs(np.corrcoef(red[:, 0], dark[:, 0])[0, 1]) < 0.2, "regions are drawn apart"
-    untouched = repaint(images, torch.zeros_like(regions), tint, 1.0, np.random.default_rng(0))
+    untouched = augment_objects(images, torch.zeros_like(regions), tint, 1.0, np.random.default_rng(0))
     assert torch.equal(untouched, images)
 
 

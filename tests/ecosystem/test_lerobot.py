@@ -62,7 +62,7 @@ def run(demos, tmp_path_factory) -> Path:
     more = ["--perception-steps", "10", "--threads", "1"]
     vine("train", "system2", demos, "--out", folder / "system2", *more)
     vine("export", "skills", demos, folder.parent / "skills")
-    steps = ["--steps", "4", "--minutes", "0", "--batch-size", "8", "--threads", "1"]
+    steps = ["--steps", "4", "--batch-size", "8", "--threads", "1"]
     vine("train", "system1", folder.parent / "skills", "--out", folder / "system1", *steps)
     return folder
 
@@ -174,7 +174,7 @@ SMALL = {
     [
         ("act", "whole", "lerobot.scripts.lerobot_train"),
         ("diffusion", "windows", "lerobot.scripts.lerobot_train"),
-        ("act", "none", "vine_vla.system1.vine_skill.in_memory"),
+        ("act", "none", "vine_vla.system1.policy_training"),
     ],
 )
 def test_a_policy_of_lerobot_runs_alone_and_under_vine(kind, images, trainer, demos, run, tmp_path):

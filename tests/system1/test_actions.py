@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from lerobot.datasets import LeRobotDatasetMetadata
 
-from vine_vla.system1 import System1Training
 from vine_vla.system1.adapters.action_kinds import default_units, state_places
 from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.vine_skill.modeling_vine_skill import VineSkillPolicy
-from vine_vla.system1.vine_skill.training import _settings
 
 
 @pytest.fixture
@@ -56,8 +54,3 @@ def test_a_policy_takes_actions_for_motions_unless_they_follow_the_state(skills:
     assert config.delta_actions is True and config.action_places == [-1, -1, -1]
     assert config_for(skills, delta_actions=False).delta_actions is False
     assert config_for(skills, action_places=[0, 1, -1]).delta_actions is False
-
-
-def test_the_setting_leaves_earlier_runs_theirs(skills: Path) -> None:
-    assert "actions" not in _settings(skills, System1Training(steps=1))
-    assert _settings(skills, System1Training(steps=1, actions="positions"))["actions"] == "positions"

@@ -171,8 +171,8 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(skills, tmp_path):
     config = DoneTraining(steps=6, batch_size=4, save_every=2)
     whole = train_done(skills, tmp_path / "whole", config, AGENT)
 
-    def kill(stage: str, share: float) -> None:
-        if share > 0.7:
+    def kill(what: str, step: int, steps: int) -> None:
+        if step == 5:
             raise KilledError
 
     with pytest.raises(KilledError):
@@ -180,9 +180,9 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(skills, tmp_path):
     assert [p.name for p in (tmp_path / "killed").iterdir()] == [done_training.CHECKPOINT]
     steps = []
     again = train_done(
-        skills, tmp_path / "killed", config, AGENT, report=lambda stage, share: steps.append(stage)
+        skills, tmp_path / "killed", config, AGENT, report=lambda what, step, of: steps.append((what, step))
     )
-    assert again == whole and steps.count("done head") == 2
+    assert again == whole and [step for what, step in steps if what == "done head"] == [4, 5, 6]
     weights = [(tmp_path / name / WEIGHTS).read_bytes() for name in ("whole", "killed")]
     assert weights[0] == weights[1]
 
@@ -194,7 +194,7 @@ def test_what_does_not_fit_at_run_time_is_told(trained, tmp_path):
     with pytest.raises(VineError, match="no subgoal has been started"):
         head.done(seen, world.graph())
     head.start(REACH, "reach", 0)
-    with pytest.raises(VineError, match="sees front, wrist: the observation has front"):
+    with pytest.raises(VineError, match="needs front, wrist: the observation has front"):
         head.done(seen._replace(images={"front": seen.images["front"]}), world.graph())
     with pytest.raises(VineError, match="state has 2 numbers, the done head was trained on 6"):
         head.done(seen._replace(proprioception=np.zeros(2, np.float32)), world.graph())

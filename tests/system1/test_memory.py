@@ -1,4 +1,4 @@
-"""The dataset in memory gives the trainer the very batches that LeRobot's own gives."""
+"""Frames in memory give the trainer the very batches that LeRobot's loader gives."""
 
 from __future__ import annotations
 
@@ -6,46 +6,39 @@ from pathlib import Path
 
 import pytest
 import torch
-from lerobot.datasets import LeRobotDataset
+from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
 from torch.utils.data import DataLoader
 
 from vine_vla.core.errors import VineError
 from vine_vla.data.lerobot.dataset import DemoDataset
 from vine_vla.system1.vine_skill import memory
-from vine_vla.system1.vine_skill.memory import InMemoryDataset
+from vine_vla.system1.vine_skill.memory import FramesInMemory
 
 
 @pytest.mark.parametrize("room", [12e9, 0])
-@pytest.mark.parametrize(("episodes", "present"), [(None, False), ([1, 3], True)])
-def test_identical_batches(
-    skills: Path, episodes: list[int] | None, present: bool, room: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("present", [False, True])
+def test_identical_batches(skills: Path, present: bool, room: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "DECODED_BYTES", room)  # decoded once, or a batch at a time
-    arguments = {"root": skills, "episodes": episodes, "return_uint8": True}
-    arguments["delta_timestamps"] = {"action": [i / 10 for i in range(-1, 12)]}
+    deltas = {"action": [i / 10 for i in range(-1, 12)]}
     if present:  # as a policy that could keep a history, and keeps none, asks
         keys = ("observation.images.front", "observation.state", "observation.environment_state")
-        arguments["delta_timestamps"] |= {key: [0.0] for key in keys}
-    own = InMemoryDataset("vine/skills", **arguments)
-    theirs = LeRobotDataset("vine/skills", **arguments)
+        deltas |= {key: [0.0] for key in keys}
+    own = FramesInMemory(LeRobotDatasetMetadata("vine/skills", root=skills), deltas)
+    theirs = LeRobotDataset("vine/skills", root=skills, delta_timestamps=deltas)
     assert len(own) == len(theirs)
     order = torch.randperm(len(own), generator=torch.Generator().manual_seed(0)).tolist()
-    batches = [DataLoader(d, batch_size=16, sampler=order) for d in (own, theirs)]
-    for mine, other in zip(*batches, strict=True):
+    loader = DataLoader(theirs, batch_size=16, sampler=order)
+    for number, other in enumerate(loader):
+        mine = own.batch(order[16 * number : 16 * (number + 1)])
         assert set(mine) == set(other)
         for key, value in other.items():
-            found = mine[key]
-            # What the trainer does with uint8.
-            if key.startswith("observation.images") and not key.endswith("_is_pad"):
-                assert found.dtype == torch.uint8
-                found = found.to(torch.float32) / 255.0
             if isinstance(value, torch.Tensor):
-                assert found.dtype == value.dtype, key
-                assert torch.equal(found, value), key
+                assert mine[key].dtype == value.dtype, key
+                assert torch.equal(mine[key], value), key
             else:
-                assert found == value, key
+                assert mine[key] == value, key
 
 
 def test_videos_are_refused(toy: DemoDataset) -> None:
     with pytest.raises(VineError, match="vine export skills"):
-        InMemoryDataset("vine/toy", root=toy.root, video_backend="pyav")
+        FramesInMemory(LeRobotDatasetMetadata("vine/toy", root=toy.root))

@@ -120,7 +120,7 @@ def test_averaged_weights_follow_and_take_no_gradient(skills: Path) -> None:
 
 def test_augmentation_moves_crop_box_and_center_together(skills: Path) -> None:
     """The window that is cut is the one whose centre is told, pixel for pixel."""
-    policy = make(skills, box_dropout=0.0, tone=0.0, colour=0.0, hue=0.0)
+    policy = make(skills, box_dropout=0.0, brightness_curve=0.0, colour_gain=0.0, channel_mixing=0.0)
     layout = policy.layout
     assert layout is not None
     y, x = torch.meshgrid(torch.arange(80.0), torch.arange(80.0), indexing="ij")
@@ -167,7 +167,7 @@ def test_unseen_crops_count_as_black(skills: Path) -> None:
 
 
 def test_learns_a_small_set(skills: Path) -> None:
-    none = ("state_noise", "box_noise", "box_dropout", "tone", "colour", "hue")
+    none = ("state_noise", "box_noise", "box_dropout", "brightness_curve", "colour_gain", "channel_mixing")
     exact = dict.fromkeys(none, 0.0) | {"shift": 0}
     policy = make(skills, **exact, learning_rate=3e-3)
     batch = batch_of(skills, policy, 24)
@@ -303,7 +303,7 @@ def test_what_is_chosen_goes_with_the_object_not_with_its_slot() -> None:
 
 
 def test_encoders_are_taken_over(flat: Path, saved: tuple[VineSkillPolicy, Path], tmp_path: Path) -> None:
-    """A policy that looks at several objects begins with the eyes of one that looks at its target."""
+    """A policy that looks at several objects begins with the encoders of one that is shown its target."""
     skill, folder = saved
     policy = make(flat, encoders=str(folder))
     theirs, ours = skill.ema.encoders.state_dict(), policy.net.encoders.state_dict()
@@ -311,7 +311,7 @@ def test_encoders_are_taken_over(flat: Path, saved: tuple[VineSkillPolicy, Path]
     assert all(torch.equal(ours[name], v) for name, v in policy.ema.encoders.state_dict().items())
     policy.save_pretrained(tmp_path)
     config = VineSkillConfig.from_pretrained(tmp_path)
-    config.encoders = str(tmp_path / "gone")  # what is loaded does not ask where its eyes came from
+    config.encoders = str(tmp_path / "gone")  # loading does not ask where the encoders came from
     VineSkillPolicy.from_pretrained(tmp_path, config=config, strict=True)
     with pytest.raises(VineError, match="encoders do not fit"):
         make(flat, encoders=str(folder), crop_pixels=48)
@@ -342,7 +342,7 @@ def test_any_lerobot_dataset_will_do(cameras: int, tmp_path: Path) -> None:
     found = again.predict_action_chunk(batch, noise=noise)
     assert found.shape == (3, 12, 8)
     torch.testing.assert_close(found, policy.eval().predict_action_chunk(batch, noise=noise))
-    for weights in again.ema.parameters():  # an untrained flow does not listen yet: its last layer is 0
+    for weights in again.ema.parameters():  # an untrained flow ignores its inputs: its last layer is 0
         torch.nn.init.normal_(weights, std=0.1)
     found = again.predict_action_chunk(batch, noise=noise)
     for key in keys:  # each camera counts

@@ -3,7 +3,7 @@
 import torch
 
 from vine_vla.learning import precision
-from vine_vla.system1.vine_skill.networks import half_precision
+from vine_vla.learning.precision import half_precision
 
 
 def test_a_processor_without_it_stays_in_float32(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,12 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets import LeRobotDataset
+from lerobot.policies import make_pre_post_processors
+from system1.toy import SCHEMA
 
 from vine_vla.core.errors import VineError
-from vine_vla.learning.schedule import ClockCosine
-from vine_vla.system1 import System1Training, check_weights, train_system1
+from vine_vla.learning.schedule import warmup_cosine
+from vine_vla.system1 import FlowSkill, System1Training, VineSkillConfig, check_weights, train_system1
+from vine_vla.system1.policy_training import CHECKPOINT
 from vine_vla.system1.vine_skill.modeling_vine_skill import VineSkillPolicy
 
 TRAIN = "import sys; from vine_vla.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -93,38 +97,21 @@ def test_lerobot_train_takes_four_cameras_and_joints(repository: Path, tmp_path:
     assert len(policy.config.image_features) == 4 and not policy.config.delta_actions  # joints follow
 
 
-def test_clock_follows_the_larger_share() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=1.0)
-    seen: list[tuple[int, float]] = []
-    clock = ClockCosine(optimizer, 2, 10, 100.0, lambda step, share: seen.append((step, share)))
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
-    for _ in range(4):
-        optimizer.step()
-        clock.step()
-    assert seen[-1][0] == 4 and clock.share == pytest.approx(0.4)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(
-        0.5 * (1 + torch.cos(torch.tensor(0.4 * 3.14159265)))
-    )
-    clock.used = 80.0
-    assert clock.share == pytest.approx(0.8)
-    state = json.loads(json.dumps(clock.state_dict()))
-    again = ClockCosine(torch.optim.SGD([parameter], lr=1.0), 2, 10, 100.0)
-    again.load_state_dict(state)
-    assert again.share == pytest.approx(0.8) and again.last_epoch == 4
-    assert again.optimizer.param_groups[0]["lr"] == pytest.approx(again.get_lr()[0])
-    clock.used = 1000.0
-    assert clock.share == 1.0 and clock.get_lr() == [pytest.approx(0.0)]
+def test_the_rate_rises_and_falls_by_half_a_cosine() -> None:
+    rates = [warmup_cosine(step, 10, 2) for step in range(11)]
+    assert rates[0] == pytest.approx(0.5) and rates[4] == pytest.approx(0.5 * (1 + math.cos(0.4 * math.pi)))
+    assert rates[10] == pytest.approx(0.0) and warmup_cosine(20, 10, 2) == pytest.approx(0.0)
+    assert max(rates) == rates[1]
 
 
 def test_a_finished_run_is_kept_and_its_weights_are_checked(skills: Path, tmp_path: Path) -> None:
-    config = System1Training(minutes=0, steps=4, batch_size=8, threads=1)
+    config = System1Training(steps=4, batch_size=8)
     result = train_system1(skills, tmp_path / "run", config)
     assert result["steps"] == 4 and result["weights_sha256"] == check_weights(tmp_path / "run")
     assert train_system1(skills, tmp_path / "run", config) == result
     with pytest.raises(VineError, match="trained otherwise: steps was 4, now 5"):
-        train_system1(skills, tmp_path / "run", System1Training(minutes=0, steps=5, threads=1))
-    more = System1Training(minutes=0, steps=2, batch_size=8, threads=1, start=tmp_path / "run")
+        train_system1(skills, tmp_path / "run", System1Training(steps=5))
+    more = System1Training(steps=2, batch_size=8, start=tmp_path / "run")
     further = train_system1(skills, tmp_path / "further", more)
     policy = VineSkillPolicy.from_pretrained(tmp_path / "further/policy", strict=True)
     assert int(policy.updates) == 6 and further["weights_sha256"] != result["weights_sha256"]
@@ -136,37 +123,66 @@ def test_a_finished_run_is_kept_and_its_weights_are_checked(skills: Path, tmp_pa
         check_weights(tmp_path / "run")
 
 
-def test_a_killed_run_is_not_resumed_with_other_settings(skills: Path, tmp_path: Path) -> None:
-    config = System1Training(minutes=0, steps=4, batch_size=8, threads=1)
-    first = train_system1(skills, tmp_path / "run", config)
-    (tmp_path / "run/system1.json").unlink()  # as if killed after its last checkpoint
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+def test_lerobot_goes_on_with_what_was_trained(skills: Path, tmp_path: Path) -> None:
+    """The folder is a checkpoint of LeRobot's: configuration of the training, processors, weights."""
+    run = tmp_path / "run"
+    train_system1(skills, run, System1Training(steps=2, batch_size=8))
+    assert sorted(p.name for p in run.iterdir()) == ["metrics.jsonl", "policy", "system1.json"]
+    cfg = TrainPipelineConfig.from_pretrained(run / "policy")
+    assert cfg.steps == 2 and isinstance(cfg.policy, VineSkillConfig) and cfg.scheduler is not None
+    loaded = make_pre_post_processors(cfg.policy, str(run / "policy"))
+    assert [len(p.steps) > 0 for p in loaded] == [True, True]
+    policy = VineSkillPolicy.from_pretrained(run / "policy", strict=True)
+    assert int(policy.features.count) == 98
+
+
+def test_a_killed_run_ends_as_one_that_was_not(skills: Path, tmp_path: Path) -> None:
+    """To the last bit: weights, averaged weights and figures."""
+    config = System1Training(steps=7, batch_size=8, save_every=3)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(what: str, step: int, steps: int) -> None:
+        if step == 5:
+            raise KilledError
+
+    whole = train_system1(skills, tmp_path / "whole", config)
+    with pytest.raises(KilledError):
+        train_system1(skills, tmp_path / "killed", config, report=kill)
+    assert [p.name for p in (tmp_path / "killed").iterdir()] == [CHECKPOINT]
     for change, line in (
-        ({"steps": 6}, "steps was 4, now 6"),
+        ({"steps": 6}, "steps was 7, now 6"),
         ({"batch_size": 4}, "batch_size was 8, now 4"),
-        ({"seed": 1}, "seed was 0, now 1"),
         ({"learning_rate": 0.1}, "learning_rate was 0.001, now 0.1"),
     ):
         with pytest.raises(VineError, match=f"begun with other settings: {line}"):
-            train_system1(skills, tmp_path / "run", replace(config, **change))
-        assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")} == before
-    again = train_system1(skills, tmp_path / "run", config)
-    assert again["weights_sha256"] == first["weights_sha256"] and again["settings"] == first["settings"]
+            train_system1(skills, tmp_path / "killed", replace(config, **change))
+    steps: list[int] = []
+    again = train_system1(
+        skills, tmp_path / "killed", config, report=lambda what, step, of: steps.append(step)
+    )
+    assert steps == [3, 4, 5, 6, 7] and again["weights_sha256"] == whole["weights_sha256"]
+    other = System1Training(steps=7, batch_size=8, seed=1)
+    assert train_system1(skills, tmp_path / "other", other)["weights_sha256"] != whole["weights_sha256"]
 
 
-def test_budget_by_the_clock(skills: Path, tmp_path: Path) -> None:
-    result = train_system1(skills, tmp_path / "run", System1Training(minutes=0.05, batch_size=8, threads=1))
-    assert 2.5 < result["seconds"] < 8 and result["steps"] >= 2
-    policy = VineSkillPolicy.from_pretrained(tmp_path / "run/policy", strict=True)
-    assert int(policy.updates) == result["steps"]
-    assert [p.name for p in (tmp_path / "run").iterdir() if p.name.startswith(".")] == []
-
-
-def test_no_budget_and_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(VineError, match="no budget"):
-        System1Training(minutes=0, steps=0)
+def test_bad_settings_and_no_dataset(tmp_path: Path) -> None:
+    for name in ("steps", "batch_size", "save_every"):
+        with pytest.raises(VineError, match=f"{name} is 0"):
+            System1Training(**{name: 0})
     with pytest.raises(VineError, match="vine export skills"):
         train_system1(tmp_path, tmp_path / "run", System1Training(steps=1))
+
+
+def test_runs_and_policies_of_an_earlier_format_are_refused(skills: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_system1(skills, run, System1Training(steps=1, batch_size=4))
+    for path, what in ((run / "policy/config.json", "vine_skill policy"), (run / "system1.json", "System 1")):
+        written = json.loads(path.read_text())
+        path.write_text(json.dumps({k: v for k, v in written.items() if k != "format"} | {"hue": 0.5}))
+        with pytest.raises(VineError, match=f"a {what} of format 1, this version reads 2.*anew"):
+            FlowSkill.load(run, SCHEMA) if path.name == "config.json" else check_weights(run)
 
 
 def test_no_such_device(skills: Path, tmp_path: Path) -> None:
@@ -185,22 +201,11 @@ def test_killed_run_goes_on(skills: Path, tmp_path: Path) -> None:
     """Killed after a checkpoint, the run ends with the steps that it was given, and says so."""
     run = tmp_path / "run"
     command = [sys.executable, "-c", TRAIN, "train", "system1", str(skills), "--out", str(run)]
-    command += [
-        "--minutes",
-        "0",
-        "--steps",
-        "200",
-        "--batch-size",
-        "8",
-        "--threads",
-        "1",
-        "--save-every",
-        "20",
-    ]
+    command += ["--steps", "200", "--batch-size", "8", "--threads", "1", "--save-every", "20"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 200
-        while not (run / "trainer/checkpoints/last").exists():
+        while not (run / CHECKPOINT).exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
@@ -210,6 +215,7 @@ def test_killed_run_goes_on(skills: Path, tmp_path: Path) -> None:
     assert not (run / "system1.json").exists()
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=220)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "system 1: 200 of 200" in done.stderr and "system 1: 0 of 200" not in done.stderr
     result = json.loads(done.stdout[done.stdout.index("{") :])
     assert result["steps"] == 200
     policy = VineSkillPolicy.from_pretrained(run / "policy", strict=True)

@@ -23,7 +23,6 @@ from vine_vla.storage.untrusted import HEADER_BYTES, JSON_DEPTH, check_inner, ch
 from vine_vla.system1.adapters.importing import adopt_policy, load_run_skill
 from vine_vla.system1.adapters.skills import LeRobotSkill
 from vine_vla.system1.vetting import REMOTE_CODE_POLICIES, vet_policy
-from vine_vla.system1.vine_skill.training import _refuse_elsewhere
 from vine_vla.system1.vine_skill.weights import check_weights
 
 PRE, POST = "policy_preprocessor.json", "policy_postprocessor.json"
@@ -269,20 +268,6 @@ def test_a_short_or_foreign_safetensors_file_is_refused(tmp_path):
 def test_paths_that_leave_their_folder_are_refused(name):
     with pytest.raises(VineError, match="no path inside the folder"):
         check_inner(name, "here")
-
-
-def test_a_trainer_that_would_upload_or_import_is_not_resumed(tmp_path):
-    file = tmp_path / "train_config.json"
-    for told in (
-        {"env": {"type": "vine_sim"}},
-        {"policy": {"push_to_hub": True}},
-        {"job": {"target": "a10"}},
-    ):
-        file.write_text(json.dumps(told))
-        with pytest.raises(VineError, match="which `vine train system1` never does"):
-            _refuse_elsewhere(file)
-    file.write_text(json.dumps({"env": None, "policy": {"push_to_hub": False}, "job": {"target": None}}))
-    _refuse_elsewhere(file)
 
 
 # ---- the hash finds damage -------------------------------------------------------------------------------

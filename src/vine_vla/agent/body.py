@@ -16,7 +16,17 @@ import numpy as np
 from vine_vla.agent.records import AgentConfig, Frame, Verdict
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Subgoal
-from vine_vla.core.protocols import DONE, FAILED, Float, Observation, Perceiver, Robot, Skill, perceive_one
+from vine_vla.core.protocols import (
+    DONE,
+    FAILED,
+    Float,
+    Observation,
+    Perceiver,
+    Robot,
+    Skill,
+    SkillSignals,
+    perceive_one,
+)
 
 
 class Feedback(NamedTuple):
@@ -65,6 +75,7 @@ class Body:
         self.frames: list[Frame] = []
         self.seconds = {"perceive": 0.0, "plan": 0.0, "act": 0.0, "robot": 0.0}
         self.done = np.array([1, 0, 0], np.float32)
+        self.signals: list[SkillSignals] | None = [] if config.signals else None
         self.see(sight, graph)
 
     @contextmanager
@@ -108,11 +119,14 @@ class Body:
             The done head's verdict and its probabilities, float32 [chunks, 3].
         """
         config, start, done = self.config, self.steps, []
+        self.signals = [] if config.signals else None
         streak = {DONE: 0, FAILED: 0}
         self.skill.start(subgoal, text, seed)
         while True:
             with self.clock("act"):
                 output = self.skill.act(self.observation, self.graph)
+                if self.signals is not None:
+                    self.signals.append(_signals(self.skill))
             self.done = np.asarray(output.done, np.float32)
             done.append(self.done)
             for which, limit in ((DONE, config.done_threshold), (FAILED, config.failed_threshold)):
@@ -138,6 +152,11 @@ class Body:
                 break
         self.keep()
         return verdict, np.stack(done)
+
+
+def _signals(skill: Skill) -> SkillSignals:
+    found: SkillSignals = skill.signals() if hasattr(skill, "signals") else SkillSignals(np.nan, np.nan)
+    return found
 
 
 def execute_actions(robot: Robot, actions: Float) -> Feedback:

@@ -221,6 +221,7 @@ class Agent:
                 agreement=share,
                 before=before,
                 after=body.graph,
+                signals=None if body.signals is None else np.array(body.signals, np.float32),
             )
         )
         self.subgoal, self.text = None, ""

@@ -67,6 +67,7 @@ class AgentConfig:
         watch: robot steps between two looks at the rest; 0 looks between subgoals only.
         camera: role of the fixed camera in which boxes are compared with the prediction.
         frames: which images the record keeps: none, those at plans and subgoals' ends, or every chunk's.
+        signals: whether the record keeps what the skill knows of itself (`SkillSignals`) at every chunk.
 
     Raises:
         VineError: a limit is below 1, or a share not in its range.
@@ -86,6 +87,7 @@ class AgentConfig:
     watch: int = 4
     camera: str = "front"
     frames: Literal["none", "subgoals", "chunks"] = "none"
+    signals: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "replanning", Replanning(self.replanning))
@@ -143,6 +145,8 @@ class Execution:
         done: probabilities of running, done, failed at every chunk. float32 [chunks, 3]
         agreement: share of the predicted changes that the graph shows; None without prediction.
         before, after: graphs at its start and end.
+        signals: `SkillSignals` at every chunk, NaN where not known; None if they were not asked for.
+            float32 [chunks, 2]
     """
 
     decision: int
@@ -156,6 +160,7 @@ class Execution:
     agreement: float | None
     before: SceneGraph
     after: SceneGraph
+    signals: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

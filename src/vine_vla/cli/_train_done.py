@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from vine_vla.system1.settings import DoneTraining
+
 
 @dataclass(frozen=True)
 class Done:
@@ -18,27 +20,15 @@ class Done:
     dataset: tyro.conf.Positional[Path]
     """Skills dataset with crops, as `vine export skills` writes it."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder of the head; a killed run goes on, a finished head is kept and only judged again."""
-    steps: int = 2000
-    """Gradient steps."""
-    batch_size: int = 64
-    """Frames a step."""
-    learning_rate: float = 1e-3
-    """Peak of the cosine."""
-    held_out: float = 0.2
-    """Share of the source episodes, in (0, 1), that the figures are taken on."""
-    done_frames: int = 5
-    """Frames at the end of a reached segment that count as done."""
-    failed_frames: int = 5
-    """Frames at the end of a slipped or dead segment that count as failed."""
+    """Folder of the head; a killed run is resumed, a finished head is kept and evaluated again."""
+    training: tyro.conf.OmitArgPrefixes[DoneTraining] = DoneTraining()
+    """How it is trained."""
     every: int = 1
-    """Frames between two looks of the agent, as many as the policy executes of a chunk; for the figures."""
-    seed: int = 0
-    """Of weights, held-out episodes, order and noise."""
+    """Frames between two decisions of the agent, as many as are executed of a chunk; for the figures."""
     threads: int = 2
     """Threads of torch; 1 is faster on a machine that does other work."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, ..."""
+    device: str | None = None
+    """Where to train: cpu, cuda, ...; default: cuda if there is one."""
     json: bool = False
     """Print the figures as JSON."""
 
@@ -49,16 +39,14 @@ def train_head(config: Done) -> int:
 
     from vine_vla.agent import AgentConfig
     from vine_vla.compute.progress import progress_bars
-    from vine_vla.system1 import DoneTraining, Stopping, train_done
+    from vine_vla.system1 import Stopping, train_done
 
-    names = ("steps", "batch_size", "learning_rate", "held_out", "done_frames", "failed_frames", "seed")
-    training = DoneTraining(**{name: getattr(config, name) for name in names})
     agent = AgentConfig()
     stopping = Stopping(agent.done_threshold, agent.failed_threshold, agent.hysteresis, config.every)
     torch.set_num_threads(config.threads)
     with progress_bars() as report:
         found = train_done(
-            config.dataset, config.out, training, stopping, device=config.device, report=report
+            config.dataset, config.out, config.training, stopping, device=config.device, report=report
         )
     if config.json:
         print(json.dumps(found, indent=2))

@@ -230,8 +230,27 @@ RUNNING, DONE, FAILED = range(3)
 """Places in `SkillOutput.done`."""
 
 
+class SkillSignals(NamedTuple):
+    """What a skill knows about its last decision, besides `SkillOutput.done`; NaN: not known.
+
+    Learned from the training data alone, so that a later execution head may learn from them.
+
+    Args:
+        spread: standard deviation of the actions to be executed over draws of the policy's noise, in units of
+            the actions' spread in training, mean over steps and dimensions; 0 for a deterministic policy.
+        distance: of the policy's features from those of its training data, about 1 for training frames.
+    """
+
+    spread: float
+    distance: float
+
+
 class Skill(Protocol):
-    """pi: System 1, which executes one subgoal at a time."""
+    """pi: System 1, which executes one subgoal at a time.
+
+    A skill may have another method, `signals() -> SkillSignals`: what it knows about the last `act`. Asking
+    changes nothing of what it does next.
+    """
 
     def start(self, subgoal: Subgoal, text: str, seed: int) -> None:
         """Begin `subgoal`; drops whatever is queued of an earlier one."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vine_vla.agent import Decision, Execution, outcome_probabilities
+from vine_vla.core.protocols import SkillSignals
 from vine_vla.core.text import format_graph
 from vine_vla.evaluation.episodes import Episode
 from vine_vla.storage.files import write_bytes
@@ -85,7 +86,15 @@ def _execution(execution: Execution, decision: Decision, result: str) -> dict[st
         "verdict": str(execution.verdict),
         "agreement": execution.agreement,
         "done": [[round(float(v), 4) for v in row] for row in execution.done],
-    }
+    } | _signals(execution)
+
+
+def _signals(execution: Execution) -> dict[str, Any]:
+    """What the skill knew of itself at every chunk, by the name of the signal; nothing if not on record."""
+    if execution.signals is None:
+        return {}
+    rows = zip(SkillSignals._fields, execution.signals.T, strict=True)
+    return {"signals": {n: [round(float(v), 4) if np.isfinite(v) else None for v in row] for n, row in rows}}
 
 
 def _decision(decision: Decision) -> dict[str, Any]:

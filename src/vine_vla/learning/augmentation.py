@@ -1,7 +1,7 @@
-"""Colour noise for training: other lamps, other greys, paler or deeper paint.
+"""Colour augmentation: other light, other greys, paler or deeper colours.
 
 A dataset shows few materials: where all cups are light and all shelves dark, brightness alone tells them
-apart, and a net never learns their shapes. The random tone curve takes that short cut away, as
+apart, and a net never learns their shapes. The random brightness curve takes that short cut away, as
 domain randomisation does in simulation (Tobin et al. 2017, arXiv 1703.06907); it keeps hues, which name
 things.
 """
@@ -14,73 +14,75 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LEVELS = 64
-"""Steps of a tone curve."""
+"""Steps of a brightness curve."""
 
 KNOTS = 5
-"""Points between which a tone curve is straight."""
+"""Points between which a brightness curve is straight."""
 
 RIM = 16
 """Levels of 255 by which an object's pixels differ from the rim of its box."""
 
 
-def recolour(x: Tensor, colour: float, tone: float, rng: np.random.Generator) -> Tensor:
+def augment_colours(x: Tensor, gain: float, curve: float, rng: np.random.Generator) -> Tensor:
     """Images as they might look elsewhere. float32 [B, 3, H, W] in [0, 1], and so is the answer.
 
     Args:
-        colour: deviation of the log gain of channels and light, four times that of the shift; 0: none.
-        tone: share of the images, in [0, 1], whose brightness goes through a random curve, and whose
+        gain: deviation of the log gain of channels and light, four times that of the shift; 0: none.
+        curve: share of the images, in [0, 1], whose brightness goes through a random curve, and whose
             saturation changes.
     """
-    if tone > 0:
+    if curve > 0:
         rows = torch.arange(len(x), device=x.device)[:, None, None].expand(-1, *x.shape[2:])
-        x = _curve(x, torch.from_numpy(tone_curves(len(x), tone, rng)).to(x.device), rows)
+        x = _curve(x, torch.from_numpy(brightness_curves(len(x), curve, rng)).to(x.device), rows)
         grey = x.mean(1, keepdim=True)
-        factor = np.where(rng.random(len(x)) < tone, rng.uniform(0.4, 1.3, len(x)), 1.0).astype(np.float32)
+        factor = np.where(rng.random(len(x)) < curve, rng.uniform(0.4, 1.3, len(x)), 1.0).astype(np.float32)
         x = grey + torch.from_numpy(factor).to(x.device)[:, None, None, None] * (x - grey)
-    if colour > 0:
+    if gain > 0:
         shape = (len(x), 3, 1, 1)
-        gain = torch.from_numpy(np.exp(rng.normal(0, colour, shape)).astype(np.float32))
-        light = torch.from_numpy(np.exp(rng.normal(0, colour, (len(x), 1, 1, 1))).astype(np.float32))
-        shift = torch.from_numpy(rng.normal(0, colour / 4, shape).astype(np.float32))
-        x = x * gain.to(x.device) * light.to(x.device) + shift.to(x.device)
+        gains = torch.from_numpy(np.exp(rng.normal(0, gain, shape)).astype(np.float32))
+        light = torch.from_numpy(np.exp(rng.normal(0, gain, (len(x), 1, 1, 1))).astype(np.float32))
+        shift = torch.from_numpy(rng.normal(0, gain / 4, shape).astype(np.float32))
+        x = x * gains.to(x.device) * light.to(x.device) + shift.to(x.device)
     return x.clamp(0, 1)
 
 
-def repaint(x: Tensor, regions: Tensor, tint: Tensor, tone: float, rng: np.random.Generator) -> Tensor:
-    """Images whose regions are each painted anew; the background stays. float32 [B, 3, H, W] in [0, 1].
+def augment_objects(
+    x: Tensor, regions: Tensor, tint: Tensor, curve: float, rng: np.random.Generator
+) -> Tensor:
+    """Images whose regions each get other colours; the background stays. float32 [B, 3, H, W] in [0, 1].
 
-    What `recolour` cannot do: it moves all of an image, so a net may still learn that one thing is darker
-    or browner than another.
+    `augment_colours` changes all of an image alike, so that a net may still learn that one thing is darker or
+    browner than another.
 
     Args:
         regions: number of each pixel's region in 1..R, 0: background. int64 [B, H, W]
         tint: deviation of the log gain of channels of each region; 0 keeps its hue. [B, R]
-        tone: as in `recolour`, for each region alone.
+        curve: as in `augment_colours`, for each region alone.
     """
     count, regions_each = len(x), tint.shape[1]
     total = count * regions_each
-    curves = torch.from_numpy(tone_curves(total, tone, rng)).to(x.device)
-    faded = np.where(rng.random(total) < tone, rng.uniform(0.4, 1.3, total), 1.0).astype(np.float32)
+    curves = torch.from_numpy(brightness_curves(total, curve, rng)).to(x.device)
+    faded = np.where(rng.random(total) < curve, rng.uniform(0.4, 1.3, total), 1.0).astype(np.float32)
     gains = rng.normal(0, 1, (total, 3)).astype(np.float32) * tint.reshape(total, 1).cpu().numpy()
     dials = torch.from_numpy(np.concatenate([faded[:, None], np.exp(gains)], 1)).to(x.device)
     image = torch.arange(count, device=x.device)[:, None, None]
     rows = (regions - 1).clamp(min=0) + image * regions_each
     saturation, gain = dials[rows].permute(0, 3, 1, 2).split([1, 3], 1)
-    painted = _curve(x, curves, rows)
-    grey = painted.mean(1, keepdim=True)
-    painted = ((grey + saturation * (painted - grey)) * gain).clamp(0, 1)
-    return torch.where(regions[:, None] > 0, painted, x)
+    changed = _curve(x, curves, rows)
+    grey = changed.mean(1, keepdim=True)
+    changed = ((grey + saturation * (changed - grey)) * gain).clamp(0, 1)
+    return torch.where(regions[:, None] > 0, changed, x)
 
 
 def regions(
     images: NDArray[np.uint8], boxes: NDArray[np.float32], chosen: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Which object's paint a pixel gets: 1 + its column, 0 for none; the smaller box lies on top. [B, H, W]
+    """Which object a pixel belongs to: 1 + its column, 0 for none; the smaller box lies on top. [B, H, W]
 
-    Of a box, what looks unlike its rim: painted whole, its edges would give away what is to be found.
+    Of a box, what is unlike its rim: changed as a whole, its edges would give away what is to be found.
 
     Args:
-        images: [B, H, W, 3]. boxes: corners in shares. [B, O, 4]. chosen: objects that are painted. [B, O]
+        images: [B, H, W, 3]. boxes: corners in shares. [B, O, 4]. chosen: objects that count. [B, O]
     """
     height, width = images.shape[1:3]
     found = np.zeros(images.shape[:3], np.int64)
@@ -102,8 +104,8 @@ def regions(
 def mix_channels(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     """Images in other hues, a `share` of them, for nets that need no colour's name. [B, 3, H, W] in [0, 1]
 
-    Channels are permuted and then blended by random weights, so that what is pale, dark or of another paint
-    keeps its shape alone.
+    Channels are permuted and then blended by random weights, so that of what is pale or dark only the shape
+    is kept.
     """
     count = len(x)
     order = np.eye(3)[np.argsort(rng.random((count, 3)), 1)]
@@ -123,10 +125,10 @@ def negate_channels(x: Tensor, share: float, rng: np.random.Generator) -> Tensor
     return torch.where(torch.from_numpy(over).to(x.device)[:, :, None, None], 1 - x, x)
 
 
-def tone_curves(count: int, tone: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Brightness by brightness, in [0, 1]: a share `tone` random blends, the rest as it is. [B, LEVELS]"""
+def brightness_curves(count: int, share: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Brightness by brightness, in [0, 1]: a `share` random blends, the rest as it is. [B, LEVELS]"""
     at = np.linspace(0, 1, KNOTS)
-    blend = rng.uniform(0, 1, (count, 1)) * (rng.random((count, 1)) < tone)
+    blend = rng.uniform(0, 1, (count, 1)) * (rng.random((count, 1)) < share)
     knots = (1 - blend) * at + blend * rng.uniform(0.05, 1, (count, KNOTS))
     levels = np.linspace(0, 1, LEVELS)
     return np.stack([np.interp(levels, at, k) for k in knots]).astype(np.float32)

@@ -7,7 +7,7 @@ import torch
 from vine_vla.core.errors import VineError
 
 
-def usable_device(name: str | None) -> torch.device:
+def usable_device(name: str | None = None) -> torch.device:
     """The device called `name` (`cpu`, `cuda`, `cuda:1`, `mps`); None: cuda if there is one, else cpu.
 
     Raises:

@@ -1,10 +1,11 @@
-"""Whether half precision pays on a device: it must be there in hardware."""
+"""Whether half precision pays on a device, and its use where it does."""
 
 from __future__ import annotations
 
 from functools import cache
 
 import torch
+from torch import Tensor
 
 
 @cache
@@ -15,3 +16,9 @@ def bfloat16_pays(device: str) -> bool:
     AVX-512 two thirds.
     """
     return device != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def half_precision(x: Tensor, wanted: bool) -> torch.autocast:
+    """bfloat16 autocast on the device of `x`, if it is wanted and pays there."""
+    kind = x.device.type
+    return torch.autocast(kind, torch.bfloat16, enabled=wanted and bfloat16_pays(kind))

@@ -1,6 +1,6 @@
 """System 1: the flow-matching skill policy with its done head, its training and its use."""
 
-from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
+from vine_vla.system1.settings import DoneTraining, System1Training
 from vine_vla.system1.vine_skill.weights import check_weights, stored_hash, weights_hash
 
 __all__ = [
@@ -21,11 +21,10 @@ __all__ = [
 
 _LATE = {
     "DoneHead": "done.head",
-    "DoneTraining": "done.training",
     "FlatSkill": "vine_skill.skill",
     "FlowSkill": "vine_skill.skill",
     "Stopping": "done.figures",
-    "System1Training": "vine_skill.training",
+    "VineSkillConfig": "vine_skill.configuration_vine_skill",
     "VineSkillPolicy": "vine_skill.modeling_vine_skill",
     "train_done": "done.training",
     "train_system1": "vine_skill.training",
@@ -33,7 +32,7 @@ _LATE = {
 
 
 def __getattr__(name: str) -> object:
-    """Nets and trainer are imported when asked for: LeRobot imports this package for each command."""
+    """Nets and trainer are imported when asked for: every command imports this package."""
     if name in _LATE:
         from importlib import import_module
 

@@ -22,6 +22,7 @@ from lerobot.processor import ProcessorStepRegistry
 
 from vine_vla.core.errors import VineError
 from vine_vla.storage.untrusted import check_inner, check_tensors, read_json
+from vine_vla.system1.vine_skill.configuration_vine_skill import check_format
 
 REMOTE_CODE_POLICIES = frozenset({"gaussian_actor", "groot", "pi0_fast", "wall_x"})
 """Policies of LeRobot that run code of the model repository that their config.json names."""
@@ -105,6 +106,7 @@ def _vet_config(path: Path) -> str:
         raise VineError(
             f"a policy of unknown type {kind!r}", where=str(path), hint="install its plugin for LeRobot"
         )
+    check_format(data, str(path))
     if kind in REMOTE_CODE_POLICIES:
         raise VineError(
             f"a policy of type {kind} runs code of a model repository",

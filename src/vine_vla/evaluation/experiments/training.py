@@ -63,11 +63,15 @@ def train_policy(
     Args:
         more: fields of `System1Training`; paths in it are relative to `root`.
     """
+    import torch
+
     from vine_vla.system1 import System1Training, train_system1
 
     paths = {name: root / more[name] for name in ("start", "encoders") if name in more}
-    config = System1Training(minutes=0, steps=steps, seed=seed, threads=share.threads, **(more | paths))
-    train_system1(root / data, root / out, config)
+    config = System1Training(steps=steps, seed=seed, **(more | paths))
+    torch.set_num_threads(share.threads)
+    with progress_bars() as report:
+        train_system1(root / data, root / out, config, report=report)
 
 
 def system2_config(e: Experiment, seed: int, name: str) -> TrainingConfig:

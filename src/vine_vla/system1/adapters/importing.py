@@ -31,6 +31,7 @@ from vine_vla.system1.vine_skill.weights import (
     DONE,
     POLICY_FOLDER,
     RUN_FILE,
+    RUN_FORMAT,
     check_weights,
     file_hashes,
     read_run,
@@ -81,7 +82,11 @@ def adopt_policy(
             (folder / POLICY_FOLDER / Path(LAYOUT).name).write_text(skill.layout.to_json() + "\n")
         if done is not None:
             _copy(done, folder / DONE)
-        record = {"adopted": config.type, "weights_sha256": weights_hash(folder / POLICY_FOLDER)}
+        record = {
+            "format": RUN_FORMAT,
+            "imported": config.type,
+            "weights_sha256": weights_hash(folder / POLICY_FOLDER),
+        }
         record["files_sha256"] = file_hashes(folder)
         record |= {"cameras": {role: key for key, role in skill.cameras.items()}}
         write_json(folder / RUN_FILE, record | {"actions": kinds._asdict()})
@@ -99,7 +104,7 @@ def load_run_skill(folder: Path, schema: Schema, *, whole_task: bool = False) ->
     """
     info = vet_run(folder)
     check_weights(folder)
-    if "adopted" not in info:
+    if "imported" not in info:
         return (FlatSkill if whole_task else FlowSkill).load(folder, schema)
     head = DoneHead.load(folder / DONE, schema) if (folder / DONE).is_dir() and not whole_task else None
     return LeRobotSkill.load(folder / POLICY_FOLDER, cameras=info["cameras"], done=head)

@@ -1,8 +1,8 @@
-"""A done head that stands beside a policy which has none: is its subgoal running, done or failed?
+"""A done head for a policy that has none: is its subgoal running, done or failed?
 
-ACT, Diffusion, SmolVLA, pi0 and servers of openpi say what to do, never whether it is done. The head looks at
-the crops that System 1 looks at, at the objects of the subgoal, and at the robot's state. It is trained on
-the segments of an exported skills dataset (`done_training`) and given to an adapter:
+ACT, Diffusion, SmolVLA, pi0 and openpi servers predict actions, never whether a subgoal is done. The head
+receives the crops that System 1 receives, at the objects of the subgoal, and the robot's state. It is trained
+on the segments of an exported skills dataset (`done.training`) and passed to an adapter:
 
     done = DoneHead.load(Path("runs/done"), schema)
     skill = LeRobotSkill.load(Path("act/pretrained_model"), done=done)
@@ -12,7 +12,6 @@ A folder holds `done.safetensors`, `done.json` (layout, sizes, hash of the weigh
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -31,7 +30,7 @@ from vine_vla.core.options import Subgoal
 from vine_vla.core.protocols import Float, Observation
 from vine_vla.data.export.crops import SLOT_FEATURES, CropLayout, graph_boxes, skill_inputs, slot_ids
 from vine_vla.learning.device import usable_device
-from vine_vla.storage.files import write_atomically
+from vine_vla.storage.files import file_hash, write_atomically
 from vine_vla.storage.json import read_json, write_json
 from vine_vla.storage.untrusted import check_tensors
 from vine_vla.system1.vine_skill.networks import CropEncoder, encode_seen
@@ -39,7 +38,7 @@ from vine_vla.system1.vine_skill.windows import WindowNoise, object_windows
 
 INFO, WEIGHTS = "done.json", "done.safetensors"
 FORMAT = 1
-MEND = "train it with `vine train done`"
+HINT = "train it with `vine train done`"
 
 CROP = 64
 """Side of the crops that are looked at, pixels; less if the stored windows are smaller."""
@@ -102,11 +101,12 @@ class DoneHead:
         self._subgoal: Subgoal | None = None
 
     @classmethod
-    def load(cls, directory: Path, schema: Schema, device: str = "cpu") -> Self:
+    def load(cls, directory: Path, schema: Schema, device: str | None = "cpu") -> Self:
         """The head trained into `directory`.
 
         Args:
             schema: its verbs and cameras must be those of the training data.
+            device: see `usable_device`.
 
         Raises:
             VineError: no head there, a damaged one, or one of other verbs or cameras.
@@ -141,7 +141,7 @@ class DoneHead:
         missing = [camera for camera in net.layout.cameras if camera not in observation.images]
         if missing:
             raise VineError(
-                f"the done head sees {_listed(net.layout.cameras)}",
+                f"the done head needs {_listed(net.layout.cameras)}",
                 hint=f"the observation has {_listed(observation.images)}",
             )
         size = len(observation.proprioception)
@@ -169,15 +169,15 @@ def save_net(net: DoneNet, directory: Path, more: Mapping[str, Any]) -> None:
     tensors = {name: t.detach().cpu().contiguous() for name, t in net.state_dict().items()}
     write_atomically(directory / WEIGHTS, lambda path: save_file(tensors, path))
     info = {"format": FORMAT, "layout": asdict(net.layout), "state": net.state, "width": net.width}
-    write_json(directory / INFO, info | {"weights_sha256": _hash(directory / WEIGHTS)} | dict(more))
+    write_json(directory / INFO, info | {"weights_sha256": file_hash(directory / WEIGHTS)} | dict(more))
 
 
 def read_info(directory: Path) -> dict[str, Any]:
     """`done.json` of a trained head; raises VineError if there is none or it is damaged."""
     path = directory / INFO
-    info = read_json(path, missing="no done head", hint=MEND)
+    info = read_json(path, missing="no done head", hint=HINT)
     if info.get("format") != FORMAT:
-        raise VineError("not a done head of this version", where=str(path), hint=MEND)
+        raise VineError("not a done head of this version", where=str(path), hint=HINT)
     return info
 
 
@@ -187,17 +187,13 @@ def load_net(directory: Path) -> DoneNet:
     try:
         layout = CropLayout.from_json(json.dumps(info["layout"]), str(directory / INFO))
         net = DoneNet(layout, int(info["state"]), int(info["width"]))
-        if _hash(path) != info["weights_sha256"]:
-            raise VineError("the weights have changed since training", where=str(path), hint=MEND)
-        check_tensors(path, MEND)
+        if file_hash(path) != info["weights_sha256"]:
+            raise VineError("the weights have changed since training", where=str(path), hint=HINT)
+        check_tensors(path, HINT)
         net.load_state_dict(load_file(path))
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise VineError(f"damaged done head: {error!r}", where=str(directory), hint=MEND) from error
+        raise VineError(f"damaged done head: {error!r}", where=str(directory), hint=HINT) from error
     return net
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:

@@ -1,33 +1,27 @@
-"""Training a done head on the segments of a skills dataset, and judging it on clips that were held out.
+"""Training a done head on the segments of a skills dataset, and its figures on clips that were held out.
 
-Held out are all clips of some source episodes, since the segments of one episode show the same scene. The
-batch and the noise of a step follow from the seed and the step's number, so that a killed run goes on as if
-nothing had happened.
+Held out are all clips of some source episodes, since the segments of one episode show the same scene.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
-import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lerobot.datasets import LeRobotDatasetMetadata
 from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from vine_vla.compute.progress import Report
 from vine_vla.core.errors import VineError
 from vine_vla.core.protocols import DONE, FAILED, Float
 from vine_vla.data.export.crops import LAYOUT, CropLayout
@@ -35,71 +29,32 @@ from vine_vla.data.export.skills import EXPORT
 from vine_vla.data.lerobot.tables import read_files
 from vine_vla.data.sidecars.files import SEGMENTS
 from vine_vla.learning.device import usable_device
-from vine_vla.storage.files import write_atomically
+from vine_vla.learning.loop import Checkpoint, LoopConfig, adamw, train_module
+from vine_vla.learning.schedule import cosine_schedule
 from vine_vla.storage.json import write_json
 from vine_vla.system1.done.figures import Stopping, figures
 from vine_vla.system1.done.head import INFO, DoneNet, load_net, read_info, save_net
+from vine_vla.system1.settings import DoneTraining
 from vine_vla.system1.vine_skill.labels import IGNORED, FrameLabels, frame_labels
-from vine_vla.system1.vine_skill.memory import InMemoryDataset
+from vine_vla.system1.vine_skill.memory import FramesInMemory
 from vine_vla.system1.vine_skill.waypoints import Clip
 from vine_vla.system1.vine_skill.windows import WindowNoise
 
 METRICS = "metrics.json"
 CHECKPOINT = "training.safetensors"
-"""What a killed run goes on from: weights, moments of the optimiser, step and settings."""
+"""What a killed run resumes from, in its folder."""
 
 WARMUP = 50
 """Steps in which the learning rate rises to its peak."""
 
-JUDGED_AT_ONCE = 256
+EVALUATED_AT_ONCE = 256
 """Frames a batch outside training."""
-
-Report = Callable[[str, float], None]
-"""Called with a stage's name and the share of it that is done."""
-
-
-@dataclass(frozen=True)
-class DoneTraining:
-    """How a done head is trained.
-
-    Args:
-        steps: gradient steps. batch_size: frames a step.
-        learning_rate, weight_decay: of AdamW; the rate falls by half a cosine.
-        width: of the hidden layers.
-        held_out: share of the source episodes, in (0, 1), that figures are taken on.
-        done_frames, failed_frames: frames at the end of a segment that count as done or failed.
-        seed: of weights, held-out episodes, order and noise.
-        save_every: steps between two checkpoints of a run.
-
-    Raises:
-        VineError: a number is out of its range.
-    """
-
-    steps: int = 2000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
-    width: int = 128
-    held_out: float = 0.2
-    done_frames: int = 5
-    failed_frames: int = 5
-    seed: int = 0
-    save_every: int = 250
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "learning_rate", "width", "done_frames", "failed_frames"):
-            if getattr(self, name) <= 0:
-                raise VineError(f"{name} is {getattr(self, name)}", hint="give more than 0")
-        if self.seed < 0:
-            raise VineError(f"seed is {self.seed}", hint="give 0 or more")
-        if not 0 < self.held_out < 1:
-            raise VineError(f"held_out is {self.held_out}", hint="give a share between 0 and 1, e.g. 0.2")
 
 
 class _Data(NamedTuple):
     """A skills dataset in memory. `learned`, `held`: clips to learn from and to judge by."""
 
-    frames: InMemoryDataset
+    frames: FramesInMemory
     layout: CropLayout
     labels: FrameLabels
     learned: list[Clip]
@@ -112,15 +67,17 @@ def train_done(
     config: DoneTraining,
     stopping: Stopping,
     *,
-    device: str = "cpu",
+    device: str | None = None,
     report: Report | None = None,
 ) -> dict[str, Any]:
-    """Train a done head and judge it; a killed run goes on, a finished head is kept and only judged again.
+    """Train a done head and evaluate it; resumes a killed run, keeps a finished head and evaluates it again.
 
     Args:
         dataset: skills dataset, crops at the subgoal's target, as `vine export skills` writes it.
         out: folder of the head, for `DoneHead.load`.
         stopping: how the agent will stop, for the figures.
+        device: see `usable_device`.
+        report: called with what is done, its steps done, and its steps.
 
     Returns:
         What `metrics.json` then holds; see `done_figures.figures`.
@@ -136,16 +93,16 @@ def train_done(
         raise VineError(
             "holds a done head trained otherwise", where=str(out), hint="choose another folder or remove it"
         )
+    report = report or (lambda name, done, total=1.0: None)
+    data = _read(dataset, layout, config)
     out.mkdir(parents=True, exist_ok=True)
-    report = report or (lambda stage, share: None)
-    with _read(dataset, layout, out, config) as data, torch.random.fork_rng(devices=[]):
-        if (out / INFO).is_file():
-            net = load_net(out).to(place)
-        else:
-            net = _fit(data, out, config, settings, place, report)
-            save_net(net, out, {"settings": settings, "versions": _versions()})
-            (out / CHECKPOINT).unlink(missing_ok=True)
-        probabilities = _probabilities(net.eval(), data, place, report)
+    if (out / INFO).is_file():
+        net = load_net(out).to(place)
+    else:
+        net = _fit(data, out, config, settings, place, report)
+        save_net(net, out, {"settings": settings, "versions": _versions()})
+        (out / CHECKPOINT).unlink(missing_ok=True)
+    probabilities = _probabilities(net.eval(), data, place, report)
     found = figures(probabilities, data.labels.done, data.held, stopping)
     held = sorted({_source(clip.name) for clip in data.held})
     result = {
@@ -176,9 +133,9 @@ def _check_dataset(dataset: Path) -> CropLayout:
     wanted |= {OBS_ENV_STATE: [layout.width]}
     present = {n: list(f["shape"]) for n, f in features.items() if n.startswith("observation.")}
     if OBS_STATE not in present or any(present.get(n) != shape for n, shape in wanted.items()):
-        told = [f"{n} {shape}" for n, shape in wanted.items()] + [f"{OBS_STATE} [any]"]
+        asked = [f"{n} {shape}" for n, shape in wanted.items()] + [f"{OBS_STATE} [any]"]
         raise VineError(
-            f"the layout asks for {', '.join(told)}; the dataset has "
+            f"the layout asks for {', '.join(asked)}; the dataset has "
             f"{', '.join(f'{n} {shape}' for n, shape in present.items()) or 'no observation'}",
             where=str(dataset / "meta/info.json"),
             hint="export it anew with `vine export skills`",
@@ -197,23 +154,14 @@ def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("lerobot", "torch", "numpy")}
 
 
-@contextmanager
-def _read(dataset: Path, layout: CropLayout, out: Path, config: DoneTraining) -> Iterator[_Data]:
-    """The dataset in memory, while LeRobot's cache of it lies in `out`, not in the user's home."""
-    cache = out / ".cache"
-    try:
-        with patch.object(datasets.config, "HF_DATASETS_CACHE", cache):
-            frames = InMemoryDataset(
-                f"vine/{dataset.name}", root=dataset, return_uint8=True, video_backend="pyav"
-            )
-        episodes = frames.meta.episodes
-        starts = [int(i) for i in episodes["dataset_from_index"]]
-        ends = [int(i) for i in episodes["dataset_to_index"]]
-        labels = frame_labels(dataset, starts, ends, config.done_frames, config.failed_frames)
-        learned, held = _hold_out(labels, dataset, config)
-        yield _Data(frames, layout, labels, learned, held)
-    finally:
-        shutil.rmtree(cache, ignore_errors=True)
+def _read(dataset: Path, layout: CropLayout, config: DoneTraining) -> _Data:
+    frames = FramesInMemory(LeRobotDatasetMetadata(f"vine/{dataset.name}", root=dataset))
+    episodes = frames.meta.episodes
+    starts = [int(i) for i in episodes["dataset_from_index"]]
+    ends = [int(i) for i in episodes["dataset_to_index"]]
+    labels = frame_labels(dataset, starts, ends, config.done_frames, config.failed_frames)
+    learned, held = _hold_out(labels, dataset, config)
+    return _Data(frames, layout, labels, learned, held)
 
 
 def _hold_out(labels: FrameLabels, dataset: Path, config: DoneTraining) -> tuple[list[Clip], list[Clip]]:
@@ -257,7 +205,7 @@ def _fit(
     device: torch.device,
     report: Report,
 ) -> DoneNet:
-    """The trained net; goes on from the checkpoint in `out` if it is of this very training."""
+    """The trained net; resumes from the checkpoint in `out` if it is of this very training."""
     torch.manual_seed(config.seed)
     states = data.frames.column(OBS_STATE)
     net = DoneNet(data.layout, states.shape[1], config.width)
@@ -265,78 +213,49 @@ def _fit(
     net.state_mean.copy_(states[inside].mean(0))
     net.state_spread.copy_(states[inside].std(0).clamp(min=1e-3))
     net.to(device).train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    stamp = json.dumps(settings, sort_keys=True)
-    begin = _resume(out / CHECKPOINT, net, optimizer, stamp)
     rows = inside[data.labels.done[inside] != IGNORED]
     labels = torch.from_numpy(data.labels.done).to(device)
     noise = WindowNoise()
-    for step in range(begin, config.steps):
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        batch = np.random.default_rng((config.seed, step)).choice(rows, config.batch_size)
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _pace(step, config.steps)
+
+    def batches(first: int) -> Iterator[NDArray[np.int64]]:
+        for step in itertools.count(first):
+            yield np.random.default_rng((config.seed, step)).choice(rows, config.batch_size)
+
+    def loss(batch: NDArray[np.int64]) -> tuple[Tensor, dict[str, float]]:
         logits = net(*_inputs(data, batch, device), noise)
-        loss = F.cross_entropy(logits, labels[torch.from_numpy(batch)])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        report("done head", (step + 1) / config.steps)
-        if (step + 1) % config.save_every == 0:
-            _save(out / CHECKPOINT, net, optimizer, step + 1, stamp)
+        return F.cross_entropy(logits, labels[torch.from_numpy(batch)]), {}
+
+    optimizer = adamw(net.parameters(), config.learning_rate, config.weight_decay)
+    train_module(
+        net,
+        batches,
+        loss,
+        optimizer,
+        cosine_schedule(optimizer, config.steps, min(WARMUP, config.steps)),
+        LoopConfig(config.steps, config.seed, save_every=config.save_every),
+        Checkpoint(out / CHECKPOINT, settings),
+        what="done head",
+        report=report,
+    )
     return net
-
-
-def _pace(step: int, steps: int) -> float:
-    """Learning rate relative to its peak: a short rise, then half a cosine to 0."""
-    return min(1.0, (step + 1) / min(WARMUP, steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _inputs(
     data: _Data, rows: NDArray[np.int64], device: torch.device
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Pictures, environment vector and state of some frames, as `DoneNet` takes them."""
-    batch = torch.utils.data.default_collate(data.frames.__getitems__(rows.tolist()))
-    pictures = [batch[f"observation.images.{c}"].to(device, torch.float32) / 255 for c in data.layout.cameras]
+    batch = data.frames.batch(rows.tolist())
+    pictures = [batch[f"observation.images.{c}"].to(device) for c in data.layout.cameras]
     return pictures, batch[OBS_ENV_STATE].to(device), batch[OBS_STATE].to(device)
 
 
 def _probabilities(net: DoneNet, data: _Data, device: torch.device, report: Report) -> Float:
-    """What the head says of the held-out frames; float32 [N, 3], zero for all others."""
+    """Probabilities on the held-out frames; float32 [N, 3], zero for all others."""
     found = np.zeros((len(data.frames), 3), np.float32)
     rows = np.concatenate([np.arange(c.first, c.last) for c in data.held])
-    for start in range(0, len(rows), JUDGED_AT_ONCE):
-        part = rows[start : start + JUDGED_AT_ONCE]
+    for start in range(0, len(rows), EVALUATED_AT_ONCE):
+        part = rows[start : start + EVALUATED_AT_ONCE]
         with torch.no_grad():
             found[part] = net(*_inputs(data, part, device)).softmax(1).cpu().numpy()
-        report("held-out clips", min(1.0, (start + JUDGED_AT_ONCE) / len(rows)))
+        report("held-out frames", min(start + EVALUATED_AT_ONCE, len(rows)), len(rows))
     return found
-
-
-def _save(path: Path, net: DoneNet, optimizer: torch.optim.Optimizer, step: int, stamp: str) -> None:
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-    for name, parameter in net.named_parameters():
-        state = optimizer.state[parameter]
-        tensors |= {f"{kind}.{name}": state[kind] for kind in ("exp_avg", "exp_avg_sq")}
-    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomically(path, lambda file: save_file(kept, file, {"step": str(step), "settings": stamp}))
-
-
-def _resume(path: Path, net: DoneNet, optimizer: torch.optim.Optimizer, stamp: str) -> int:
-    """Put back what `_save` wrote; returns the step to go on with, 0 if there is nothing of this training."""
-    if not path.is_file():
-        return 0
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata()
-            if about.get("settings") != stamp:
-                return 0
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except SafetensorError:
-        return 0  # damaged: nothing is lost but time
-    step = int(about["step"])
-    net.load_state_dict({n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")})
-    for name, parameter in net.named_parameters():
-        moments = {k: tensors[f"{k}.{name}"].to(parameter.device) for k in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = {"step": torch.tensor(float(step))} | moments
-    return step

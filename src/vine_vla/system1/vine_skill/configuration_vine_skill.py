@@ -2,11 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
+from lerobot.optim import LRSchedulerConfig, OptimizerConfig
 
-from vine_vla.learning.schedule import ClockCosineConfig, FusedAdamWConfig
+from vine_vla.core.errors import VineError
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
+
+FORMAT = 2
+"""Of `config.json` and weights."""
+
+
+def check_format(config: Mapping[str, Any], where: str) -> None:
+    """Raises VineError if a `config.json` is a `vine_skill` policy of another format."""
+    if config.get("type") == "vine_skill" and config.get("format") != FORMAT:
+        raise VineError(
+            f"a vine_skill policy of format {config.get('format', 1)}, this version reads {FORMAT}",
+            where=where,
+            hint="train it anew with `vine train system1`",
+        )
+
+
+@LRSchedulerConfig.register_subclass("vine_cosine")
+@dataclass
+class CosineConfig(LRSchedulerConfig):
+    """`vine_vla.learning.schedule` for LeRobot's trainer."""
+
+    num_warmup_steps: int = 100
+
+    def build(self, optimizer: Optimizer, num_training_steps: int) -> LambdaLR:
+        from vine_vla.learning.schedule import cosine_schedule
+
+        return cosine_schedule(optimizer, num_training_steps, self.num_warmup_steps)
+
+
+@OptimizerConfig.register_subclass("vine_adamw")
+@dataclass
+class FusedAdamWConfig(OptimizerConfig):
+    """`vine_vla.learning.loop.adamw` for LeRobot's trainer."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    weight_decay: float = 1e-3
+    grad_clip_norm: float = 1.0
+
+    def build(self, params: Any) -> Optimizer:
+        from vine_vla.learning.loop import adamw
+
+        settings = asdict(self)
+        settings.pop("grad_clip_norm")
+        return adamw(params, settings.pop("lr"), settings.pop("weight_decay"), **settings)
 
 
 @PreTrainedConfig.register_subclass("vine_skill")
@@ -36,9 +88,8 @@ class VineSkillConfig(PreTrainedConfig):
         box_noise: standard deviation of the box centres in training, share of the image's shorter side.
         box_dropout: probability that a box is not seen, per slot, camera and sample.
         shift: largest extra shift of the crop in training, pixels.
-        colour, tone, hue: strength of the colour noise in training
-            (`vine_vla.learning.augmentation`). A hue means nothing to System 1: the crop says which object
-            is meant.
+        colour_gain, brightness_curve, channel_mixing: strength of the colour augmentation, see
+            `WindowNoise`.
         state_noise: standard deviation added to the normalised state in training.
         done_weight: of the done head's cross-entropy.
         waypoint_weight: of the auxiliary loss on waypoints (`vine_vla.system1.vine_skill.waypoints`).
@@ -47,6 +98,7 @@ class VineSkillConfig(PreTrainedConfig):
         encoder_dtype: `bfloat16` (autocast in the encoders, and in the flow while training; only where it is
             faster) or `float32`.
         learning_rate, weight_decay, warmup_steps: of AdamW and its cosine.
+        format: version of this configuration.
     """
 
     n_obs_steps: int = 1
@@ -69,9 +121,9 @@ class VineSkillConfig(PreTrainedConfig):
     box_noise: float = 1.5 / 96
     box_dropout: float = 0.05
     shift: int = 4
-    colour: float = 0.1
-    tone: float = 0.7
-    hue: float = 0.5
+    colour_gain: float = 0.1
+    brightness_curve: float = 0.7
+    channel_mixing: float = 0.5
     state_noise: float = 0.03
     done_weight: float = 0.3
     waypoint_weight: float = 0.5
@@ -82,6 +134,7 @@ class VineSkillConfig(PreTrainedConfig):
     learning_rate: float = 1e-3
     weight_decay: float = 1e-3
     warmup_steps: int = 100
+    format: int = FORMAT
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: {
             "VISUAL": NormalizationMode.IDENTITY,
@@ -117,8 +170,8 @@ class VineSkillConfig(PreTrainedConfig):
     def get_optimizer_preset(self) -> FusedAdamWConfig:
         return FusedAdamWConfig(lr=self.learning_rate, weight_decay=self.weight_decay)
 
-    def get_scheduler_preset(self) -> ClockCosineConfig:
-        return ClockCosineConfig(num_warmup_steps=self.warmup_steps)
+    def get_scheduler_preset(self) -> CosineConfig:
+        return CosineConfig(num_warmup_steps=self.warmup_steps)
 
     def validate_features(self) -> None:
         if not self.image_features:

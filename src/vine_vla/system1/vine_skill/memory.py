@@ -1,23 +1,25 @@
-"""A LeRobot dataset that holds its frames in memory, because decoding would take most of a step.
+"""The frames of a LeRobot dataset in memory, because decoding would take most of a step.
 
-LeRobot reads an item by decoding a PNG per camera and by a row look-up per action of the chunk; a batch
-of 64 takes several times as long as the gradient step of a small policy. Here every frame is decoded
-once, and the columns that the policy's `delta_timestamps` ask for are gathered once; frames that would
-not fit decoded are kept as the files they are, and decoded a batch at a time. A batch is the same to the
-last bit once the trainer has divided the images by 255 (tested).
+LeRobot's loader reads an item by decoding a PNG per camera and by a row look-up per action of the chunk; a
+batch of 64 takes several times as long as the gradient step of a small policy. Here every frame is decoded
+once, and the columns that the policy's `delta_timestamps` ask for are gathered once; frames that would not
+fit decoded are kept as the files they are, and decoded a batch at a time. A batch is the same to the last bit
+(tested).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from lerobot.datasets import LeRobotDataset
+from lerobot.datasets import LeRobotDatasetMetadata
 from torch import Tensor
 
 from vine_vla.core.errors import VineError
@@ -27,49 +29,55 @@ DECODED_BYTES = 12e9
 """Frames that would take more are kept encoded, which takes about a fifth."""
 
 
-class InMemoryDataset(LeRobotDataset):
-    """`LeRobotDataset` with image columns (not videos) that reads them on construction; same arguments.
+class FramesInMemory:
+    """All frames of the dataset at `root`, read on construction.
+
+    Args:
+        meta: of a dataset with image columns (not videos).
+        delta_timestamps: seconds relative to a frame, by feature, as LeRobot's `resolve_delta_timestamps`
+            gives them; images have none but 0.
 
     Raises:
-        VineError: the dataset has video features, or image transforms or several frames are asked for.
+        VineError: the dataset has video features, or several frames of a camera are asked for.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        deltas = self.reader.delta_indices or {}
-        if (
-            self.meta.video_keys
-            or self.image_transforms is not None
-            or any(deltas.get(key, [0]) != [0] for key in self.meta.image_keys)
-        ):
+    def __init__(
+        self, meta: LeRobotDatasetMetadata, delta_timestamps: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
+        self.meta = meta
+        deltas = {
+            name: [round(second * meta.fps) for second in seconds]
+            for name, seconds in (delta_timestamps or {}).items()
+        }
+        if meta.video_keys or any(deltas.get(key, [0]) != [0] for key in meta.image_keys):
             raise VineError(
                 "only single frames of image features fit in memory",
-                where=str(self.root),
-                hint="train on an export (`vine export skills`), or with LeRobot's own loader",
+                where=str(meta.root),
+                hint="train on an export (`vine export skills`), or with `lerobot-train`",
             )
-        table = self.reader.hf_dataset.with_format("arrow")[:]
+        files = sorted(Path(meta.root).glob("data/*/*.parquet"))
+        table = pa.concat_tables(pq.read_table(file, columns=list(meta.features)) for file in files)
         self._columns: dict[str, Tensor] = {}
-        self._timed: set[str] = set()
         self._encoded: dict[str, list[pa.Buffer]] = {}
-        sizes = [np.prod(f["shape"]) for f in self.meta.features.values() if f["dtype"] == "image"]
+        sizes = [np.prod(f["shape"]) for f in meta.features.values() if f["dtype"] == "image"]
         fits = len(table) * float(sum(sizes)) <= DECODED_BYTES
-        for name, feature in self.meta.features.items():
+        for name, feature in meta.features.items():
             if feature["dtype"] == "image":
                 # By chunk: one array of all would overflow its offsets at 2 GB.
-                files = [f.as_buffer() for part in table[name].chunks for f in part.field("bytes")]
+                images = [f.as_buffer() for part in table[name].chunks for f in part.field("bytes")]
                 if fits:
-                    self._columns[name] = _decode(files, range(len(files)), feature["shape"])
+                    self._columns[name] = _decode(images, range(len(images)), feature["shape"])
                 else:
-                    self._encoded[name] = files
+                    self._encoded[name] = images
             elif feature["dtype"] != "string":
                 values = to_matrix(table[name]) if feature["dtype"] == "float32" else table[name].to_numpy()
                 column = torch.from_numpy(np.array(values))
-                self._columns[name] = (
-                    column[:, 0] if tuple(feature["shape"]) == (1,) and column.ndim == 2 else column
-                )
+                scalar = tuple(feature["shape"]) == (1,) and column.ndim == 2
+                self._columns[name] = column[:, 0] if scalar else column
+        self._timed = set(deltas) & set(meta.image_keys)  # the present frame, with an axis of time
         self._gather(deltas)
-        self._tasks = [str(task) for task in self.meta.tasks.sort_values("task_index").index]
-        self._task_of = [self._tasks[i] for i in self._columns["task_index"].tolist()]
+        tasks = [str(task) for task in meta.tasks.sort_values("task_index").index]
+        self._task_of = [tasks[i] for i in self._columns["task_index"].tolist()]
 
     def _gather(self, deltas: dict[str, list[int]]) -> None:
         """Chunks and their padding masks, clamped to the episode as LeRobot does."""
@@ -78,7 +86,6 @@ class InMemoryDataset(LeRobotDataset):
         starts, ends = np.concatenate([[0], changes]), np.concatenate([changes, [len(episode)]])
         lengths = ends - starts
         first, last = np.repeat(starts, lengths), np.repeat(ends - 1, lengths)
-        self._timed = set(deltas) & set(self.meta.image_keys)  # the present frame, with an axis of time
         for name in self._timed:
             self._columns[f"{name}_is_pad"] = torch.zeros((len(episode), 1), dtype=torch.bool)
         for name, offsets in deltas.items():
@@ -90,41 +97,37 @@ class InMemoryDataset(LeRobotDataset):
             self._columns[name] = self._columns[name][torch.from_numpy(inside)]
             self._columns[f"{name}_is_pad"] = torch.from_numpy(outside)
 
+    def __len__(self) -> int:
+        return len(self._task_of)
+
     def column(self, name: str) -> Tensor:
         """All values of a feature that is no image, [N, ...]."""
         return self._columns[name]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """What a DataLoader fetches for one batch."""
-        images = {
-            name: _decode(files, indices, self.meta.features[name]["shape"])
-            for name, files in self._encoded.items()
-        }
-        items = [
-            {name: column[index] for name, column in self._columns.items()}
-            | {name: column[place] for name, column in images.items()}
-            | {"task": self._task_of[index]}
-            for place, index in enumerate(indices)
-        ]
-        for item in items:
-            item |= {name: item[name][None] for name in self._timed}
-        return items
+    def batch(self, rows: Sequence[int]) -> dict[str, Any]:
+        """The frames at `rows`, collated: images float32 in [0, 1], `task` a list of texts."""
+        index = torch.as_tensor(np.asarray(rows))
+        found: dict[str, Any] = {name: column[index] for name, column in self._columns.items()}
+        for name, files in self._encoded.items():
+            found[name] = _decode(files, rows, self.meta.features[name]["shape"])
+        for name in self.meta.image_keys:
+            found[name] = found[name].to(torch.float32) / 255.0
+        for name in self._timed:
+            found[name] = found[name][:, None]
+        return found | {"task": [self._task_of[row] for row in rows]}
 
 
-def _decode(files: Sequence[pa.Buffer], indices: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """The encoded images at `indices` as uint8 [N, 3, height, width]."""
-    out = torch.empty((len(indices), shape[2], shape[0], shape[1]), dtype=torch.uint8)
+def _decode(files: Sequence[pa.Buffer], rows: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """The encoded images at `rows` as uint8 [N, 3, height, width]."""
+    out = torch.empty((len(rows), shape[2], shape[0], shape[1]), dtype=torch.uint8)
     images = out.numpy()
 
     def decode(places: range) -> None:
         for place in places:
-            data = np.frombuffer(files[indices[place]], np.uint8)
+            data = np.frombuffer(files[rows[place]], np.uint8)
             images[place] = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].transpose(2, 0, 1)
 
-    parts = [range(start, min(start + 256, len(indices))) for start in range(0, len(indices), 256)]
+    parts = [range(start, min(start + 256, len(rows))) for start in range(0, len(rows), 256)]
     with ThreadPoolExecutor(2) as pool:
         for _ in pool.map(decode, parts):
             pass

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from vine_vla.core.errors import VineError
 from vine_vla.data.export.crops import LAYOUT, SLOT_FEATURES, CropLayout
+from vine_vla.learning.precision import half_precision
 from vine_vla.system1.adapters.action_kinds import (
     are_motions,
     default_units,
@@ -33,10 +35,11 @@ from vine_vla.system1.adapters.action_kinds import (
 )
 from vine_vla.system1.vetting import fetch_policy
 from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
+from vine_vla.system1.vine_skill.features import FeatureStatistics
 from vine_vla.system1.vine_skill.labels import IGNORED, frame_labels
-from vine_vla.system1.vine_skill.networks import SkillNet, half_precision
+from vine_vla.system1.vine_skill.networks import SkillNet
 from vine_vla.system1.vine_skill.waypoints import UNITS, find_pose, waypoints
-from vine_vla.system1.vine_skill.windows import WindowNoise, cut_windows, object_windows, repainted
+from vine_vla.system1.vine_skill.windows import WindowNoise, augment_crops, cut_windows, object_windows
 
 
 class VineSkillPolicy(PreTrainedPolicy):
@@ -69,6 +72,7 @@ class VineSkillPolicy(PreTrainedPolicy):
             self._take_encoders(Path(config.encoders))
         self.ema = deepcopy(self.net).requires_grad_(False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.features = FeatureStatistics(config.width)
         self.reset()
 
     @classmethod
@@ -207,7 +211,9 @@ class VineSkillPolicy(PreTrainedPolicy):
 
     def _noise(self) -> WindowNoise:
         c = self.config
-        return WindowNoise(c.box_noise, c.box_dropout, c.shift, c.colour, c.tone, c.hue)
+        return WindowNoise(
+            c.box_noise, c.box_dropout, c.shift, c.colour_gain, c.brightness_curve, c.channel_mixing
+        )
 
     def _plain_crops(self, picture: Tensor, augment: bool) -> Tensor:
         """Any images, shrunk to a little more than the crop: [B, 3, H, W] -> [B, 1, 3, crop, crop]."""
@@ -215,7 +221,7 @@ class VineSkillPolicy(PreTrainedPolicy):
         window = F.interpolate(picture, size=(crop + 2 * shift,) * 2, mode="area")
         if augment:
             at = torch.randint(0, 2 * shift + 1, (len(window), 2), device=window.device)
-            return repainted(cut_windows(window, at, crop), self._noise())[:, None]
+            return augment_crops(cut_windows(window, at, crop), self._noise())[:, None]
         return window[:, None, :, shift : shift + crop, shift : shift + crop]
 
     def _tokens(self, tasks: Any, size: int, augment: bool) -> Tensor:
@@ -304,11 +310,32 @@ class VineSkillPolicy(PreTrainedPolicy):
             batch: preprocessed observation.
             noise: start of the flow, [B, T, A]; drawn from torch's generator if None.
         """
+        condition, done = self.encode(batch)
+        if noise is None:
+            noise = torch.randn(len(condition), *self.chunk_shape, device=condition.device)
+        return self.unscale(self.sample(condition, noise)), done
+
+    @property
+    def chunk_shape(self) -> tuple[int, int]:
+        """T, A of a chunk."""
+        return self.config.chunk_size, self._action_size
+
+    @torch.no_grad()
+    def encode(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Condition of the flow [B, width] and probabilities of running, done, failed [B, 3]."""
         condition, done_input = self.ema.encode(*self._inputs(batch, self.ema, augment=False))
-        shape = (len(condition), self.config.chunk_size, self._action_size)
-        start = torch.randn(shape, device=condition.device) if noise is None else noise.to(condition.device)
-        scaled = self.ema.sample(condition, start.flatten(1), self.config.flow_steps).reshape(shape)
-        return self.unscale(scaled), self.ema.done(done_input).softmax(1)
+        return condition, self.ema.done(done_input).softmax(1)
+
+    @torch.no_grad()
+    def sample(self, condition: Tensor, noise: Tensor) -> Tensor:
+        """Chunks as the flow scales them, from a condition [B, width] and noise, [B, T, A]."""
+        start = noise.to(condition.device).flatten(1)
+        return self.ema.sample(condition, start, self.config.flow_steps).reshape(noise.shape)
+
+    def fit_features(self, batches: Iterable[dict[str, Any]]) -> None:
+        """Take the statistics of the condition over training frames, with which `distance` compares."""
+        self.eval()
+        self.features.fit(torch.cat([self.encode(batch)[0] for batch in batches]))
 
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         return self.infer(batch, kwargs.get("noise"))[0]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vine_vla.learning.precision import bfloat16_pays
+from vine_vla.learning.precision import half_precision
 from vine_vla.system1.vine_skill.waypoints import UNITS
 
 MAPS = 32
@@ -132,8 +132,8 @@ class FlowHead(nn.Module):
 class SlotChoice(nn.Module):
     """Which of several objects to act at: attention over slots, so that aiming is learned once for all.
 
-    A policy that is told its target has one slot. One that is not (the `flat` arm) would have to learn to
-    aim anew for each slot.
+    A policy that is conditioned on its target has one slot. One that is not (the `flat` arm) would have to
+    learn to aim anew for each slot.
 
     Args:
         slots: how many.
@@ -227,12 +227,6 @@ class SkillNet(nn.Module):
             time = torch.full((len(x),), step / steps, device=x.device)
             x = x + self.flow(x, time, condition) / steps
         return x
-
-
-def half_precision(x: Tensor, wanted: bool) -> torch.autocast:
-    """bfloat16 autocast on the device of `x`, if it is wanted and pays there."""
-    kind = x.device.type
-    return torch.autocast(kind, torch.bfloat16, enabled=wanted and bfloat16_pays(kind))
 
 
 def encode_seen(encoder: nn.Module, windows: Tensor, seen: Tensor) -> Tensor:

@@ -14,12 +14,16 @@ from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph, Schema
 from vine_vla.core.options import Subgoal
-from vine_vla.core.protocols import Observation, SkillOutput
+from vine_vla.core.protocols import Observation, SkillOutput, SkillSignals
 from vine_vla.data.export.crops import CropLayout, graph_boxes, skill_inputs, slot_ids
+from vine_vla.learning.device import usable_device
 from vine_vla.system1.vetting import read_config
 from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.vine_skill.modeling_vine_skill import VineSkillPolicy
 from vine_vla.system1.vine_skill.weights import POLICY_FOLDER
+
+DRAWS = 8
+"""Draws of noise that the spread of actions is taken over."""
 
 
 class FlowSkill:
@@ -33,7 +37,7 @@ class FlowSkill:
     """
 
     scene = False
-    """Whether it looks at all objects instead of the subgoal's target."""
+    """Whether it is shown all objects instead of the subgoal's target."""
 
     def __init__(self, policy: VineSkillPolicy, preprocessor: Any, postprocessor: Any) -> None:
         if policy.layout is None or bool(policy.layout.slots) is not self.scene:
@@ -47,17 +51,23 @@ class FlowSkill:
         self._subgoal: Subgoal | None = None
         self._text = ""
         self._generator = torch.Generator()
+        self._condition: torch.Tensor | None = None
+        self._seed = 0
 
     @classmethod
-    def load(cls, directory: Path, schema: Schema, *, flow_steps: int | None = None) -> Self:
+    def load(
+        cls, directory: Path, schema: Schema, *, flow_steps: int | None = None, device: str | None = "cpu"
+    ) -> Self:
         """The skill trained into `directory` (a run of `vine train system1`, or a saved policy).
 
         Args:
             schema: its verbs and cameras must be those of the training data.
             flow_steps: Euler steps, 2 to 6; default as trained.
+            device: see `usable_device`.
 
         Raises:
-            VineError: no policy there, one that `vet_policy` refuses, or one of another vocabulary.
+            VineError: no policy there, one that `vet_policy` refuses, one of another vocabulary, or no such
+                device.
         """
         folder = directory / POLICY_FOLDER if (directory / POLICY_FOLDER).is_dir() else directory
         if not (folder / "config.json").is_file():
@@ -74,6 +84,7 @@ class FlowSkill:
                 hint=f"this scene has cameras {schema.cameras} and verbs {verbs}",
             )
         config.flow_steps = flow_steps or config.flow_steps
+        config.device = str(usable_device(device))
         with redirect_stdout(None):  # LeRobot prints where it loads from
             policy = VineSkillPolicy.from_pretrained(folder, config=config, strict=True)
         overrides = {"device_processor": {"device": config.device}}
@@ -81,7 +92,7 @@ class FlowSkill:
 
     @property
     def horizon(self) -> int:
-        """Actions of a chunk that are executed before it looks again."""
+        """Actions of a chunk that are executed before it predicts again."""
         return int(self.policy.config.n_action_steps)
 
     def another(self) -> Self:
@@ -90,7 +101,7 @@ class FlowSkill:
 
     def start(self, subgoal: Subgoal, text: str, seed: int) -> None:
         """Begin `subgoal`; `seed` fixes the noise of all its chunks."""
-        self._subgoal, self._text = subgoal, text
+        self._subgoal, self._text, self._condition, self._seed = subgoal, text, None, seed
         self._generator.manual_seed(seed)
 
     def act(self, observation: Observation, graph: SceneGraph) -> SkillOutput:
@@ -108,18 +119,31 @@ class FlowSkill:
         for role, key in self._keys.items():
             picture = torch.from_numpy(np.ascontiguousarray(inputs.crops[role].transpose(2, 0, 1)))
             sample[key] = picture.float() / 255.0
-        config = self.policy.config
-        shape = (1, config.chunk_size, self.policy._action_size)
-        noise = torch.randn(shape, generator=self._generator)
-        chunk, done = self.policy.infer(self._pre(sample), noise)
+        noise = torch.randn((1, *self.policy.chunk_shape), generator=self._generator)
+        self._condition, done = self.policy.encode(self._pre(sample))
+        chunk = self.policy.unscale(self.policy.sample(self._condition, noise))
         actions = self._post(chunk)[0].numpy().astype(np.float32)
-        return SkillOutput(actions, config.n_action_steps, done[0].cpu().numpy().astype(np.float32))
+        return SkillOutput(actions, self.horizon, done[0].cpu().numpy().astype(np.float32))
+
+    def signals(self) -> SkillSignals:
+        """Spread of the actions under other noise, and distance from the training data, at the last `act`.
+
+        Raises:
+            VineError: it has not acted yet.
+        """
+        if self._condition is None:
+            raise VineError("the skill has not acted yet", hint="call `act` first")
+        own = torch.Generator().manual_seed(self._seed)  # the noise of later chunks is left as it is
+        noise = torch.randn((DRAWS, *self.policy.chunk_shape), generator=own)
+        chunks = self.policy.sample(self._condition.expand(DRAWS, -1), noise)[:, : self.horizon]
+        distance = self.policy.features.distance(self._condition)
+        return SkillSignals(float(chunks.std(0).mean()), float(distance))
 
 
 class FlatSkill(FlowSkill):
     """The `flat` arm: the whole task as one skill, on the instruction and crops at all that subgoals name.
 
-    `start` takes the instruction as `text` and ignores the subgoal; `done` tells the end of the episode.
+    `start` takes the instruction as `text` and ignores the subgoal; `done` is about the end of the episode.
     """
 
     scene = True

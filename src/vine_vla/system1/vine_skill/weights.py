@@ -1,12 +1,12 @@
 """Hashes of System 1's files: written by training, checked by everything that must not change them.
 
 `weights_sha256` names the weights, and with them everything measured. `files_sha256` covers every file of the
-policy and of its done head, so that damage is found; runs of before it have none, and their weights alone are
-checked. Neither stops an attacker, who can write the hashes too: that is what `vetting` is for."""
+policy and of its done head, so that damage is found. Neither stops an attacker, who can write the hashes too:
+that is what `vetting` is for.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from vine_vla.storage.files import file_hash
 from vine_vla.storage.json import read_json
 
 RUN_FILE = "system1.json"
+RUN_FORMAT = 2
+"""Of `system1.json`."""
 POLICY_FOLDER = "policy"
 DONE = "done"
 WEIGHTS = "model.safetensors"
@@ -26,7 +28,7 @@ def weights_hash(policy: Path) -> str:
     path = policy / WEIGHTS
     if not path.is_file():
         raise VineError("no weights", where=str(path), hint="train it with `vine train system1`")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_hash(path)
 
 
 def stored_hash(run: Path) -> str:
@@ -35,9 +37,19 @@ def stored_hash(run: Path) -> str:
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """What is written down of the System 1 in `run`; VineError if there is none, or it is damaged."""
+    """What is written down of the System 1 in `run`.
+
+    Raises:
+        VineError: there is none, it is damaged, or of another format.
+    """
     path = run / RUN_FILE
     found = read_json(path, missing="no trained System 1", hint=HINT)
+    if found.get("format") != RUN_FORMAT:
+        raise VineError(
+            f"a System 1 of format {found.get('format', 1)}, this version reads {RUN_FORMAT}",
+            where=str(path),
+            hint="train it anew with `vine train system1`, or import it anew with `vine skill import`",
+        )
     if not isinstance(found.get("weights_sha256"), str):
         raise VineError("damaged System 1: no weights_sha256", where=str(path), hint=HINT)
     return found
@@ -53,8 +65,7 @@ def check_weights(run: Path) -> str:
     """The hash of the weights of the System 1 in `run`.
 
     Raises:
-        VineError: they, or another file of it, are not what was written; of a run without `files_sha256` the
-            weights alone are checked.
+        VineError: they, or another file of it, are not what was written.
     """
     wanted, found = stored_hash(run), weights_hash(run / POLICY_FOLDER)
     if wanted != found:
@@ -63,9 +74,7 @@ def check_weights(run: Path) -> str:
             where=str(run / POLICY_FOLDER / WEIGHTS),
             hint="train System 1 anew, then System 2 and everything measured with it",
         )
-    written = read_run(run).get("files_sha256")
-    if written is not None:
-        _check_files(run, written)
+    _check_files(run, read_run(run).get("files_sha256"))
     return found
 
 

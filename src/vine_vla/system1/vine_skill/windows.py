@@ -1,8 +1,7 @@
-"""What a net sees of stored windows: the middle in use, moved and repainted in training.
+"""What a net gets of stored windows: the middle in use; moved and colour-augmented in training.
 
 In training the crop is moved within its stored window as a detector's error would move it, and the boxes
-carry the same error. The policy's nets and the done head that stands beside a foreign policy call the same
-code.
+carry the same error. The policy's nets and the done head of an imported policy call the same code.
 """
 
 from __future__ import annotations
@@ -15,19 +14,29 @@ import torch
 from torch import Tensor
 
 from vine_vla.data.export.crops import SLOT_FEATURES, CropLayout
-from vine_vla.learning.augmentation import mix_channels, recolour
+from vine_vla.learning.augmentation import augment_colours, mix_channels
 
 
 @dataclass(frozen=True)
 class WindowNoise:
-    """What training does to windows and boxes; fields as in `VineSkillConfig`."""
+    """Augmentation of windows and boxes in training.
+
+    Args:
+        box_noise: standard deviation of the box centres, share of the image's shorter side.
+        box_dropout: probability that a box is not seen, per slot, camera and sample.
+        shift: largest extra shift of the crop, pixels.
+        colour_gain: deviation of the log gain of channels and light.
+        brightness_curve: share of the crops whose brightness goes through a random curve, in [0, 1].
+        channel_mixing: share of the crops whose channels are mixed, in [0, 1]. Colours mean nothing to System
+            1: the crop says which object is meant.
+    """
 
     box_noise: float = 1.5 / 96
     box_dropout: float = 0.05
     shift: int = 4
-    colour: float = 0.1
-    tone: float = 0.7
-    hue: float = 0.5
+    colour_gain: float = 0.1
+    brightness_curve: float = 0.7
+    channel_mixing: float = 0.5
 
 
 def object_windows(
@@ -77,7 +86,7 @@ def object_windows(
             cut = cut_windows(windows.flatten(0, 1), moved[:, :, c].flatten(0, 1) + room, crop)
             seen = (visible[:, :, c, 0] > 0).flatten()
             if seen.any():
-                cut[seen] = repainted(cut[seen], noise)  # nobody looks at the others
+                cut[seen] = augment_crops(cut[seen], noise)  # the others count as black
             cut = cut.reshape(size, slots, 3, crop, crop)
         else:
             cut = windows[..., room : room + crop, room : room + crop]
@@ -85,11 +94,11 @@ def object_windows(
     return crops, list((visible[..., 0] > 0).unbind(2)), described
 
 
-def repainted(crops: Tensor, noise: WindowNoise) -> Tensor:
-    """Colour noise for [N, 3, crop, crop], drawn from torch's generator."""
+def augment_crops(crops: Tensor, noise: WindowNoise) -> Tensor:
+    """Colour augmentation of [N, 3, crop, crop], drawn from torch's generator."""
     rng = np.random.default_rng(int(torch.randint(2**31, ())))
-    crops = recolour(crops, noise.colour, noise.tone, rng)
-    return mix_channels(crops, noise.hue, rng) if noise.hue > 0 else crops
+    crops = augment_colours(crops, noise.colour_gain, noise.brightness_curve, rng)
+    return mix_channels(crops, noise.channel_mixing, rng) if noise.channel_mixing > 0 else crops
 
 
 def cut_windows(windows: Tensor, corners: Tensor, crop: int) -> Tensor:

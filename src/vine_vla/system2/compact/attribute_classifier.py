@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from vine_vla.core.graph import Schema
 from vine_vla.core.packing import attribute_slots, attribute_width
-from vine_vla.learning.augmentation import mix_channels, negate_channels, recolour, regions, repaint
+from vine_vla.learning.augmentation import (
+    augment_colours,
+    augment_objects,
+    mix_channels,
+    negate_channels,
+    regions,
+)
 from vine_vla.learning.precision import bfloat16_pays
 
 Float = NDArray[np.float32]
@@ -32,7 +38,7 @@ AROUND = 2.5
 LEAST = 0.12
 """Least side of a window, shares of the image's shorter side."""
 PAINTED, TINT, TONE = 0.6, 0.3, 0.9
-"""Share of the objects that get paint of their own before windows are cut for training, see `repaint`."""
+"""Share of the objects that get colours of their own before windows are cut, see `augment_objects`."""
 
 
 def readable(schema: Schema) -> list[slice]:
@@ -56,7 +62,7 @@ def painted(
     """
     where = torch.from_numpy(regions(images, boxes, seen & (rng.random(seen.shape) < PAINTED)))
     x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
-    x = repaint(x, where, torch.full(seen.shape, TINT), TONE, rng)
+    x = augment_objects(x, where, torch.full(seen.shape, TINT), TONE, rng)
     return (255 * x).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
@@ -193,7 +199,7 @@ def train_reader(
     Args:
         examples: of training episodes. steps, batch, rate: as usual, cosine decay.
         hues: share of the windows whose channels are mixed. negative: share of them in which each channel is
-            turned over or not. colour, tone: see `recolour`.
+            turned over or not. colour, tone: see `augment_colours`.
     """
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
@@ -214,7 +220,7 @@ def train_reader(
             for c in range(examples.views.shape[1]):
                 x = _moved(examples.views[index, c], rng)
                 x = negate_channels(mix_channels(x, hues, rng), negative, rng)
-                views.append(recolour(x, colour, tone, rng))
+                views.append(augment_colours(x, colour, tone, rng))
             # One camera alone is to be enough.
             seen = examples.seen[index] & (rng.random((len(index), len(views))) > 0.15)
             one_hot = classes[torch.from_numpy(examples.cls[index])]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vine_vla.core.graph import Schema
 from vine_vla.core.packing import attribute_slots
-from vine_vla.learning.augmentation import recolour, regions, repaint
+from vine_vla.learning.augmentation import augment_colours, augment_objects, regions
 from vine_vla.learning.precision import bfloat16_pays
 from vine_vla.system2.compact.attribute_classifier import train_reader
 from vine_vla.system2.compact.detector import FEATURES, GRID, Detector, DetectorConfig, Maps, peaks, sample
@@ -29,8 +29,8 @@ class PerceptionConfig:
     Args:
         steps: gradient steps. batch: frames a step. rate: highest learning rate.
         frames: annotated frames that are read at most. width: see `DetectorConfig`.
-        colour, tone: strength of the colour noise in training (`recolour`), 0 for none.
-        paint: share of the objects that get paint of their own (`repaint`).
+        colour, tone: strength of the colour noise in training (`augment_colours`), 0 for none.
+        paint: share of the objects that get paint of their own (`augment_objects`).
         tint: strength of that paint's hue, for classes that are not told apart by attributes.
         state_noise: standard deviation of the noise on scaled proprioception.
         reader: gradient steps of the reader as a share of the detector's, 0 for none. objects: that it learns
@@ -181,8 +181,8 @@ def _loss(
             chosen = (cls >= 0) & seen[:, :, c] & (rng.random(cls.shape) < config.paint)
             painted = torch.from_numpy(regions(frames.images[index, c], boxes[:, :, c], chosen))
             tint = torch.from_numpy(np.where(plain[cls], config.tint, 0.0).astype(np.float32))
-            images = repaint(images, painted, tint, config.tone, rng)
-        images = recolour(images, config.colour, config.tone, rng)
+            images = augment_objects(images, painted, tint, config.tone, rng)
+        images = augment_colours(images, config.colour, config.tone, rng)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_pays("cpu")):
             maps = detector.maps(c, images)
         maps = Maps(*(m.float() for m in maps))
