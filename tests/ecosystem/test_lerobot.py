@@ -178,7 +178,7 @@ SMALL = {
     ],
 )
 def test_a_policy_of_lerobot_runs_alone_and_under_vine(kind, images, trainer, demos, run, tmp_path):
-    """Trained by lerobot-train on the joint export, adopted, and evaluated as `flat` and under VINE."""
+    """Trained by lerobot-train on the joint export, imported, and evaluated as `flat` and under VINE."""
     joint, out, both = tmp_path / "joint", tmp_path / "out", tmp_path / "run"
     vine("export", "joint", demos, joint, "--images", images, "--pixels", "64")
     said = finish(
@@ -198,7 +198,7 @@ def test_a_policy_of_lerobot_runs_alone_and_under_vine(kind, images, trainer, de
     shutil.copytree(run / "system2", both / "system2")
     layout = joint / "meta/vine_crops.json"
     for name in ("system1", "flat"):
-        vine("skill", "adopt", saved, demos, "--out", both / name, "--layout", layout)
+        vine("skill", "import", saved, demos, "--out", both / name, "--layout", layout)
     results = tmp_path / "results"
     vine("eval", both, "--arms", "flat", "vine", "--scenes", "0:2", "--max-steps", "20", "--out", results)
     rows = (results / "episodes.csv").read_text().splitlines()

@@ -17,12 +17,11 @@ from vine_vla.core.protocols import DONE, Observation
 from vine_vla.data import open_dataset
 from vine_vla.data.export.crops import LAYOUT, CropLayout
 from vine_vla.data.export.skills import export_joint
+from vine_vla.system1.adapters.openpi import OpenpiSkill, read_actions
 from vine_vla.system1.adapters.skills import (
     LeRobotSkill,
-    OpenpiSkill,
     camera_keys,
     policy_inputs,
-    read_actions,
 )
 
 REACH = Subgoal("reach", ("block_1",))

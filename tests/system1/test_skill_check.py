@@ -1,4 +1,4 @@
-"""`vine skill check`: a policy that does not listen is told so, one that does passes."""
+"""`vine skill check`: a policy that ignores its subgoal is named, a sensitive one passes."""
 
 import json
 import shutil
@@ -19,16 +19,16 @@ from vine_vla.data import open_dataset
 from vine_vla.data.export.crops import LAYOUT, target_layout
 from vine_vla.data.sidecars.files import GRAPHS
 from vine_vla.system1 import VineSkillConfig
-from vine_vla.system1.sensitivity import View, action_spread, check_listening, situations
+from vine_vla.system1.sensitivity import Situation, action_spread, measure_sensitivity, situations
 
 TARGET = target_layout(SCHEMA, dict.fromkeys(SCHEMA.cameras, (96, 96)))
 
 
-class Listener:
-    """A made-up skill: so much of its action is the subgoal, so much is luck."""
+class LinearSkill:
+    """So much of its action is the verb, so much the object, so much is noise."""
 
-    def __init__(self, verb: float, thing: float, luck: float) -> None:
-        self.weights = np.array([verb, thing, luck])
+    def __init__(self, verb: float, thing: float, noise: float) -> None:
+        self.weights = np.array([verb, thing, noise])
 
     def start(self, subgoal, text, seed):
         known = ["reach", "leave"].index(subgoal.verb), ["block_1", "block_2"].index(subgoal.args[0])
@@ -45,33 +45,33 @@ def views():
         world = ToyWorld(seed)
         pairs = [(verb, f"block_{i}") for i in (1, 2) for verb in ("reach", "leave")]
         subgoals = tuple((Subgoal(verb, (block,)), f"{verb} it") for verb, block in pairs)
-        found.append(View(world.observe(), world.graph(), subgoals))
+        found.append(Situation(world.observe(), world.graph(), subgoals))
     return found
 
 
 def test_changes_are_measured_in_units_of_the_actions_spread(views):
     spread = np.array([2.0, np.inf], np.float32)  # the second action never changes
-    found = check_listening(Listener(1.0, 0.5, 0.0), views, spread, steps=3)
+    found = measure_sensitivity(LinearSkill(1.0, 0.5, 0.0), views, spread, steps=3)
     changes = {pair.pair: pair for pair in found.pairs}
     assert changes["reach with other objects"].change == pytest.approx(0.25)
     assert changes["leave, reach"].count == 4 * 4
     assert changes["leave, reach"].change == pytest.approx((0.5 + 0.5 + 0.75 + 0.25) / 4)
-    assert all(pair.noise == 0 and pair.heard for pair in found.pairs) and found.listens
+    assert all(pair.noise == 0 and pair.sensitive for pair in found.pairs) and found.sensitive
 
 
 @pytest.mark.parametrize(
-    ("skill", "heard"),
+    ("skill", "sensitive"),
     [
-        (Listener(1, 1, 0.1), {"leave, reach", "reach with other objects", "leave with other objects"}),
-        (Listener(1, 0, 0), {"leave, reach"}),
-        (Listener(0.05, 0.05, 1), set()),  # luck moves it more
-        (Listener(1e-3, 1e-3, 0), set()),  # hardly anything moves it
+        (LinearSkill(1, 1, 0.1), {"leave, reach", "reach with other objects", "leave with other objects"}),
+        (LinearSkill(1, 0, 0), {"leave, reach"}),
+        (LinearSkill(0.05, 0.05, 1), set()),  # noise moves it more
+        (LinearSkill(1e-3, 1e-3, 0), set()),  # hardly anything moves it
     ],
 )
-def test_what_moves_less_than_luck_is_not_heard(skill, heard, views):
-    found = check_listening(skill, views, np.array([1.0, np.inf], np.float32))
-    assert {pair.pair for pair in found.pairs if pair.heard} == heard
-    assert found.listens == (len(heard) == 3)
+def test_what_moves_less_than_noise_does_not_count(skill, sensitive, views):
+    found = measure_sensitivity(skill, views, np.array([1.0, np.inf], np.float32))
+    assert {pair.pair for pair in found.pairs if pair.sensitive} == sensitive
+    assert found.sensitive == (len(sensitive) == 3)
 
 
 def test_situations_are_spread_and_have_several_verbs(toy, skills):
@@ -96,32 +96,34 @@ def check(capsys, *arguments: object) -> tuple[int, list[str], list[str]]:
     return code, told.out.strip().splitlines(), told.err.strip().splitlines()
 
 
-def test_a_policy_that_listens_passes(toy, skills, tmp_path, capsys):
+def test_a_sensitive_policy_passes(toy, skills, tmp_path, capsys):
     """ACT with verb and boxes among its inputs, on demonstrations and on the export."""
     policy = save_act(tmp_path / "act", environment=TARGET.width)
     for dataset, layout in ((toy.root, ["--layout", skills / LAYOUT]), (skills, [])):
         code, out, _ = check(capsys, policy, dataset, *layout, "--least", 0.001)
-        assert code == 0 and out[-1] == "the policy listens to the subgoal", out
+        assert code == 0 and out[-1] == "the policy's actions change with the subgoal", out
         assert any(line.startswith("reach with other objects") for line in out)
         assert any(line.startswith("leave, reach") for line in out)
     code, out, _ = check(capsys, policy, skills, "--json", "--least", 0.001)
     found = json.loads("\n".join(out))
-    assert code == 0 and found["listens"] and found["views"] == 3
+    assert code == 0 and found["sensitive"] and found["situations"] == 3
     assert all(pair["noise"] == 0 < pair["change"] for pair in found["pairs"])
 
 
-def test_a_policy_that_reads_neither_is_told(toy, tmp_path, capsys):
+def test_a_policy_that_reads_neither_is_named(toy, tmp_path, capsys):
     code, out, _ = check(capsys, save_act(tmp_path / "act"), toy.root)
     assert code == 1
     assert out[-1].startswith("the policy reads neither `task` nor `observation.environment_state`: train it")
-    assert sum("not heard" in line for line in out) == 3
+    assert sum("insensitive" in line for line in out) == 3
 
 
-def test_a_policy_that_hears_the_verb_alone_is_told(toy, tmp_path, capsys):
+def test_a_policy_that_reads_the_verb_alone_is_named(toy, tmp_path, capsys):
     """What an export of whole frames teaches: its vector holds the verb, and no boxes."""
     policy = save_act(tmp_path / "act", environment=len(SCHEMA.verbs))
     code, out, _ = check(capsys, policy, toy.root, "--least", 0.001)
-    assert code == 1 and out[-1].startswith("the policy hears the verb, not the object (reach with other")
+    assert code == 1 and out[-1].startswith(
+        "the policy is sensitive to the verb, not to the object (reach with other"
+    )
 
 
 def test_an_untrained_vine_skill_follows_its_noise(toy, skills, tmp_path, capsys):
@@ -137,7 +139,7 @@ def test_an_untrained_vine_skill_follows_its_noise(toy, skills, tmp_path, capsys
         code, out, err = check(capsys, run, dataset)
         assert code == 1
         assert out[-1].startswith("the policy may read environment_state, but hardly acts on it")
-        assert any("remark: the crops of an export" in line for line in err) == remark
+        assert any("warning: the crops of an export" in line for line in err) == remark
 
 
 def refused(capsys, *arguments: object) -> str:

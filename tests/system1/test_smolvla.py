@@ -10,7 +10,7 @@ from system1.toy import SCHEMA, ToyWorld
 
 from vine_vla.cli import main
 from vine_vla.core.options import Subgoal
-from vine_vla.system1.adapters.importing import adopt_policy, load_run_skill
+from vine_vla.system1.adapters.importing import import_policy, load_run_skill
 from vine_vla.system1.adapters.skills import LeRobotSkill
 
 REACH, LEAVE = Subgoal("reach", ("block_1",)), Subgoal("leave", ("block_1",))
@@ -42,8 +42,8 @@ def test_its_action_changes_with_the_text_and_a_switch_drops_the_queue(smolvla):
     skill.check()
 
 
-def test_adopted_it_acts_as_before(smolvla, toy, tmp_path):
-    out = adopt_policy(smolvla, toy, tmp_path / "system1")
+def test_imported_it_acts_as_before(smolvla, toy, tmp_path):
+    out = import_policy(smolvla, toy, tmp_path / "system1")
     skill, before, world = load_run_skill(out, SCHEMA), LeRobotSkill.load(smolvla), ToyWorld(0)
     found = []
     for one in (skill, before):

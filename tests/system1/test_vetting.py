@@ -20,7 +20,7 @@ from vine_vla.data.export.crops import LAYOUT
 from vine_vla.serving.configuration_vine import VineConfig
 from vine_vla.serving.processor_vine import make_vine_pre_post_processors
 from vine_vla.storage.untrusted import HEADER_BYTES, JSON_DEPTH, check_inner, check_tensors, parse_json
-from vine_vla.system1.adapters.importing import adopt_policy, load_run_skill
+from vine_vla.system1.adapters.importing import import_policy, load_run_skill
 from vine_vla.system1.adapters.skills import LeRobotSkill
 from vine_vla.system1.vetting import REMOTE_CODE_POLICIES, vet_policy
 from vine_vla.system1.vine_skill.weights import check_weights
@@ -110,11 +110,11 @@ def attacks(checkpoint, toy, tmp_path_factory) -> dict[str, tuple[int, str, Path
     for name in (PRE, POST):
         policy = shutil.copytree(checkpoint, folder / f"policy_{name}")
         attack(policy, folder / f"import {name}", name)
-        calls[f"import {name}"] = ["vine", "skill", "adopt", policy, toy.root, "--out", folder / "system1"]
+        calls[f"import {name}"] = ["vine", "skill", "import", policy, toy.root, "--out", folder / "system1"]
     policy = shutil.copytree(checkpoint, folder / "policy")
     attack(policy, folder / "check")
     calls["check"] = ["vine", "skill", "check", policy, toy.root, "--threads", "1"]
-    adopt_policy(checkpoint, toy, folder / "run/system1")
+    import_policy(checkpoint, toy, folder / "run/system1")
     change(folder / "run/system1/system1.json", forget_hashes)  # an attacker writes them too
     served = shutil.copytree(folder / "run", folder / "served")
     attack(served / "system1/policy", folder / "serve")
@@ -281,7 +281,7 @@ def test_paths_that_leave_their_folder_are_refused(name):
     ],
 )
 def test_damage_anywhere_in_the_policys_folder_is_found(policy, toy, tmp_path, spoil, says):
-    out = adopt_policy(policy, toy, tmp_path / "system1")
+    out = import_policy(policy, toy, tmp_path / "system1")
     assert load_run_skill(out, SCHEMA)
     spoil(out / "policy")
     with pytest.raises(VineError, match=says):
@@ -289,7 +289,7 @@ def test_damage_anywhere_in_the_policys_folder_is_found(policy, toy, tmp_path, s
 
 
 def test_a_run_of_before_is_checked_by_its_weights_alone(policy, toy, tmp_path):
-    out = adopt_policy(policy, toy, tmp_path / "system1")
+    out = import_policy(policy, toy, tmp_path / "system1")
     change(out / "system1.json", forget_hashes)
     change(out / "policy" / PRE, lambda data: data.update(name="other"))
     assert check_weights(out) and load_run_skill(out, SCHEMA)

@@ -1,7 +1,9 @@
-"""A policy of others as System 1: check that it listens to the subgoal, and adopt it into a run.
+"""A policy of others as System 1: check that its actions depend on the subgoal, and import it into a run.
 
-`check` exits with 0 when its action changes with the subgoal, for every kind of pair of subgoals, and with 1
-and one line that says what to do when not.
+`check` exits with 0 when its actions change with the subgoal, for every kind of pair of subgoals, and with 1
+and one line that says what to do when not. A policy is a checkpoint of LeRobot's, or the URL of an openpi
+server (ws://host:port), which gets the subgoal's sentence as its prompt and, if it wants one, the key in
+VINE_SKILL_API_KEY.
 """
 
 from __future__ import annotations
@@ -17,35 +19,36 @@ import tyro
 from vine_vla.core.errors import VineError
 
 if TYPE_CHECKING:
-    from vine_vla.system1.sensitivity import Listening
+    from vine_vla.system1.sensitivity import Sensitivity
 
 
 @dataclass(frozen=True)
 class Check:
     """Options of `vine skill check`."""
 
-    policy: tyro.conf.Positional[Path]
-    """Checkpoint of any LeRobot policy (pretrained_model), or a run of `vine train system1`."""
+    policy: tyro.conf.Positional[str]
+    """Checkpoint of any LeRobot policy (pretrained_model), a run of `vine train system1`, or the URL of an
+    openpi server (ws://host:port)."""
     dataset: tyro.conf.Positional[Path]
     """Demonstrations with scene graphs, or the skills dataset that the policy was trained on."""
     frames: int = 16
-    """Frames that are looked at."""
+    """Frames that it is tried in."""
     subgoals: int = 6
     """Subgoals that are tried in each frame, at most."""
     steps: int = 8
     """Actions of a chunk that are compared."""
     least: float = 0.05
-    """Change of the actions, in units of their spread, under which a subgoal counts as not heard."""
+    """Change of the actions, in units of their spread, from which a policy counts as sensitive."""
     camera: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """ROLE=KEY: which image of the policy a camera is, e.g. --camera front=observation.images.cam_high;
-    default: by the last part of the key."""
+    """ROLE=KEY: which image of the policy a camera is, e.g. --camera front=observation.images.cam_high; of a
+    server also state=KEY. Default: by the last part of the key; openpi's own names."""
     layout: Path | None = None
     """vine_crops.json of the dataset that the policy was trained on; default: the one beside its config.json,
     else the dataset's."""
     seed: int = 0
     """Of the noise; the other noise is that of the next seed."""
-    device: str = "cpu"
-    """Where the policy runs: cpu, cuda, ..."""
+    device: str | None = None
+    """Where the policy runs: cpu, cuda, ...; default: cuda if there is one."""
     threads: int = 2
     """Threads of torch; 1 is faster on a machine that does other work."""
     json: bool = False
@@ -53,11 +56,11 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Adopt:
-    """Options of `vine skill adopt`."""
+class Import:
+    """Options of `vine skill import`."""
 
-    policy: tyro.conf.Positional[Path]
-    """Checkpoint of any LeRobot policy (pretrained_model)."""
+    policy: tyro.conf.Positional[str]
+    """Checkpoint of any LeRobot policy (pretrained_model), or the URL of an openpi server (ws://host:port)."""
     dataset: tyro.conf.Positional[Path]
     """Demonstrations that it is to act in."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -66,9 +69,11 @@ class Adopt:
     """Done head that was trained beside it (`vine train done`); without one a subgoal ends by its time-out
     and by the graph alone."""
     camera: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """ROLE=KEY: which image of the policy a camera is; default: by the last part of the key."""
+    """ROLE=KEY: which image of the policy a camera is, see `vine skill check`."""
     layout: Path | None = None
     """vine_crops.json of the dataset that it was trained on; default: the one beside its config.json."""
+    execute: int = 8
+    """Actions of a server's chunk that are executed before it is asked again."""
 
 
 Config = (
@@ -80,39 +85,40 @@ Config = (
         ),
     ]
     | Annotated[
-        Adopt,
+        Import,
         tyro.conf.subcommand(
-            name="adopt", description="Make it the System 1 of a run, frozen, for vine eval and vine serve."
+            name="import", description="Make it the System 1 of a run, frozen, for vine eval and vine serve."
         ),
     ]
 )
 
 
 def run(config: Config) -> int:
-    """Check or adopt."""
-    return _adopt(config) if isinstance(config, Adopt) else _check(config)
+    """Check or import."""
+    return _import(config) if isinstance(config, Import) else _check(config)
 
 
-def _adopt(config: Adopt) -> int:
+def _import(config: Import) -> int:
     from lerobot.utils.import_utils import register_third_party_plugins
 
     from vine_vla.cli.serve import read_keys
     from vine_vla.data import open_dataset
-    from vine_vla.system1.adapters.importing import adopt_policy
+    from vine_vla.system1.adapters.importing import import_policy
 
     register_third_party_plugins()
     cameras = read_keys(config.camera, "--camera", "front=observation.images.cam_high")
-    out = adopt_policy(
+    out = import_policy(
         config.policy,
         open_dataset(config.dataset),
         config.out,
         cameras=cameras,
         layout=config.layout,
         done=config.done,
+        execute=config.execute,
     )
     if config.done is None:
         print(
-            "vine: remark: no done head, so a subgoal ends by its time-out and by the graph alone",
+            "vine: warning: no done head, so a subgoal ends by its time-out and by the graph alone",
             file=sys.stderr,
         )
     print(out)
@@ -128,8 +134,8 @@ def _check(config: Check) -> int:
     from vine_vla.compute.progress import progress_bars
     from vine_vla.data import open_dataset
     from vine_vla.data.export.crops import LAYOUT
-    from vine_vla.system1.adapters.loading import open_skill
-    from vine_vla.system1.sensitivity import action_spread, advice, check_listening, situations
+    from vine_vla.system1.adapters.loading import load_skill
+    from vine_vla.system1.sensitivity import action_spread, advice, measure_sensitivity, situations
 
     for name, least in (("frames", 1), ("subgoals", 2), ("steps", 1), ("least", 0)):
         value = getattr(config, name)
@@ -139,47 +145,45 @@ def _check(config: Check) -> int:
     register_third_party_plugins()
     dataset = open_dataset(config.dataset)
     cameras = read_keys(config.camera, "--camera", "front=observation.images.cam_high")
-    skill, policy = open_skill(
+    skill, policy = load_skill(
         config.policy, dataset, cameras=cameras, layout=config.layout, device=config.device
     )
-    views = situations(dataset, config.frames, config.subgoals)
+    tried = situations(dataset, config.frames, config.subgoals)
     if (dataset.root / LAYOUT).is_file():
         print(
-            "vine: remark: the crops of an export show the recorded target whatever is asked for; "
+            "vine: warning: the crops of an export show the recorded target whatever is asked for; "
             "with the demonstrations themselves they are cut anew",
             file=sys.stderr,
         )
     with progress_bars() as report:
-        found = check_listening(
+        found = measure_sensitivity(
             skill,
-            views,
+            tried,
             action_spread(dataset),
             steps=config.steps,
             least=config.least,
             seed=config.seed,
             report=report,
         )
-    verdict = "the policy listens to the subgoal" if found.listens else advice(found, policy)
+    verdict = "the policy's actions change with the subgoal" if found.sensitive else advice(found, policy)
     if config.json:
         pairs = [pair._asdict() for pair in found.pairs]
-        told = {"listens": found.listens, "verdict": verdict, "views": found.views, "pairs": pairs}
-        print(json.dumps(told, indent=2))
+        result = {"sensitive": found.sensitive, "verdict": verdict, "situations": found.situations}
+        print(json.dumps(result | {"pairs": pairs}, indent=2))
     else:
         print("\n".join(change_lines(found)))
         print(verdict)
-    return 0 if found.listens else 1
+    return 0 if found.sensitive else 1
 
 
-def change_lines(found: Listening) -> list[str]:
+def change_lines(found: Sensitivity) -> list[str]:
     """A table: how much each kind of pair changes the actions, and other noise."""
     width = max(len("subgoals"), *(len(pair.pair) for pair in found.pairs))
     lines = [
-        f"{found.views} frames; changes in units of the actions' spread",
+        f"{found.situations} frames; changes in units of the actions' spread",
         f"{'subgoals':<{width}}  pairs  change  other noise",
     ]
     for pair in found.pairs:
-        heard = "" if pair.heard else "  not heard"
-        lines.append(
-            f"{pair.pair:<{width}}  {pair.count:>5}  {pair.change:>6.3f}  {pair.noise:>11.3f}{heard}"
-        )
+        mark = "" if pair.sensitive else "  insensitive"
+        lines.append(f"{pair.pair:<{width}}  {pair.count:>5}  {pair.change:>6.3f}  {pair.noise:>11.3f}{mark}")
     return lines

@@ -1,22 +1,23 @@
-"""Does a policy listen? Whether its actions change with the subgoal, in one and the same situation.
+"""Instruction sensitivity: whether a policy's actions change with the subgoal, in one and the same situation.
 
-A policy that was trained on many tasks may ignore which one it is given: users report that of pi0 and
-SmolVLA. Under a planner such a policy does the same whatever was planned. Here it is shown the same
-observation under different subgoals with the same noise. What then changes is compared with what other
-noise changes: a subgoal that moves the actions less than luck does is not heard.
+A policy that was trained on many tasks may ignore which one it is asked for: users report that of pi0 and
+SmolVLA. Under a planner such a policy does the same whatever was planned. Here it receives the same
+observation under different subgoals with the same noise. What then changes is compared with what other noise
+changes: a policy is insensitive to subgoals that move its actions less than noise does.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from lerobot.configs import PreTrainedConfig
 
+from vine_vla.compute.progress import Report
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Subgoal, candidate_subgoals
@@ -30,8 +31,8 @@ NO_TEXT = ("act", "diffusion", "vqbet", "tdmpc")
 """Types of LeRobot policies that do not read `task`."""
 
 
-class View(NamedTuple):
-    """One situation and what could be asked for in it: subgoals with their sentences."""
+class Situation(NamedTuple):
+    """An observation and what could be asked for in it: subgoals with their sentences."""
 
     observation: Observation
     graph: SceneGraph
@@ -46,29 +47,29 @@ class PairChange(NamedTuple):
         count: pairs of subgoals that were compared.
         change: with the same noise; root of the mean square over a chunk, in units of the actions' spread.
         noise: the same for one subgoal under other noise.
-        heard: whether the change is large enough.
+        sensitive: whether the change is large enough.
     """
 
     pair: str
     count: int
     change: float
     noise: float
-    heard: bool
+    sensitive: bool
 
 
 @dataclass(frozen=True)
-class Listening:
-    """What the check found; it listens if every pair was heard."""
+class Sensitivity:
+    """What the check found; the policy is sensitive if it is to every kind of pair."""
 
-    views: int
+    situations: int
     pairs: tuple[PairChange, ...]
 
     @property
-    def listens(self) -> bool:
-        return all(pair.heard for pair in self.pairs)
+    def sensitive(self) -> bool:
+        return all(pair.sensitive for pair in self.pairs)
 
 
-def situations(dataset: DemoDataset, count: int, most: int = 6) -> list[View]:
+def situations(dataset: DemoDataset, count: int, most: int = 6) -> list[Situation]:
     """Frames with a scene graph, spread evenly over the dataset, and the subgoals of their scenes.
 
     Args:
@@ -98,7 +99,7 @@ def situations(dataset: DemoDataset, count: int, most: int = 6) -> list[View]:
         images = {role: dataset.images(episode, [frame], role)[0] for role in dataset.cameras}
         observation = Observation(images, dataset.proprioception(episode)[frame].copy())
         texts = tuple((subgoal, describe(subgoal, graph, dataset.schema)) for subgoal in chosen)
-        found.append(View(observation, graph, texts))
+        found.append(Situation(observation, graph, texts))
     return found
 
 
@@ -120,45 +121,45 @@ def action_spread(dataset: DemoDataset) -> Float:
     return np.where(deviation > 1e-6, deviation, np.inf).astype(np.float32)
 
 
-def check_listening(
+def measure_sensitivity(
     skill: Skill,
-    views: Sequence[View],
+    situations: Sequence[Situation],
     spread: Float,
     *,
     steps: int = 8,
     least: float = 0.05,
     seed: int = 0,
-    report: Callable[[str, float], None] | None = None,
-) -> Listening:
-    """Run `skill` on every view under every subgoal, twice: with one noise for all, and with another.
+    report: Report | None = None,
+) -> Sensitivity:
+    """Run `skill` in every situation under every subgoal, twice: with one noise for all, and with another.
 
     Args:
         spread: of the actions, see `action_spread`.
         steps: actions that are compared.
-        least: change, in units of the spread, under which a subgoal counts as not heard. It must also be
+        least: change, in units of the spread, from which a policy counts as sensitive. It must also be
             larger than what other noise changes.
         seed: of the noise.
-        report: called with a name and the share done.
+        report: called with a name, how many situations are done, and how many there are.
     """
     changes: dict[str, list[float]] = defaultdict(list)
     noises: dict[str, list[float]] = defaultdict(list)
-    for number, view in enumerate(views):
-        chunks, luck = [], []
-        for subgoal, text in view.subgoals:
-            chunk, other = (_chunk(skill, view, subgoal, text, s, steps) for s in (seed, seed + 1))
+    for number, situation in enumerate(situations):
+        chunks, others = [], []
+        for subgoal, text in situation.subgoals:
+            chunk, other = (_chunk(skill, situation, subgoal, text, s, steps) for s in (seed, seed + 1))
             chunks.append(chunk)
-            luck.append(_distance(chunk, other, spread))
-        for (i, (a, _)), (j, (b, _)) in itertools.combinations(enumerate(view.subgoals), 2):
+            others.append(_distance(chunk, other, spread))
+        for (i, (a, _)), (j, (b, _)) in itertools.combinations(enumerate(situation.subgoals), 2):
             pair = _pair(a.verb, b.verb)
             changes[pair].append(_distance(chunks[i], chunks[j], spread))
-            noises[pair].append((luck[i] + luck[j]) / 2)
+            noises[pair].append((others[i] + others[j]) / 2)
         if report is not None:
-            report("frames", (number + 1) / len(views))
+            report("frames", number + 1, len(situations))
     pairs = []
     for pair, found in changes.items():
         change, noise = float(np.mean(found)), float(np.mean(noises[pair]))
         pairs.append(PairChange(pair, len(found), change, noise, change >= least and change > noise))
-    return Listening(len(views), tuple(pairs))
+    return Sensitivity(len(situations), tuple(pairs))
 
 
 def _pair(one: str, other: str) -> str:
@@ -166,12 +167,12 @@ def _pair(one: str, other: str) -> str:
     return f"{one} with other objects" if one == other else ", ".join(sorted((one, other)))
 
 
-def _chunk(skill: Skill, view: View, subgoal: Subgoal, text: str, seed: int, steps: int) -> Float:
+def _chunk(skill: Skill, situation: Situation, subgoal: Subgoal, text: str, seed: int, steps: int) -> Float:
     """The first `steps` actions from this situation, float32 [steps, A]; nothing moves in between."""
     skill.start(subgoal, text, seed)
-    actions = skill.act(view.observation, view.graph).actions
+    actions = skill.act(situation.observation, situation.graph).actions
     while len(actions) < steps:
-        actions = np.concatenate([actions, skill.act(view.observation, view.graph).actions])
+        actions = np.concatenate([actions, skill.act(situation.observation, situation.graph).actions])
     return actions[:steps]
 
 
@@ -181,10 +182,12 @@ def _distance(one: Float, other: Float, spread: Float) -> float:
     return float(np.sqrt(np.square(scaled).mean()))
 
 
-def advice(found: Listening, config: PreTrainedConfig) -> str:
-    """Why a policy does not listen, as far as its configuration tells, and what to do; one line."""
-    deaf = [pair for pair in found.pairs if not pair.heard]
-    names = "; ".join(pair.pair for pair in deaf)
+def advice(found: Sensitivity, config: PreTrainedConfig | None) -> str:
+    """Why a policy is insensitive, as far as its configuration tells, and what to do; one line."""
+    insensitive = [pair for pair in found.pairs if not pair.sensitive]
+    names = "; ".join(pair.pair for pair in insensitive)
+    if config is None:  # behind a server, which reads the sentence as its prompt
+        return f"the server hardly acts on its prompt ({names}): serve a policy conditioned on language"
     reads_vector = bool(config.env_state_feature)
     reads_text = config.text if isinstance(config, VineSkillConfig) else config.type not in NO_TEXT
     if not reads_vector and (not reads_text or all(pair.change == 0 for pair in found.pairs)):
@@ -193,11 +196,11 @@ def advice(found: Listening, config: PreTrainedConfig) -> str:
             "skills` with `observation.environment_state` among its inputs, or take a policy that is "
             "conditioned on language"
         )
-    if len(deaf) < len(found.pairs) and all("other objects" in pair.pair for pair in deaf):
+    if len(insensitive) < len(found.pairs) and all("other objects" in pair.pair for pair in insensitive):
         return (
-            f"the policy hears the verb, not the object ({names}): train it on `vine export skills` with "
-            "crops, whose `observation.environment_state` holds the object's boxes, or take a policy that is "
-            "conditioned on language"
+            f"the policy is sensitive to the verb, not to the object ({names}): train it on `vine export "
+            "skills` with crops, whose `observation.environment_state` holds the object's boxes, or take a "
+            "policy that is conditioned on language"
         )
     inputs = [n for n, read in (("task", reads_text), ("environment_state", reads_vector)) if read]
     return (

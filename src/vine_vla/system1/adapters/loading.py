@@ -9,10 +9,14 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 
 from vine_vla.core.errors import VineError
-from vine_vla.core.protocols import Skill
+from vine_vla.core.graph import SceneGraph
+from vine_vla.core.options import Subgoal
+from vine_vla.core.protocols import Observation, Skill
 from vine_vla.data.export.crops import LAYOUT, CropLayout
 from vine_vla.data.lerobot.dataset import DemoDataset
+from vine_vla.data.sidecars.files import EPISODE
 from vine_vla.learning.device import usable_device
+from vine_vla.system1.adapters.openpi import EXECUTE, OpenpiSkill, is_url, server_keys
 from vine_vla.system1.adapters.skills import LeRobotSkill, camera_keys, read_layout
 from vine_vla.system1.vetting import read_config
 from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
@@ -20,36 +24,63 @@ from vine_vla.system1.vine_skill.skill import FlowSkill
 from vine_vla.system1.vine_skill.weights import POLICY_FOLDER
 
 
-def open_skill(
-    policy: Path,
+def load_skill(
+    policy: Path | str,
     dataset: DemoDataset,
     *,
     cameras: Mapping[str, str] | None = None,
     layout: Path | None = None,
-    device: str = "cpu",
-) -> tuple[Skill, PreTrainedConfig]:
-    """The policy in a folder as a skill for the frames of `dataset`, and its configuration.
+    device: str | None = None,
+    execute: int = EXECUTE,
+) -> tuple[Skill, PreTrainedConfig | None]:
+    """A policy as a skill for the frames of `dataset`, and its configuration; None behind a server.
 
     Args:
-        policy: a checkpoint (`pretrained_model`), or a run of `vine train system1`.
+        policy: a checkpoint (`pretrained_model`), a run of `vine train system1`, or the URL of an openpi
+            server (ws://host:port).
         dataset: demonstrations, or an export of skills, whose crops are fed as they are.
         cameras: camera role -> image key of the policy; default: keys that end in the role.
         layout: `vine_crops.json` of the dataset that the policy was trained on; default: the one in the
             checkpoint, else that of `dataset`, else the verb alone if the policy's vector is as long.
+        device: see `usable_device`. execute: as `OpenpiSkill`.
 
     Raises:
         VineError: no policy there, one of an unknown type, or one whose features are not the dataset's.
     """
+    if is_url(policy):
+        return _server_skill(str(policy), dataset, cameras, execute), None
+    policy = Path(policy)
     folder = policy / POLICY_FOLDER if (policy / POLICY_FOLDER).is_dir() else policy
     config = read_config(folder)
-    usable_device(device)
+    place = str(usable_device(device))
     exported = dataset.root / LAYOUT
     if isinstance(config, VineSkillConfig) and config.layout and not exported.is_file():
         _check(config, dataset, CropLayout.from_json(config.layout), None)
-        return FlowSkill.load(folder, dataset.schema), config
+        return FlowSkill.load(folder, dataset.schema, device=place), config
     found = _layout(folder, config, dataset, layout)
     _check(config, dataset, found, cameras)
-    return LeRobotSkill.load(folder, cameras=cameras, layout=found, device=device), config
+    return LeRobotSkill.load(folder, cameras=cameras, layout=found, device=place), config
+
+
+def _server_skill(
+    url: str, dataset: DemoDataset, cameras: Mapping[str, str] | None, execute: int
+) -> OpenpiSkill:
+    """A skill on a server that has answered to a frame of `dataset`, with as many numbers an action."""
+    keys = server_keys(dataset.schema.cameras, cameras)
+    skill = OpenpiSkill.connect(url, names=keys, execute=execute)
+    first = dataset.demonstrations[0]
+    images = {role: dataset.images(first.episode_index, [0], role)[0] for role in dataset.cameras}
+    observation = Observation(images, dataset.proprioception(first.episode_index)[0].copy())
+    skill.start(Subgoal(EPISODE.name, ()), first.instruction, 0)
+    answered = skill.act(observation, SceneGraph(())).actions.shape[1]
+    recorded = dataset.actions(first.episode_index).shape[1]
+    if answered != recorded:
+        raise VineError(
+            f"actions of {answered} numbers, the dataset's have {recorded}",
+            where=url,
+            hint="serve a policy of this robot",
+        )
+    return skill
 
 
 def _layout(

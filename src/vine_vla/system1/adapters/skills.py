@@ -1,16 +1,16 @@
-"""Policies that were not made for VINE behind the `Skill` protocol: any of LeRobot's, any openpi server.
+"""Policies that were not made for VINE behind the `Skill` protocol: any of LeRobot's.
 
-A policy is told the subgoal in the two ways there are: the sentence goes into `task` (or `prompt`), verb and
-boxes into `observation.environment_state` for policies that read no text. Queued actions of an earlier
-subgoal are dropped. What tells the end of a subgoal is a done head of its own (`done`), since such policies
-have none; without one a subgoal ends by its time-out and by the graph alone.
+A policy receives the subgoal in the two ways there are: the sentence goes into `task`, verb and boxes into
+`observation.environment_state` for policies that read no text. Queued actions of an earlier subgoal are
+dropped. A done head (`done`) detects the end of a subgoal, since such policies have none; without one a
+subgoal ends by its time-out and by the graph alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -27,11 +27,12 @@ from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Subgoal
 from vine_vla.core.protocols import Float, Observation, SkillOutput
 from vine_vla.data.export.crops import LAYOUT, CropLayout, graph_boxes, skill_inputs, slot_ids
+from vine_vla.learning.device import usable_device
 from vine_vla.storage.untrusted import read_text
 from vine_vla.system1.vetting import read_config
 
-LOOK_EVERY = 4
-"""Actions, at most, between two looks: a policy that queues more is asked for the rest of them then."""
+EXECUTE = 4
+"""Actions, at most, between two calls: a policy that queues more is asked for the rest of them then."""
 
 RUNNING_ALWAYS = np.array([1, 0, 0], np.float32)
 
@@ -81,13 +82,13 @@ class LeRobotSkill:
 
     @property
     def horizon(self) -> int:
-        """Most actions that are executed before anybody looks again: few, so that a subgoal's end is seen.
+        """Most actions that are executed before the next call: few, so that a subgoal's end is noticed.
 
         One where the policy has to see every step: it keeps a history, or averages over its chunks.
         """
         config = self.policy.config
         history = getattr(config, "n_obs_steps", 1) > 1 or getattr(config, "temporal_ensemble_coeff", None)
-        return 1 if history else min(LOOK_EVERY, self._queued)
+        return 1 if history else min(EXECUTE, self._queued)
 
     @property
     def _queued(self) -> int:
@@ -102,7 +103,7 @@ class LeRobotSkill:
         cameras: Mapping[str, str] | None = None,
         layout: Path | CropLayout | None = None,
         done: DoneSignal | None = None,
-        device: str = "cpu",
+        device: str | None = "cpu",
     ) -> Self:
         """The policy of a checkpoint directory with its original processors.
 
@@ -110,12 +111,13 @@ class LeRobotSkill:
             cameras: camera role -> image key of the policy; default: keys that end in the role.
             layout: of the dataset it was trained on (`vine_crops.json`); default: the one in the checkpoint.
             done: tells the end of a subgoal, e.g. a `DoneHead`; None: never.
+            device: see `usable_device`.
 
         Raises:
             VineError: none there, `vet_policy` refuses it, or it wants inputs that are not known here.
         """
         config = read_config(directory)
-        config.device = device
+        config.device = device = str(usable_device(device))
         with redirect_stdout(None):  # LeRobot prints where it loads from
             policy = get_policy_class(config.type).from_pretrained(directory, config=config)
         policy.requires_grad_(False)
@@ -249,125 +251,3 @@ def policy_inputs(
             )
         sample[OBS_STATE] = torch.from_numpy(observation.proprioception)
     return sample
-
-
-class OpenpiSkill:
-    """A policy on an openpi server as System 1; the subgoal's sentence is its prompt.
-
-    Args:
-        infer: message -> reply; `connect` makes one.
-        names: camera role -> key of the server's observations; `state`: key of the state.
-        execute: actions of a chunk that are executed before it is asked again; 0: all.
-        done: tells the end of a subgoal; None: never.
-    """
-
-    def __init__(
-        self,
-        infer: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        *,
-        names: Mapping[str, str],
-        execute: int = 0,
-        done: DoneSignal | None = None,
-    ) -> None:
-        self._infer, self.names, self.execute, self._done = infer, dict(names), execute, done
-        self._text = ""
-        self._fresh = True
-
-    @classmethod
-    def connect(
-        cls,
-        url: str,
-        *,
-        names: Mapping[str, str],
-        api_key: str | None = None,
-        execute: int = 0,
-        done: DoneSignal | None = None,
-    ) -> Self:
-        """A skill on the server at `url` (ws://host:port); raises VineError if nobody answers there."""
-        return cls(OpenpiClient(url, api_key), names=names, execute=execute, done=done)
-
-    def start(self, subgoal: Subgoal, text: str, seed: int) -> None:
-        """Begin `subgoal`; the server is told to forget (`reset`), which openpi's own ignores."""
-        self._text, self._fresh = text, True
-        if self._done is not None:
-            self._done.start(subgoal, text, seed)
-
-    def act(self, observation: Observation, graph: SceneGraph) -> SkillOutput:
-        """The server's next chunk; raises VineError if its answer is no chunk of finite actions."""
-        message: dict[str, Any] = {
-            self.names[role]: image for role, image in observation.images.items() if role in self.names
-        }
-        message |= {self.names.get("state", "observation/state"): observation.proprioception}
-        message |= {"prompt": self._text} | ({"reset": True} if self._fresh else {})
-        self._fresh = False
-        actions = read_actions(self._infer(message))
-        done = RUNNING_ALWAYS if self._done is None else self._done.done(observation, graph)
-        return SkillOutput(actions, min(self.execute or len(actions), len(actions)), done)
-
-
-def read_actions(reply: Mapping[str, Any]) -> NDArray[np.float32]:
-    """`actions` of a server's reply, float32 [T, A]; raises VineError if they are not finite numbers."""
-    actions = np.asarray(reply.get("actions"))
-    if actions.ndim != 2 or not actions.size or actions.dtype.kind not in "fiu":
-        raise VineError(f"actions of shape {list(actions.shape)}", where="openpi server")
-    if not np.isfinite(actions).all():
-        raise VineError("actions with NaN or infinity", where="openpi server")
-    return np.array(actions, np.float32)
-
-
-class OpenpiClient:
-    """A blocking client of openpi's protocol; connects once, and again after a broken connection.
-
-    Raises:
-        VineError: nobody answers at `url`, or the server reports an error.
-    """
-
-    def __init__(self, url: str, api_key: str | None = None, timeout: float = 60.0) -> None:
-        self.url, self.api_key, self.timeout = url, api_key, timeout
-        self.metadata: Mapping[str, Any] = {}
-        self._open = ExitStack()
-        self._socket: Any = None
-        self._connect()
-
-    def __call__(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        """One request and its reply."""
-        from websockets.exceptions import ConnectionClosed
-
-        from vine_vla.system1.adapters.openpi_wire import pack_message, unpack_message
-
-        data = pack_message(message)
-        try:
-            self._socket.send(data)
-            reply = self._socket.recv(self.timeout)
-        except ConnectionClosed:
-            self._connect()
-            self._socket.send(data)
-            reply = self._socket.recv(self.timeout)
-        except TimeoutError as error:
-            raise VineError(f"no answer within {self.timeout:g} s", where=self.url) from error
-        if isinstance(reply, str):
-            raise VineError(f"the server reports: {reply.strip().splitlines()[-1][:300]}", where=self.url)
-        return unpack_message(reply)
-
-    def close(self) -> None:
-        """End the connection."""
-        self._open.close()
-
-    def _connect(self) -> None:
-        from websockets.exceptions import WebSocketException
-        from websockets.sync.client import connect
-
-        from vine_vla.system1.adapters.openpi_wire import unpack_message
-
-        headers = {"Authorization": f"Api-Key {self.api_key}"} if self.api_key else None
-        try:
-            opened = connect(
-                self.url, compression=None, max_size=None, additional_headers=headers, open_timeout=10
-            )
-            self._open.close()
-            self._socket = self._open.enter_context(opened)
-            self.metadata = unpack_message(self._socket.recv(10))
-        except (OSError, TimeoutError, WebSocketException) as error:
-            raise VineError(
-                f"no openpi server answers: {error}", where=self.url, hint="start it, or give another URL"
-            ) from error
