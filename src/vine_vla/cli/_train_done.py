@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from vine_vla.cli._options import Device
 from vine_vla.system1.settings import DoneTraining
 
 
@@ -27,8 +28,7 @@ class Done:
     """Frames between two decisions of the agent, as many as are executed of a chunk; for the figures."""
     threads: int = 2
     """Threads of torch; 1 is faster on a machine that does other work."""
-    device: str | None = None
-    """Where to train: cpu, cuda, ...; default: cuda if there is one."""
+    device: Device = None
     json: bool = False
     """Print the figures as JSON."""
 

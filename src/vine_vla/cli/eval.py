@@ -45,8 +45,8 @@ class EvalConfig:
     """Single subgoals executed on the same scenes to check calibration; 0: none."""
     perception: Annotated[Literal["learned", "true"] | None, tyro.conf.arg(metavar="learned|true")] = None
     """Overrides the arms' perception: `true` gives everyone the simulator's graphs."""
-    skill: Annotated[Literal["learned", "scripted"] | None, tyro.conf.arg(metavar="learned|scripted")] = None
-    """Overrides the arms' System 1: `scripted` lets the expert execute."""
+    skill: Annotated[str | None, tyro.conf.arg(metavar="learned|scripted|URL")] = None
+    """Overrides the arms' System 1: `scripted` lets the expert execute, ws://host:port an openpi server."""
     device: Device = None
     json: bool = False
     """Print the summary as JSON."""

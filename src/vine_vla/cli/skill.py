@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from vine_vla.cli._options import Device
 from vine_vla.core.errors import VineError
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ class Check:
     else the dataset's."""
     seed: int = 0
     """Of the noise; the other noise is that of the next seed."""
-    device: str | None = None
-    """Where the policy runs: cpu, cuda, ...; default: cuda if there is one."""
+    device: Device = None
     threads: int = 2
     """Threads of torch; 1 is faster on a machine that does other work."""
     json: bool = False

@@ -26,6 +26,7 @@ from vine_vla.evaluation.rivals import ConstantPlanner, RandomPlanner
 from vine_vla.evaluation.world import TruePerceiver
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import make_planner
+from vine_vla.system1.vine_skill.weights import is_url
 from vine_vla.system2.backend import Backend
 from vine_vla.system2.folder import CALIBRATION, MODEL
 from vine_vla.tasks.base import Simulation
@@ -39,19 +40,20 @@ class RunBuilder:
     Args:
         task, split: of the registry.
         runs: run directories. seeds: their training seeds; empty: 0, 1, ...
-        perception, skill: override what the arms say, for gates (`true` graphs, `scripted` expert).
+        perception, skill: override what the arms say, for gates (`true` graphs, `scripted` expert); a skill
+            may also be the URL of an openpi server.
         max_steps, subgoal_steps: limits in robot actions, the same for every arm; None: the task's.
         scripted_scale: noise scale of the scripted expert, 0 perfect.
         agent: of the subgoal arms; `max_steps` and `subgoal_steps` above are put in.
         search: of the planners.
-        device: where System 2's nets run; default: cuda if there is one.
+        device: where nets run; default: cuda if there is one.
     """
 
     task: str
     split: str
     runs: tuple[str, ...]
     perception: Literal["learned", "true"] | None = None
-    skill: Literal["learned", "scripted"] | None = None
+    skill: str | None = None
     max_steps: int | None = None
     subgoal_steps: int | None = None
     scripted_scale: float = 0.3
@@ -61,6 +63,12 @@ class RunBuilder:
     seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.skill not in (None, "learned", "scripted") and not is_url(self.skill):
+            raise VineError(
+                f"no skill {self.skill!r}",
+                where="--skill",
+                hint="give learned, scripted, or the URL of an openpi server (ws://host:port)",
+            )
         task = find_task(self.task)
         task.lists(self.split)
         object.__setattr__(self, "max_steps", self.max_steps or task.max_steps)
@@ -146,7 +154,9 @@ class RunBuilder:
         task = find_task(self.task)
         if arm.skill == "scripted":
             return task.skill(simulation, self.scripted_scale)
-        return _skill(f"{run}/{'system1' if arm.skill == 'learned' else arm.skill}", task.schema)
+        if is_url(arm.skill):
+            return _skill(f"{run}/system1", task.schema, self.device, arm.skill)
+        return _skill(f"{run}/{'system1' if arm.skill == 'learned' else arm.skill}", task.schema, self.device)
 
 
 def planned_parts(
@@ -221,10 +231,11 @@ def _loaded_system2(run: str, device: str | None) -> Backend:
 
 
 @lru_cache(maxsize=8)
-def _skill(folder: str, schema: Schema) -> Skill:
+def _skill(folder: str, schema: Schema, device: str | None, server: str | None = None) -> Skill:
     from vine_vla.system1.adapters.importing import load_run_skill
 
-    return load_run_skill(Path(folder), schema, whole_task=Path(folder).name.startswith("flat"))
+    whole = Path(folder).name.startswith("flat")
+    return load_run_skill(Path(folder), schema, whole_task=whole, device=device, server=server)
 
 
 def _hashes(run: Path) -> dict[str, str]:

@@ -39,7 +39,7 @@ def load_agent(
         run: folder with `system1` and `system2`.
         planner, expansions: how to search. replanning: when to plan again.
         max_steps, subgoal_steps: limits in actions, of an episode and of a subgoal.
-        device: where System 2's nets run; default: cuda if there is one.
+        device: where nets run; default: cuda if there is one.
         deadline: seconds that a planning call may take.
         keys: further keys of clients' messages, see `ObservationKeys`.
         fps: actions a second that the client executes.
@@ -57,7 +57,7 @@ def load_agent(
     state = model.info.state
     if state is None:
         raise VineError("System 2 has no perception", where=str(run), hint="train it on data with boxes")
-    skill: Any = load_run_skill(run / "system1", model.schema)
+    skill: Any = load_run_skill(run / "system1", model.schema, device=device)
     actions = skill_actions(run / "system1", skill)
     if not actions.motions and hold != "still" and not any(p >= 0 for p in actions.places):
         raise VineError(

@@ -16,12 +16,12 @@ from vine_vla.data.export.crops import LAYOUT, CropLayout
 from vine_vla.data.lerobot.dataset import DemoDataset
 from vine_vla.data.sidecars.files import EPISODE
 from vine_vla.learning.device import usable_device
-from vine_vla.system1.adapters.openpi import EXECUTE, OpenpiSkill, is_url, server_keys
+from vine_vla.system1.adapters.openpi import EXECUTE, OpenpiSkill, server_keys
 from vine_vla.system1.adapters.skills import LeRobotSkill, camera_keys, read_layout
 from vine_vla.system1.vetting import read_config
 from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.vine_skill.skill import FlowSkill
-from vine_vla.system1.vine_skill.weights import POLICY_FOLDER
+from vine_vla.system1.vine_skill.weights import POLICY_FOLDER, is_url
 
 
 def load_skill(

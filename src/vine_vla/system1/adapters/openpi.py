@@ -29,11 +29,6 @@ CAMERA_KEYS = ("observation/image", "observation/wrist_image")
 Infer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-def is_url(text: object) -> bool:
-    """Whether this names an openpi server rather than a folder."""
-    return str(text).startswith(("ws://", "wss://"))
-
-
 def server_keys(cameras: tuple[str, ...], given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Camera role, or `state`, to the key of the server's observations; openpi's own names by default.
 

@@ -25,6 +25,11 @@ WEIGHTS = "model.safetensors"
 HINT = "train it with `vine train system1`"
 
 
+def is_url(policy: object) -> bool:
+    """Whether a policy is named by the URL of an openpi server rather than by a folder."""
+    return str(policy).startswith(("ws://", "wss://"))
+
+
 def weights_hash(policy: Path) -> str:
     """sha256 of the weights in a saved policy's folder."""
     path = policy / WEIGHTS
