@@ -176,7 +176,7 @@ def test_boxes_hold_the_pixels_of_their_objects(task: PlugInsertion, role: str) 
 
 
 def test_observations_hold_nothing_but_images_proprioception_and_the_instruction() -> None:
-    env = gymnasium.make("vine/PlugInsertion-v0")
+    env = gymnasium.make("vine_vla.tasks.gym:vine/PlugInsertion-v0")
     check_env(env.unwrapped, skip_render_check=True)
     observation, _ = env.reset(seed=4, options={"scene": 2})
     assert set(observation) == {"front", "wrist", "proprioception", "instruction"}

@@ -44,6 +44,20 @@ def test_the_same_seed_is_the_same_scene(config_class):
         envs.close()
 
 
+def test_features_are_the_tasks(config_class):
+    config = config_class(task="line")
+    envs = config.create_envs(1)["vine_sim"][0]
+    try:
+        seen, _ = envs.reset(seed=[1])
+        for name, feature in config.features.items():
+            if name.startswith("pixels/"):
+                assert seen["pixels"][name.removeprefix("pixels/")].shape == (1, *feature.shape)
+        assert seen["agent_pos"].shape == (1, *config.features["agent_pos"].shape)
+        assert envs.single_action_space.shape == tuple(config.features["action"].shape)
+    finally:
+        envs.close()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"task": "cook"}, "unknown task 'cook'"), ({"scenes": "400:402"}, "test"), ({"scenes": "x"}, "x")],
