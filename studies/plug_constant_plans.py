@@ -1,7 +1,8 @@
 """How often a plan that never changes would be right: always this grasp, at the nearest socket that fits.
 
-`python -m studies.plug_constant_plans --out results/gates` writes `constant_plans.csv`, a row for each split, range of
-scenes and grasp. Scenes are counted, nothing is executed: a plan is right if no tall neighbour spoils it.
+`python -m studies.plug_constant_plans --out results/gates` writes `constant_plans.csv`, a row for each split,
+range of scenes and grasp. Scenes are counted, nothing is executed: a plan is right if no tall neighbour
+spoils it.
 """
 
 from __future__ import annotations

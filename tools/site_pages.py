@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ("results", "examples")
 """Folders outside docs/ whose files are part of the site."""
+WIDTH = 88
+"""Characters that a line of a command's help may have, to fit the page."""
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 
 ROOMS = {
@@ -51,7 +54,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Turn links of the repository into links of the site."""
+    """Turn links of the repository into links of the site; keep intervals on one line."""
     name = page.file.src_uri
     here = posixpath.dirname(name if name.startswith(SHARED) else f"docs/{name}")
 
@@ -62,12 +65,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         target = target.removeprefix("docs/")
         return posixpath.relpath(target, posixpath.dirname(name) or ".")
 
+    markdown = re.sub(r"<!-- rows:.*?-->\n?", "", markdown, flags=re.DOTALL)  # for tests/docs alone
+    markdown = re.sub(r"(?<=\d) to (?=[+-]?\.?\d)", "&nbsp;to&nbsp;", markdown)
     return LINK.sub(of_site, markdown)
 
 
 def _commands() -> str:
     """The commands' own `--help`, a section each."""
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = str(WIDTH)
     sys.path.insert(0, str(ROOT / "src"))
     from vine_vla.cli import commands
 
@@ -85,7 +90,8 @@ def _help(words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         main([*words, "--help"])
-    text = "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
+    lines = [line.rstrip() for line in printed.getvalue().strip().splitlines()]
+    text = "\n".join(line if len(line) <= WIDTH else textwrap.fill(line, WIDTH) for line in lines)
     yield words, text
     named = re.match(r"usage: .*?\{([\w,-]+)\}", text.split("\n\n")[0], re.DOTALL)
     for name in named[1].split(",") if named and "subcommands" in text else ():
@@ -98,6 +104,6 @@ def _room(room: str, about: str) -> str:
     parts = [f"# vine_vla.{room}", about]
     for file in sorted(package.glob("*.py")):
         if file.stem != "__init__" and not file.stem.startswith("_"):
-            module = f"::: vine_vla.{room}.{file.stem}\n    options: {{show_root_heading: false}}"
+            module = f"::: vine_vla.{room}.{file.stem}\n    options: {{show_root_heading: false, show_root_toc_entry: false}}"
             parts.append(f"## {file.stem}\n\n{module}")
     return "\n\n".join(parts)

@@ -6,10 +6,11 @@ After a paragraph, list or table a comment names the rows of its figures, in the
 
     <!-- rows: plug-full/summary.json#arms[arm=vine].{success|low|high} -->
 
-A line is `FILE#PATH`, FILE below results/; without `FILE#` the file before goes on. PATH goes through JSON or the
-rows of a CSV: `.key`, `[place]`, `[column=value&column=value]` for the one row that has these values, and last
-`.mean(column)` over all rows that have them. `{a|b}` stands for a line with each. Differences, quotients and
-factors are written ` - `, ` / `, ` * `. A figure equals its row if that rounds to it; `12 %` is .12.
+A line is `FILE#PATH`, FILE below results/; without `FILE#` it is the file of the line before. PATH goes
+through JSON or the rows of a CSV: `.key`, `[place]`, `[column=value&column=value]` for the one row that has
+these values, and last `.mean(column)` over all rows that have them. `{a|b}` stands for a line with each.
+Differences, quotients and factors are written ` - `, ` / `, ` * `. A figure equals its row if that rounds
+to it; `12 %` is .12.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 ALLOWED = re.compile(
-    r"Python \d\.\d+( or \d\.\d+)?|arXiv[ :]\d+\.\d+|LeRobot v?\d\.\d|MuJoCo \d\.\d\.\d|95 %|80 % power|Apache-2\.0"
+    r"Python \d\.\d+( or \d\.\d+)?|arXiv[ :]\d+\.\d+|LeRobot v?\d\.\d|MuJoCo \d\.\d\.\d|95 %|80 % power"
+    r"|Apache-2\.0"
 )
 """Numbers that are no measurements: versions, papers, levels of confidence."""
 NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d*\.\d+|\d+)"

@@ -62,7 +62,8 @@ def test_a_figure_without_rows_is_found() -> None:
 
 
 def test_all_numbers_of_a_table_with_rows_count() -> None:
-    table = "| n | won |\n|---|---|\n| 5 | 67 |\n\n<!-- rows: plug-full/summary.json#comparisons[0].wins -->\n"
+    rows = "plug-full/summary.json#comparisons[0].wins"
+    table = f"| n | won |\n|---|---|\n| 5 | 67 |\n\n<!-- rows: {rows} -->\n"
     (block,) = blocks(table)
     assert figures(block) == ["67"]
     check(block)
