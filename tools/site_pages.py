@@ -40,6 +40,9 @@ ROOMS = {
 """Packages with a page of the API reference."""
 
 
+MODULE = "    options: {show_root_heading: false, show_root_toc_entry: false}"
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add what is generated, and the files that docs/ links to."""
     files.append(File.generated(config, "reference/commands.md", content=_commands()))
@@ -104,6 +107,5 @@ def _room(room: str, about: str) -> str:
     parts = [f"# vine_vla.{room}", about]
     for file in sorted(package.glob("*.py")):
         if file.stem != "__init__" and not file.stem.startswith("_"):
-            module = f"::: vine_vla.{room}.{file.stem}\n    options: {{show_root_heading: false, show_root_toc_entry: false}}"
-            parts.append(f"## {file.stem}\n\n{module}")
+            parts.append(f"## {file.stem}\n\n::: vine_vla.{room}.{file.stem}\n{MODULE}")
     return "\n\n".join(parts)
