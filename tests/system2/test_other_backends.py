@@ -12,7 +12,7 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from system1.policies import save_act
 
 from vine_vla.data import open_dataset
-from vine_vla.system1.adapters.importing import adopt_policy
+from vine_vla.system1.adapters.importing import import_policy
 from vine_vla.tasks.registry import find_task
 
 VINE = [sys.executable, "-c", "import sys; from vine_vla.cli import main; sys.exit(main())"]
@@ -91,7 +91,7 @@ def test_it_explains_itself_and_plans_from_pictures(installed, run):
 def test_it_is_served(installed, run, tmp_path):
     task = find_task("line")
     policy = save_act(tmp_path / "pretrained_model", state=len(task.state.names), cameras=tuple(task.cameras))
-    adopt_policy(policy, open_dataset(run.parent / "data"), run / "system1")
+    import_policy(policy, open_dataset(run.parent / "data"), run / "system1")
     command = [
         *VINE,
         "serve",

@@ -228,6 +228,13 @@ def test_what_is_saved_loads_as_the_same(source, trained, tmp_path):
     assert (tmp_path / "saved/all/MODEL_CARD.md").is_file()
 
 
+def test_a_device_that_is_not_there_is_one_line(trained):
+    assert load_system2(trained, device="cpu").info.kind == "compact"
+    for name, message in (("meta", "no device 'meta'"), ("toaster", "no device 'toaster'.*--device cpu")):
+        with pytest.raises(VineError, match=message):
+            load_system2(trained, device=name)
+
+
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, vine_vla, vine_vla.system2; vine_vla.load; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vine_vla.core.errors import VineError
 from vine_vla.core.options import Demonstration
 from vine_vla.system2.backend import Backend, BackendKind, Report, TrainingData
 from vine_vla.system2.compact.options import CompactConfig
@@ -43,18 +44,32 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(name)
 
 
+def _check_device(device: str | None) -> None:
+    """Raises VineError for any device but the CPU, where these nets are small enough to be quick."""
+    from vine_vla.learning.device import usable_device
+
+    if device is not None and usable_device(device).type != "cpu":
+        raise VineError(
+            f"the compact backend computes on the CPU alone, not on {device}",
+            where="--device",
+            hint="leave --device out",
+        )
+
+
 def _train(
     dataset: TrainingData, out: Path, config: CompactConfig, *, device: str | None, report: Report
 ) -> Path:
     from vine_vla.system2.compact.training import train_system2
 
-    return train_system2(dataset, out, config.plain(), report, device=device)
+    _check_device(device)
+    return train_system2(dataset, out, config.plain(), report)
 
 
 def _load(folder: Path, variant: str, *, device: str | None) -> Backend:
     from vine_vla.system2.compact.system2 import load
 
-    return load(folder, variant, device=device)
+    _check_device(device)
+    return load(folder, variant)
 
 
 def _calibrate(

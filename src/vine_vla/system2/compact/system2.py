@@ -145,7 +145,7 @@ class System2:
         write_json(folder / INFO, info)
 
 
-def load(folder: Path, variant: str, *, device: str | None = None) -> System2:
+def load(folder: Path, variant: str) -> System2:
     """The variant of the System 2 in `folder`; see `BackendKind.load`."""
     info = read_info(folder)
     schema = read_schema(folder, info)

@@ -70,8 +70,6 @@ def train_system2(
     out: Path | str,
     config: System2Config | None = None,
     report: Report = silent,
-    *,
-    device: str | None = "cpu",
 ) -> Path:
     """Train a variant of System 2 into `out`; returns the variant's folder.
 
@@ -79,7 +77,6 @@ def train_system2(
         dataset: demonstrations with segments and scene graphs; with images unless perception is None.
         out: folder of System 2; other variants in it stay, what they share is checked and reused.
         config: see `System2Config`. report: progress by stage.
-        device: where nets are trained, see `usable_device`.
 
     Raises:
         VineError: nothing to learn from, or the folder's shared part was trained on other data or settings.
