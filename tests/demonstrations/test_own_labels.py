@@ -13,8 +13,8 @@ from vine_vla.core.options import EpisodeOutcome
 from vine_vla.core.relations import derive_relations
 from vine_vla.data import open_dataset
 from vine_vla.data.annotate.annotation import Sources, annotate
-from vine_vla.data.annotate.box_labels import LabelledObject, frame_graph
-from vine_vla.data.export.clips import Eyes
+from vine_vla.data.annotate.boxes import LabelledObject, frame_graph
+from vine_vla.data.export.clips import BoxPerceiver
 from vine_vla.data.export.skills import export_skills
 from vine_vla.data.lerobot.tables import image_size
 from vine_vla.data.problems import label_problems
@@ -130,7 +130,7 @@ def test_boxes_may_name_and_describe_their_objects(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"colours": []}, "unknown field colours.*classes, attributes"),
+        ({"colours": []}, "unknown field `colours`.*classes, attributes"),
         ({"predicates": ["on_top_of"]}, "unknown predicate on_top_of.*left_of.*attribute"),
         ({"verbs": [{"name": "wipe", "arguments": ["table"], "template": "wipe {0}"}]}, "unknown classes"),
         (
@@ -138,7 +138,7 @@ def test_boxes_may_name_and_describe_their_objects(tmp_path):
             r"template 'lift it' does not fit 1 arguments.*\{0\}",
         ),
         ({"describing": ["colour"]}, "colour is no attribute"),
-        ([], "no JSON object"),
+        ([], "Expected `object`, got `array`.*classes"),
     ],
 )
 def test_malformed_words(words, message, tmp_path):
@@ -166,7 +166,7 @@ def test_malformed_subgoals(change, message, tmp_path):
     [
         ({"box": [600, 0, 700, 10]}, "reaches out of an image of 640 x 480.*image_size"),
         ({"id": "The stick"}, "malformed id"),
-        ({"attributes": {"cap": [1]}}, "attribute cap is"),
+        ({"attributes": {"cap": [1]}}, r"got `array`.*line 1, field objects\[0\].attributes"),
         ({"attributes": {"cap": 3}}, "attribute cap of the boxes does not fit.*words"),
     ],
 )
@@ -184,10 +184,10 @@ def test_a_misspelt_attempt_is_no_failure(tmp_path):
         annotate(EXCERPT, Sources(labels=lines(tmp_path / "l.jsonl", rows)), tmp_path / "out")
 
 
-class ShiftingEyes:
+class ShiftingPerception:
     """Finds the stick in every frame, a little to the right of where it was."""
 
-    weights = "eyes of a test"
+    weights = "of a test"
 
     def perceive(self, observations, instructions, earlier=None):
         return [self._shifted(o, g) for o, g in zip(observations, earlier, strict=True)]
@@ -201,19 +201,19 @@ class ShiftingEyes:
         return replace(earlier, objects=objects, relations=derive_relations(objects, "top", ()))
 
 
-def test_eyes_find_boxes_where_nobody_annotated_any(tmp_path):
+def test_perception_gives_boxes_where_none_are_annotated(tmp_path):
     dataset = annotate(EXCERPT, Sources(labels=LABELS, boxes=BOXES, attempts="whole"), tmp_path / "data")
     everywhere = tuple({d.split for d in dataset.demonstrations})
-    blind = export_skills(dataset, tmp_path / "blind", splits=everywhere, threads=1)
-    assert blind.frames == 281 + 156 and blind.blind == blind.frames - 5
-    eyes: Eyes = ShiftingEyes()
-    export_skills(dataset, tmp_path / "seen", splits=everywhere, threads=1, eyes=eyes)
-    for name, frames in (("blind", 5), ("seen", blind.frames)):
+    unboxed = export_skills(dataset, tmp_path / "unboxed", splits=everywhere, threads=1)
+    assert unboxed.frames == 281 + 156 and unboxed.unboxed == unboxed.frames - 5
+    perception: BoxPerceiver = ShiftingPerception()
+    export_skills(dataset, tmp_path / "perceived", splits=everywhere, threads=1, perception=perception)
+    for name, frames in (("unboxed", 5), ("perceived", unboxed.frames)):
         clips = open_dataset(tmp_path / name).demonstrations
         visible = [_environment(tmp_path / name, d.episode_index)[:, 5] for d in clips]
         assert int(np.concatenate(visible).sum()) == frames
     # An annotated box stays what it was said to be.
-    first = _environment(tmp_path / "seen", 0)[82, 1:5]
+    first = _environment(tmp_path / "perceived", 0)[82, 1:5]
     said = dataset.boxes(0)[82]["top"]["usb_stick"]
     np.testing.assert_allclose(first, said, atol=1e-6)
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from vine_vla.data.lerobot.dataset import DemoDataset
     from vine_vla.system2.backend import Backend
 
-BLIND = 0.2
-"""Share of frames without a box of the target from which on it is said so; some are out of sight anywhere."""
+UNBOXED = 0.2
+"""Share of frames without a box of the target that is worth a warning; a few have no visible target."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class _Common:
     """Threads that decode and encode."""
     earlier: Path | None = None
     """An export of the same kind of some of these episodes, as annotated now: what it holds is taken over."""
-    eyes: Path | None = None
-    """Run with a trained System 2, whose perception finds boxes in frames where none is annotated; windows
+    perception: Path | None = None
+    """Run with a trained System 2, whose perception gives boxes in frames where none is annotated; windows
     are then as good as that perception."""
 
 
@@ -65,7 +65,7 @@ class Joint(_Common):
 
     images: Literal["whole", "windows", "none"] = "whole"
     """Whole frames; windows at the subgoal's target, which are cheaper and show more of it; or none, for
-    policies that see by verb, boxes and state alone."""
+    policies that are conditioned on verb, boxes and state alone."""
     pixels: int = 96
     """Shorter side of whole frames, or side of a window in the frames' own resolution."""
 
@@ -159,7 +159,7 @@ def run(config: Config) -> int:
     from vine_vla.data.lerobot.dataset import open_dataset
 
     dataset = open_dataset(config.path)
-    eyes = _eyes(config, dataset)
+    perception = _perception(config, dataset)
     bar = tqdm(desc="export", unit="clip", disable=not sys.stderr.isatty())
 
     def progress(done: int, total: int) -> None:
@@ -168,7 +168,7 @@ def run(config: Config) -> int:
 
     splits = tuple(Split(s) for s in config.splits)
     shared: dict[str, Any] = {"splits": splits, "threads": config.threads, "earlier": config.earlier}
-    shared |= {"eyes": eyes, "progress": progress}
+    shared |= {"perception": perception, "progress": progress}
     if isinstance(config, Joint):
         summary = export_joint(dataset, config.out, images=config.images, pixels=config.pixels, **shared)
     else:
@@ -180,12 +180,12 @@ def run(config: Config) -> int:
             summary = export_flat(dataset, config.out, successful_only=not config.all, **shared)
     bar.close()
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.outcomes.items()))
-    state = "" if summary.fresh else " (already there)"
-    if eyes is None and summary.blind > BLIND * summary.frames:
+    state = "" if summary.fresh else " (up to date)"
+    if perception is None and summary.unboxed > UNBOXED * summary.frames:
         print(
-            f"vine: remark: {summary.blind} of {summary.frames} frames have no box of the subgoal's target, "
-            "and System 1 sees a black window there: annotate more, or train System 2 first and give "
-            "--eyes RUN",
+            f"vine: warning: {summary.unboxed} of {summary.frames} frames have no box of the subgoal's "
+            "target, and System 1 receives a black window there: annotate more, or train System 2 first and "
+            "give --perception RUN",
             file=sys.stderr,
         )
     print(f"{summary.out}: {summary.episodes} episodes, {summary.frames} frames; {counts}{state}")
@@ -204,21 +204,19 @@ def _language(config: Language) -> int:
     return 0
 
 
-def _eyes(config: _Common, dataset: "DemoDataset") -> "Backend | None":
+def _perception(config: _Common, dataset: "DemoDataset") -> "Backend | None":
     """The System 2 whose perception fills in boxes; VineError if it has none, or of another vocabulary."""
-    if config.eyes is None or (isinstance(config, _Pictured) and config.images != "crops"):
+    if config.perception is None or (isinstance(config, _Pictured) and config.images != "crops"):
         return None
     from vine_vla.system2.load import load_system2
 
-    model = load_system2(config.eyes)
+    model, where = load_system2(config.perception), f"--perception {config.perception}"
     if model.info.state is None:
-        raise VineError(
-            "System 2 has no perception", where=f"--eyes {config.eyes}", hint="train it with boxes"
-        )
+        raise VineError("System 2 has no perception", where=where, hint="train it with boxes")
     if model.schema.classes != dataset.schema.classes or model.schema.cameras != dataset.schema.cameras:
         raise VineError(
             f"perception knows {model.schema.classes} in cameras {model.schema.cameras}",
-            where=f"--eyes {config.eyes}",
+            where=where,
             hint=f"train one on this dataset, with {dataset.schema.classes} in {dataset.schema.cameras}",
         )
     return model

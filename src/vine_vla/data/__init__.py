@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from vine_vla.data.lerobot.dataset import DemoDataset, open_dataset
 from vine_vla.data.record.recorder import EpisodeRecorder
-from vine_vla.data.record.staging import BoxTable, staged_ids
+from vine_vla.data.record.staging import staged_ids
+from vine_vla.data.sidecars.boxes import BoxTable
 from vine_vla.data.sidecars.splits import calibration_split
 
 if TYPE_CHECKING:

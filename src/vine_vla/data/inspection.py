@@ -7,15 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Demonstration, EpisodeOutcome, Outcome
-from vine_vla.data.lerobot import legacy
 from vine_vla.data.lerobot.dataset import DemoDataset, foreign_demonstrations, open_dataset
+from vine_vla.data.lerobot.legacy import read_legacy
 from vine_vla.data.lerobot.tables import (
     VERSION,
     LeRobotFiles,
@@ -27,9 +25,10 @@ from vine_vla.data.lerobot.tables import (
     read_files,
     read_info,
 )
-from vine_vla.data.lerobot.video import silence_codec_logs
+from vine_vla.data.lerobot.video import check_present, frame_times, silence_codec_logs
 from vine_vla.data.problems import Problem, label_problems
 from vine_vla.data.sidecars import files as sidecars
+from vine_vla.storage.parquet import is_list, read_columns, read_schema
 
 
 @dataclass
@@ -81,7 +80,7 @@ def validate(path: Path | str) -> list[Problem]:
 
 
 def inspect_dataset(path: Path | str, decode: bool = False) -> Inspection:
-    """Look at every file of a dataset.
+    """Read and check every file of a dataset.
 
     Args:
         path: LeRobot dataset folder, with sidecars or without, of any format.
@@ -102,7 +101,10 @@ def inspect_dataset(path: Path | str, decode: bool = False) -> Inspection:
         cameras=_cameras(info),
     )
     if info["codebase_version"] != VERSION:
-        _look_at_legacy(root, info, report)
+        legacy = read_legacy(root, info)
+        report.episodes, report.frames, report.tasks = legacy.episodes, legacy.frames, list(legacy.tasks)
+        report.outcomes[EpisodeOutcome.UNKNOWN.value] = legacy.episodes
+        report.problems += [Problem.of(e) for e in legacy.errors]
         return report
     try:
         files = read_files(root)
@@ -147,14 +149,6 @@ def _cameras(info: Mapping[str, Any], roles: Mapping[str, str] | None = None) ->
     return found
 
 
-def _look_at_legacy(root: Path, info: Mapping[str, Any], report: Inspection) -> None:
-    """An older format: count what can be counted and say how to get it into the present one."""
-    found = legacy.look(root, info)
-    report.episodes, report.frames, report.tasks = found.episodes, found.frames, list(found.tasks)
-    report.outcomes[EpisodeOutcome.UNKNOWN.value] = found.episodes
-    report.problems += [Problem.of(e) for e in found.errors]
-
-
 def _file_errors(files: LeRobotFiles) -> Iterable[VineError]:
     """Errors of LeRobot's own files: counts, columns, values, times, videos."""
     try:
@@ -170,17 +164,9 @@ def _table_errors(files: LeRobotFiles, path: Path) -> Iterable[VineError]:
     try:
         check_types(files, path)
         images = {k for k, f in files.features.items() if f["dtype"] == "image"}
-        names = [n for n in pq.read_schema(path).names if n not in images]
-        table = sidecars.load_parquet(path, names)
+        table = read_columns(path, [n for n in read_schema(path).names if n not in images])
     except VineError as error:
         yield error
-        return
-    except (OSError, pa.ArrowException) as error:
-        yield VineError(
-            f"parquet cannot be read ({str(error).splitlines()[0]})",
-            where=str(path),
-            hint="copy or write it again",
-        )
         return
     episode, frame = table["episode_index"].to_numpy(), table["frame_index"].to_numpy()
     for name in table.column_names:
@@ -216,11 +202,7 @@ def _value_errors(
         yield VineError(f"a value is missing (episode {episode[row]}, frame {frame[row]})", where=where)
         return
     size = 1
-    if (
-        pa.types.is_list(array.type)
-        or pa.types.is_fixed_size_list(array.type)
-        or pa.types.is_large_list(array.type)
-    ):
+    if is_list(array.type):
         lengths = array.value_lengths().to_numpy(zero_copy_only=False)
         size = int(feature["shape"][0]) if len(feature.get("shape", ())) == 1 else int(lengths[0])
         if (lengths != size).any():
@@ -250,26 +232,11 @@ def _video_errors(files: LeRobotFiles) -> Iterable[VineError]:
             end = start + episode.length / files.fps
             needed[key, path] = max(needed.get((key, path), 0.0), end)
     for (key, path), end in sorted(needed.items()):
-        if not path.is_file():
-            yield VineError(
-                "video is missing",
-                where=f"{path}, feature {key}",
-                hint="copy it from the source of the dataset",
-            )
-            continue
         try:
-            with av.open(path) as container:
-                stream = container.streams.video[0]
-                times = sorted(
-                    float(p.pts * p.time_base)
-                    for p in container.demux(stream)
-                    if p.pts is not None and p.size
-                )
-                size = (stream.height, stream.width)
-        except (av.FFmpegError, OSError, IndexError) as error:
-            yield VineError(
-                f"video cannot be read: {error}", where=f"{path}, feature {key}", hint="copy it again"
-            )
+            check_present(path, key)
+            times, size = frame_times(path)
+        except VineError as error:
+            yield error
             continue
         wanted = round(end * files.fps)
         if len(times) < wanted:
@@ -278,7 +245,7 @@ def _video_errors(files: LeRobotFiles) -> Iterable[VineError]:
                 where=f"{path}, feature {key}",
                 hint="copy it again",
             )
-        elif np.abs(np.array(times[:wanted]) - np.arange(wanted) / files.fps).max() > 0.25 / files.fps:
+        elif np.abs(times[:wanted] - np.arange(wanted) / files.fps).max() > 0.25 / files.fps:
             yield VineError(
                 f"frames are not {files.fps:g} a second",
                 where=f"{path}, feature {key}",

@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from vine_vla.storage.transaction import writing
 
 
@@ -37,11 +34,6 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """UTF-8 text, written atomically."""
     write_bytes(path, text.encode("utf-8"))
-
-
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """A parquet table, written atomically."""
-    write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
 
 
 def file_hash(path: Path) -> str:

@@ -1,4 +1,6 @@
-"""JSON files: written whole, without NaN, read with errors that name the file; and append-only rows."""
+"""JSON files: written whole and without NaN, read into types with errors that name file and field; and
+append-only rows.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import gzip
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,50 @@ def write_json(path: Path, data: object) -> None:
     """JSON with a line break at the end, written atomically; keys keep their order, NaN becomes null."""
     plain = without_nan(json.loads(json.dumps(data, default=as_plain)))
     write_text(path, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+_FIELD = re.compile(r" - at (?:key in )?`\$\.?(.*)`$")
+
+
+def typed[T](data: object, kind: type[T], where: str, hint: str = "") -> T:
+    """Plain data (dictionaries, lists, words, numbers) as a `kind`, a type with annotations, checked in full.
+
+    Raises:
+        VineError: a field is missing, or of another type; names it.
+    """
+    try:
+        return msgspec.convert(data, kind, str_keys=True)
+    except msgspec.ValidationError as error:
+        what, place = str(error), _FIELD.search(str(error))
+        if place is not None:
+            what, where = what[: place.start()], f"{where}, field {place[1]}" if place[1] else where
+        raise VineError(what, where=where, hint=hint) from error
+
+
+def decode[T](text: bytes | str, kind: type[T], where: str, hint: str = "") -> T:
+    """JSON text as a `kind`; VineError as of `untrusted.parse_json` and `typed`."""
+    return typed(untrusted.parse_json(text, where, hint), kind, where, hint)
+
+
+def read_typed[T](path: Path, kind: type[T], hint: str = "") -> T:
+    """A JSON file as a `kind`; VineError as of `untrusted.read_json` and `typed`."""
+    return typed(untrusted.read_json(path, hint), kind, str(path), hint)
+
+
+def check_version(data: Mapping[str, Any], newest: int, where: str) -> int:
+    """Version of a format by its field `version`; files from before it was written are of version 1.
+
+    Raises:
+        VineError: no whole number from 1 to `newest`.
+    """
+    version = data.get("version", 1)
+    if type(version) is not int or not 1 <= version <= newest:
+        raise VineError(
+            f"format version {version!r}, this VINE reads 1 to {newest}",
+            where=f"{where}, field version",
+            hint="it was written by a newer VINE: update this one",
+        )
+    return version
 
 
 def read_json(path: Path, *, missing: str = "file is missing", hint: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vine_vla.core.errors import VineError
-from vine_vla.storage.json import write_json
+from vine_vla.storage.json import read_json, write_json
 
 
 def keep_settings(path: Path, settings: Mapping[str, Any], *, hint: str) -> None:
@@ -17,7 +17,7 @@ def keep_settings(path: Path, settings: Mapping[str, Any], *, hint: str) -> None
     Args:
         path: JSON file beside the work.
         settings: everything that makes two runs the same run, as JSON values.
-        hint: hint for whoever changed one.
+        hint: for whoever changed one.
 
     Raises:
         VineError: the file cannot be read, or another value stands there; names the first that differs.
@@ -26,10 +26,7 @@ def keep_settings(path: Path, settings: Mapping[str, Any], *, hint: str) -> None
     if not path.is_file():
         write_json(path, now)
         return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise VineError(f"cannot be read: {error}", where=str(path), hint=hint) from error
+    before = read_json(path, hint=hint)
     if difference := differing(before, now):
         raise VineError(f"begun with other settings: {difference}", where=str(path), hint=hint)
 

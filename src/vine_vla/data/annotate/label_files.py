@@ -1,54 +1,74 @@
-"""Label files: JSON lines and CSV, read row by row with the line number for errors."""
+"""Label files: JSON lines and CSV, read row by row, each with its place for errors."""
 
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from vine_vla.core.errors import VineError
+from vine_vla.storage.json import decode, typed
+
+MAX_LINE = 2**20
+"""Characters of the longest line that is read."""
+
+_SHORT = {"episode": "episode_index", "frame": "frame_index"}
 
 
-def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of a JSONL file."""
+class EpisodeRow(msgspec.Struct):
+    """What every line of a JSON file of labels has.
+
+    Args:
+        episode_index: of the dataset. length: frames that the episode should have, if it is to be checked.
+    """
+
+    episode_index: int
+    length: int | None = None
+
+
+def json_rows[R: EpisodeRow](path: Path, kind: type[R]) -> Iterator[tuple[str, R]]:
+    """Place (file and line) and content of every line that is not blank; `episode` stands for
+    `episode_index`, `frame` for `frame_index`.
+
+    Raises:
+        VineError: the file cannot be read, or a line is no `kind`; names the field.
+    """
     for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise VineError(f"no JSON: {error}", where=f"{path}, line {number}") from error
-        if not isinstance(row, dict):
-            raise VineError("no JSON object", where=f"{path}, line {number}")
-        if "episode_index" not in row and "episode" in row:
-            row["episode_index"] = row["episode"]
-        if "frame_index" not in row and "frame" in row:
-            row["frame_index"] = row["frame"]
-        yield number, row
+        if line.strip():
+            where = f"{path}, line {number}"
+            data = decode(line, dict[str, Any], where)
+            full = {name: data[short] for short, name in _SHORT.items() if short in data}
+            yield where, typed(full | data, kind, where)
 
 
-def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and row of a CSV file with a header."""
+def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Place and content of every row of a CSV file with a header.
+
+    Raises:
+        VineError: the file cannot be read, or lacks one of `columns`.
+    """
     reader = csv.DictReader(_lines(path))
-    for column in columns:
-        if column not in (reader.fieldnames or ()):
-            raise VineError(
-                f"column {column} is missing", where=str(path), hint=f"header: {','.join(columns)}"
-            )
-    for row in reader:
-        yield reader.line_num, row
-
-
-def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        for column in columns:
+            if column not in (reader.fieldnames or ()):
+                raise VineError(
+                    f"column {column} is missing", where=str(path), hint=f"header: {','.join(columns)}"
+                )
+        for row in reader:
+            yield f"{path}, line {reader.line_num}", row
+    except csv.Error as error:
+        raise VineError(f"no CSV: {error}", where=f"{path}, line {reader.line_num}") from error
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            while line := file.readline(MAX_LINE + 1):
+                if len(line) > MAX_LINE:
+                    raise VineError(f"a line of more than {MAX_LINE} characters", where=str(path))
+                yield line
     except (OSError, UnicodeDecodeError) as error:
         raise VineError(f"cannot be read: {error}", where=str(path)) from error
-
-
-def as_list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise VineError(f"expected a list, got {value!r}", where=where)
-    return value

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Demonstration, EpisodeOutcome, OutcomeSource
-from vine_vla.data.annotate.annotation import Annotation
+from vine_vla.data.annotate.labels import Labels
 from vine_vla.data.lerobot.dataset import DemoDataset, open_dataset
 from vine_vla.data.sidecars import files as sidecars
 from vine_vla.data.sidecars.linking import annotated_folder, check_target
@@ -25,7 +25,7 @@ class Labeller:
     Args:
         path: LeRobot v3 dataset.
         out: as `annotation.annotate`: leave `path` alone and label this linked folder.
-        judge: who makes the labels.
+        source: who makes the labels.
         calibration_share: of the episodes of a dataset that has no sidecars yet.
 
     Raises:
@@ -36,7 +36,7 @@ class Labeller:
         self,
         path: Path,
         out: Path | None = None,
-        judge: OutcomeSource = OutcomeSource.HUMAN,
+        source: OutcomeSource = OutcomeSource.HUMAN,
         calibration_share: float = CALIBRATION_SHARE,
     ) -> None:
         check_share(calibration_share)
@@ -44,7 +44,7 @@ class Labeller:
         self.root = check_target(path, out)
         with annotated_folder(path, out):
             pass
-        self.judge, self.calibration_share = judge, calibration_share
+        self.source, self.calibration_share = source, calibration_share
         self.labelled: set[str] = set()
         """Ids of the episodes that were labelled here."""
         self._lock, self._closed = threading.Lock(), False
@@ -53,14 +53,14 @@ class Labeller:
     @property
     def dataset(self) -> DemoDataset:
         """The dataset as it was opened; for labels see `demonstrations`."""
-        return self._work.dataset
+        return self._labels.dataset
 
     @property
     def demonstrations(self) -> tuple[Demonstration, ...]:
         """Episodes with their labels as they are on disk."""
         with self._lock:
             self._read_if_changed()
-            return tuple(self._work.demonstrations)
+            return tuple(self._labels.demonstrations)
 
     @property
     def left(self) -> int:
@@ -75,7 +75,7 @@ class Labeller:
         """
         with self._lock, locked(self.root):
             index = self._index_of(episode_id)
-            self._work.set_outcome(index, outcome, self.judge, f"episode {episode_id}")
+            self._labels.set_outcome(index, outcome, self.source, f"episode {episode_id}")
             return self._write(index)
 
     def set_onset(self, episode_id: str, frame: int | None) -> Demonstration:
@@ -86,7 +86,7 @@ class Labeller:
         """
         with self._lock, locked(self.root):
             index = self._index_of(episode_id)
-            self._work.set_onset(index, frame, f"episode {episode_id}")
+            self._labels.set_onset(index, frame, f"episode {episode_id}")
             return self._write(index)
 
     def close(self) -> None:
@@ -98,32 +98,32 @@ class Labeller:
         if self._closed:
             raise VineError("labelling has ended", where=str(self.root), hint="start it again")
         self._read_if_changed()
-        for d in self._work.demonstrations:
+        for d in self._labels.demonstrations:
             if d.episode_id == episode_id:
                 return d.episode_index
         raise VineError(
-            f"no episode {episode_id!r} among {len(self._work.demonstrations)}", where=str(self.root)
+            f"no episode {episode_id!r} among {len(self._labels.demonstrations)}", where=str(self.root)
         )
 
     def _write(self, index: int) -> Demonstration:
         with ExitStack() as undo:
             undo.callback(self._read)  # what counts as labelled must be on disk
             if sidecars.has_sidecars(self.root):
-                self._work.write_labels(self.root)
+                self._labels.write_labels(self.root)
             else:
-                self._work.write(self.root)
+                self._labels.write(self.root)
             undo.pop_all()
         self._stamp = stamp(self.root, sidecars.FILES)
-        found = self._work.demonstrations[index]
+        found = self._labels.demonstrations[index]
         self.labelled.add(found.episode_id)
         return found
 
     def _read(self) -> None:
         before = stamp(self.root, sidecars.FILES)  # before reading: what is written meanwhile is read again
-        work = Annotation(open_dataset(self.root))
+        labels = Labels(open_dataset(self.root))
         if not sidecars.has_sidecars(self.root):
-            work.assign_splits(self.calibration_share)
-        self._work, self._stamp = work, before
+            labels.assign_splits(self.calibration_share)
+        self._labels, self._stamp = labels, before
 
     def _read_if_changed(self) -> None:
         if self._stamp != stamp(self.root, sidecars.FILES):

@@ -3,7 +3,8 @@
 They could end in segments whose arguments are not in the scene where they begin: grasps of the placeholder
 `object` in episodes that were boxed later, or grasps of a class of which the scene has several. Reading
 refuses those. A repair names the object where the boxes say which it is. Where they do not, the segment keeps
-its frames, text, outcome and judge under a verb without arguments (`grasp_unnamed`), to be named by a person.
+its frames, text, outcome and its source under a verb without arguments (`grasp_unnamed`), for a person to
+name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph, Schema, Verb
 from vine_vla.core.options import Demonstration, Segment, Subgoal, check_subgoal
-from vine_vla.data.annotate.annotation import Annotation
+from vine_vla.data.annotate.labels import Labels
 from vine_vla.data.annotate.placeholder import named_grasps
 from vine_vla.data.lerobot.dataset import open_dataset, read_annotated
 from vine_vla.data.lerobot.tables import read_files
@@ -51,9 +52,7 @@ def examine(root: Path, grasped: str | None = None) -> Finding:
     read_files(root)
     pending = ("finish writing sidecars, which was interrupted",) if (root / META / NEXT).is_dir() else ()
     try:
-        dataset = open_dataset(root)
-        for d in dataset.demonstrations:
-            dataset.box_table(d.episode_index)
+        open_dataset(root).check_boxes()
     except VineError as fault:
         try:
             return Finding(fault, (*pending, *_repaired(root, grasped)[1]))
@@ -78,15 +77,14 @@ def repair(root: Path, grasped: str | None = None) -> Finding:
     return found
 
 
-def _repaired(root: Path, grasped: str | None) -> tuple[Annotation, tuple[str, ...]]:
+def _repaired(root: Path, grasped: str | None) -> tuple[Labels, tuple[str, ...]]:
     """The labels as they can be read, and what was changed; VineError where the fault is another one."""
     dataset = read_annotated(root, read_files(root), check_verbs=False)
     if dataset is None:
         raise VineError("no sidecars", where=str(root))
-    for d in dataset.demonstrations:
-        dataset.box_table(d.episode_index)
-    work = Annotation(dataset)
-    named, schema = named_grasps(work.demonstrations, work.schema, grasped, str(root), strict=False)
+    dataset.check_boxes()
+    labels = Labels(dataset)
+    named, schema = named_grasps(labels.demonstrations, labels.schema, grasped, str(root), strict=False)
     fitting = [replace(d, segments=tuple(_fitting(s, d, schema) for s in d.segments)) for d in named]
     used = {s.subgoal.verb: s for d in fitting for s in d.segments}
     fresh = [
@@ -100,11 +98,11 @@ def _repaired(root: Path, grasped: str | None) -> tuple[Annotation, tuple[str, .
         for old, new in zip(d.segments, after.segments, strict=True)
         if old.subgoal != new.subgoal
     )
-    work.demonstrations = fitting
-    work.schema = replace(schema, verbs=(*schema.verbs, *fresh))
+    labels.demonstrations = fitting
+    labels.schema = replace(schema, verbs=(*schema.verbs, *fresh))
     if not changes:
         raise VineError("nothing to repair", where=str(root))
-    return work, changes
+    return labels, changes
 
 
 def _fitting(segment: Segment, d: Demonstration, schema: Schema) -> Segment:

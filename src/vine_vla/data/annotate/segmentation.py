@@ -209,13 +209,14 @@ def infer_outcomes(names: Sequence[str], outcome: EpisodeOutcome) -> list[Outcom
     return found
 
 
-def following(
+def corrected(
     segments: tuple[Segment, ...], before: EpisodeOutcome, after: EpisodeOutcome
 ) -> tuple[Segment, ...]:
     """Segments of an episode whose outcome is corrected from `before` to `after`.
 
-    Outcomes that `infer_outcomes` gave are inferred anew. Judged ones stay: those of subgoals with arguments,
-    which no cut makes, those that do not follow from `before`, and gripper phases, which nothing decides.
+    Outcomes that `infer_outcomes` gave are inferred anew. Labelled ones stay: those of subgoals with
+    arguments, which no cut makes, those that do not follow from `before`, and gripper phases, which nothing
+    decides.
     """
     verbs = [s.subgoal.verb for s in segments]
     inferred = infer_outcomes(verbs, before) == [s.outcome for s in segments]

@@ -23,7 +23,8 @@ from vine_vla.core.options import Demonstration, Outcome, OutcomeSource, Subgoal
 from vine_vla.core.protocols import Observation, Perceiver, perceive_one
 from vine_vla.data.export.crops import Boxes, CropLayout, graph_boxes, skill_inputs, slot_ids
 from vine_vla.data.lerobot.dataset import DemoDataset, open_dataset
-from vine_vla.data.lerobot.tables import image_size, to_matrix
+from vine_vla.data.lerobot.tables import image_size
+from vine_vla.storage.parquet import to_matrix
 
 STATS_EVERY = 8
 """Every 8th frame enters the image statistics."""
@@ -74,8 +75,8 @@ def read_clips(
             yield from zip(group, done, strict=True)
 
 
-class Eyes(Perceiver, Protocol):
-    """Perception that finds boxes where nobody annotated any; `weights` tells one training from another."""
+class BoxPerceiver(Perceiver, Protocol):
+    """Perception that gives boxes where none are annotated; `weights` tells one training from another."""
 
     @property
     def weights(self) -> str: ...
@@ -95,10 +96,10 @@ class ClipReader:
         layout: CropLayout | None,
         whole_pixels: int | None,
         earlier: EarlierExport | None = None,
-        eyes: Eyes | None = None,
+        perception: BoxPerceiver | None = None,
     ) -> None:
         self.dataset, self.layout, self.whole_pixels, self.earlier = dataset, layout, whole_pixels, earlier
-        self.eyes = eyes
+        self.perception = perception
         dataset.actions(0)  # fills the caches before threads ask for them
         if layout is not None and not any(
             len(dataset.box_table(d.episode_index).frame) for d in dataset.demonstrations
@@ -141,30 +142,30 @@ class ClipReader:
         ]
 
     def _frames(self, episode: int, first: int, last: int, role: str) -> NDArray[np.uint8]:
-        """Frames of a camera; where nobody looks at them, black ones that take no memory."""
-        if self.whole_pixels == 0 and self.eyes is None:
+        """Frames of a camera; where nothing needs them, black ones that take no memory."""
+        if self.whole_pixels == 0 and self.perception is None:
             size = image_size(self.dataset.files.features[self.dataset.cameras[role]])
             return np.broadcast_to(np.uint8(0), (last - first, *size, 3))
         return self.dataset.images(episode, range(first, last), role)
 
-    def _found(
+    def _perceived(
         self,
-        eyes: Eyes,
+        perception: BoxPerceiver,
         clip: Clip,
         frames: Mapping[str, NDArray[np.uint8]],
         states: NDArray[np.float32],
         annotated: Mapping[int, Boxes],
     ) -> dict[int, Boxes]:
-        """Boxes of every frame of the clip: annotated ones, and what `eyes` find, followed as at run time."""
-        graph, found = clip.graph, {}
+        """Boxes of every frame of the clip: annotated ones, else perceived ones, tracked as at run time."""
+        graph, boxes = clip.graph, {}
         for i in range(clip.end - clip.start):
-            seen = Observation({role: f[i] for role, f in frames.items()}, states[i])
-            graph = perceive_one(eyes, seen, clip.demonstration.instruction, graph)
+            observation = Observation({role: f[i] for role, f in frames.items()}, states[i])
+            graph = perceive_one(perception, observation, clip.demonstration.instruction, graph)
             perceived, known = graph_boxes(graph), annotated.get(clip.start + i, {})
-            found[clip.start + i] = {
+            boxes[clip.start + i] = {
                 role: {**perceived.get(role, {}), **known.get(role, {})} for role in frames
             }
-        return found
+        return boxes
 
     def _columns(
         self,
@@ -180,8 +181,8 @@ class ClipReader:
             graph = clip.graph
             classes = {o.id: o.cls for o in graph.objects} if graph is not None else {}
             ids = slot_ids(layout, clip.subgoal, classes)
-            if self.eyes is not None:
-                boxes = self._found(self.eyes, clip, frames, states, boxes)
+            if self.perception is not None:
+                boxes = self._perceived(self.perception, clip, frames, states, boxes)
             for i in range(clip.end - clip.start):
                 now = {role: f[i] for role, f in frames.items()}
                 here = boxes.get(clip.start + i, {})

@@ -1,19 +1,19 @@
-"""What System 1 sees: image windows at objects, and the vector that says where they were cut.
+"""The visual input of System 1: image windows at objects, and the vector that says where they were cut.
 
-Export and run time call the same `skill_inputs`, so a policy is never shown anything cut differently
-from what it was trained on. A layout has one or more *slots*, each an object seen by every camera:
+Export and run time call the same `skill_inputs`, so a policy never receives anything cut differently
+from what it was trained on. A layout has one or more *slots*, each an object in every camera:
 
 - target layout (`slots` empty): one slot, the last argument of the subgoal (the cup of
   `pick(cup)`, the shelf of `place(cup, shelf_2)`);
 - scene layout: a slot for every object that a subgoal can name, ordered by class and id and padded, for
-  policies that are conditioned on the instruction alone (the `flat` arm). What nothing can be done with is
-  seen beside them: every slot costs such a policy steps;
+  policies that are conditioned on the instruction alone (the `flat` arm). What no subgoal can name is
+  visible beside them: every slot costs such a policy steps;
 - joint layout: the target's slot (`TARGET`) and then the scene's, for policies that are run both ways.
   Under the instruction alone, verb and target are zero. Under a subgoal the scene's slots are, as in the
   target layout: what stands beside the target says what operators choose, not what is asked for.
 
-The windows of a camera are stacked downwards in one picture of `shown * pixels` rows. In a joint layout the
-target's window shows the whole image where the whole task is the target.
+The windows of a camera are stacked downwards in one picture of `window_count * pixels` rows. In a joint
+layout the target's window shows the whole image where the whole task is the target.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +31,17 @@ from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Box, SceneGraph, Schema
 from vine_vla.core.options import Subgoal
 from vine_vla.core.relations import GRIPPER
-from vine_vla.storage.untrusted import parse_json
+from vine_vla.storage.json import check_version, decode, typed
 
 Image = NDArray[np.uint8]
 Boxes = Mapping[str, Mapping[str, Box]]
-"""Camera role -> object id -> box; an object that a camera does not see has no entry."""
+"""Camera role -> object id -> box; an object that is not visible in a camera has no entry."""
 
 LAYOUT = "meta/vine_crops.json"
 """Where an exported dataset keeps its crop layout."""
+
+VERSION = 1
+"""Of that file; those without one are of version 1."""
 
 TARGET = "*"
 """Stands for a class in `CropLayout.slots`: the slot of the subgoal's target."""
@@ -47,7 +50,7 @@ SLOT_FEATURES = 7
 """Numbers per slot and camera: box (4), visible (1), centre of the window (2)."""
 
 WINDOW_PIXELS = 80
-"""Side of a stored window. Policies look at 64 of them, so that 8 either way are left for shifts."""
+"""Side of a stored window. Policies use 64 of them, so that 8 either way are left for shifts."""
 
 WINDOW_SHARE = 80 / 192
 """Side of a window relative to the shorter side of the image: native resolution for 192 px images."""
@@ -80,7 +83,7 @@ class CropLayout:
         return len(self.slots) or 1
 
     @property
-    def shown(self) -> int:
+    def window_count(self) -> int:
         """Slots whose windows are cut."""
         return self.slot_count if self.windows is None else self.windows
 
@@ -95,32 +98,22 @@ class CropLayout:
         return self.share / self.pixels / wide, self.share / self.pixels / high
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, where: str = "crop layout") -> CropLayout:
         """Inverse of `to_json`; raises VineError naming `where` if a field is missing or malformed."""
-        try:
-            data = parse_json(text, where)
-            return cls(
-                cameras=tuple(data["cameras"]),
-                verbs=tuple(data["verbs"]),
-                slots=tuple(data["slots"]),
-                pixels=int(data["pixels"]),
-                share=float(data["share"]),
-                aspects=tuple((float(w), float(h)) for w, h in data["aspects"]),
-                windows=None if data.get("windows") is None else int(data["windows"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise VineError(f"malformed crop layout: {error!r}", where=where) from error
+        data = decode(text, dict[str, Any], where)
+        check_version(data, VERSION, where)
+        return typed(data, cls, where)
 
 
 class SkillInputs(NamedTuple):
     """What System 1 gets besides proprioception.
 
     Args:
-        crops: camera role -> windows of the slots, stacked; none if none are cut. uint8 [shown * pixels,
-            pixels, 3]
+        crops: camera role -> windows of the slots, stacked; none if none are cut. uint8 [window_count *
+            pixels, pixels, 3]
         environment_state: verb one-hot, then per slot and camera box, visible, centre. float32 [E]
     """
 
@@ -227,9 +220,9 @@ def skill_inputs(
         subgoal: its verb sets the one-hot; None leaves it zero, and the target's window shows the whole
             image.
 
-    A slot whose object the camera does not see is a black window with zeros for its seven numbers.
+    A slot whose object the camera does not show is a black window with zeros for its seven numbers.
     """
-    size, shown, verbs = layout.pixels, layout.shown, len(layout.verbs)
+    size, windows, verbs = layout.pixels, layout.window_count, len(layout.verbs)
     environment = np.zeros(layout.width, np.float32)
     if subgoal is not None and layout.verbs:
         if subgoal.verb not in layout.verbs:
@@ -238,16 +231,16 @@ def skill_inputs(
     numbers = environment[verbs:].reshape(layout.slot_count, len(layout.cameras), SLOT_FEATURES)
     crops = {}
     for c, camera in enumerate(layout.cameras):
-        picture = np.zeros((shown * size, size, 3), np.uint8)
-        seen = boxes.get(camera, {})
+        picture = np.zeros((windows * size, size, 3), np.uint8)
+        visible = boxes.get(camera, {})
         for s, name in enumerate(ids):
-            box = seen.get(name) if name is not None else None
-            window = picture[s * size : (s + 1) * size] if s < shown else None
+            box = visible.get(name) if name is not None else None
+            window = picture[s * size : (s + 1) * size] if s < windows else None
             if box is not None:
                 numbers[s, c] = *box, 1.0, *cut_window(images[camera], box.center, layout.share, window)
             elif window is not None and subgoal is None and layout.slots[s : s + 1] == (TARGET,):
                 window[:] = _resample(images[camera], size)
-        if shown:
+        if windows:
             crops[camera] = picture
     return SkillInputs(crops, environment)
 

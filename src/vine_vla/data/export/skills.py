@@ -10,11 +10,11 @@ is worth imitating.
 from __future__ import annotations
 
 import hashlib
-import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph
@@ -27,7 +27,7 @@ from vine_vla.core.options import (
     Segment,
     Split,
 )
-from vine_vla.data.export.clips import Clip, ClipReader, EarlierExport, Eyes, read_clips
+from vine_vla.data.export.clips import BoxPerceiver, Clip, ClipReader, EarlierExport, read_clips
 from vine_vla.data.export.crops import (
     LAYOUT,
     CropLayout,
@@ -39,10 +39,11 @@ from vine_vla.data.export.crops import (
 from vine_vla.data.export.writer import ExportWriter, camera_features, turns
 from vine_vla.data.lerobot.dataset import DemoDataset
 from vine_vla.data.lerobot.tables import image_size
-from vine_vla.storage.files import folder_in_the_making
-from vine_vla.storage.json import write_json
+from vine_vla.storage.files import folder_in_the_making, write_text
+from vine_vla.storage.json import check_version, read_json, write_json
 
 EXPORT = "meta/vine_export.json"
+VERSION = 2
 KNOWN = (Outcome.REACHED, Outcome.SLIPPED, Outcome.DEAD)
 """Outcomes of the segments that are exported; censored ones only of interventions, since who takes over
 says that the policy's part was not over: near misses, from which the done head learns."""
@@ -50,7 +51,7 @@ says that the policy's part was not over: near misses, from which the done head 
 Images = Literal["crops", "whole"]
 JointImages = Literal["whole", "windows", "none"]
 LEAST_PIXELS = 8
-"""Side of the smallest picture in which anything can be seen."""
+"""Side of the smallest picture."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class ExportSummary:
         episodes, frames: how much of it.
         outcomes: outcome -> episodes.
         fresh: False when `out` already held this very export.
-        blind: frames in which nobody annotated a box of the subgoal's target; 0 without crops at it.
+        unboxed: frames without an annotated box of the subgoal's target; 0 without crops at it.
     """
 
     out: Path
@@ -70,10 +71,24 @@ class ExportSummary:
     frames: int
     outcomes: dict[str, int]
     fresh: bool
-    blind: int = 0
+    unboxed: int = 0
 
 
-Progress = Callable[[int, int], None]
+class Reading(TypedDict, total=False):
+    """How the clips of an export are read.
+
+    Args:
+        threads: decode and encode in this many threads; default 2.
+        earlier: an export of the same kind of some of these episodes, as annotated now: its clips are taken
+            over, which is several times faster than decoding them again.
+        perception: gives boxes in frames where none is annotated, from the graph at the segment's start on.
+        progress: called with (clips done, clips).
+    """
+
+    threads: int
+    earlier: Path | None
+    perception: BoxPerceiver | None
+    progress: Callable[[int, int], None] | None
 
 
 def export_skills(
@@ -84,10 +99,7 @@ def export_skills(
     outcomes: Sequence[Outcome] = KNOWN,
     images: Images = "crops",
     whole_pixels: int = 96,
-    threads: int = 2,
-    earlier: Path | None = None,
-    eyes: Eyes | None = None,
-    progress: Progress | None = None,
+    **reading: Unpack[Reading],
 ) -> ExportSummary:
     """One episode per segment, crops at the subgoal's target.
 
@@ -96,11 +108,7 @@ def export_skills(
         out: folder to write; replaced only if it is an older export.
         splits, outcomes: which episodes and segments to take.
         images: `crops`, or `whole` frames shrunk to `whole_pixels` along the shorter side.
-        threads: decode and encode in this many threads.
-        earlier: an export of the same kind of some of these episodes, as annotated now: its clips are taken
-            over, which is several times faster than decoding them again.
-        eyes: finds boxes in frames where none is annotated, from the graph at the segment's start on.
-        progress: called with (clips done, clips).
+        reading: see `Reading`.
 
     Raises:
         VineError: nothing to export, no boxes for crops, or `out` holds something else.
@@ -108,10 +116,10 @@ def export_skills(
     clips = _segments(dataset, splits, outcomes)
     layout = target_layout(dataset.schema, _image_sizes(dataset)) if images == "crops" else None
     settings = {"kind": "skills", "splits": sorted(splits), "outcomes": sorted(outcomes)}
-    blind = _blind_frames(dataset, clips) if images == "crops" else 0
+    unboxed = _unboxed_frames(dataset, clips) if images == "crops" else 0
     pixels = None if images == "crops" else whole_pixels
-    done = _export(dataset, out, clips, layout, settings, pixels, threads, earlier, eyes, progress)
-    return replace(done, blind=blind)
+    done = _export(dataset, out, clips, layout, settings, pixels, reading)
+    return replace(done, unboxed=unboxed)
 
 
 def _segments(dataset: DemoDataset, splits: Sequence[Split], outcomes: Sequence[Outcome]) -> list[Clip]:
@@ -124,17 +132,17 @@ def _segments(dataset: DemoDataset, splits: Sequence[Split], outcomes: Sequence[
     ]
 
 
-def _blind_frames(dataset: DemoDataset, clips: Sequence[Clip]) -> int:
+def _unboxed_frames(dataset: DemoDataset, clips: Sequence[Clip]) -> int:
     """Frames of the clips in which no camera has an annotated box of the subgoal's target."""
     count = 0
     for clip in clips:
         target = clip.subgoal.args[-1:] if clip.subgoal is not None else ()
         table = dataset.box_table(clip.demonstration.episode_index)
-        seen: set[int] = set()
+        boxed: set[int] = set()
         if target and target[0] in table.objects:
             rows = table.object == table.objects.index(target[0])
-            seen = {f for f in table.frame[rows].tolist() if clip.start <= f < clip.end}
-        count += clip.end - clip.start - len(seen) if target else 0
+            boxed = {f for f in table.frame[rows].tolist() if clip.start <= f < clip.end}
+        count += clip.end - clip.start - len(boxed) if target else 0
     return count
 
 
@@ -150,10 +158,7 @@ def export_flat(
     successful_only: bool = True,
     images: Images = "crops",
     whole_pixels: int = 96,
-    threads: int = 2,
-    earlier: Path | None = None,
-    eyes: Eyes | None = None,
-    progress: Progress | None = None,
+    **reading: Unpack[Reading],
 ) -> ExportSummary:
     """Whole episodes under their instruction, crops at all objects that a subgoal can name.
 
@@ -166,7 +171,7 @@ def export_flat(
         layout = scene_layout(dataset.schema, _image_sizes(dataset), _graphs(dataset))
     settings = {"kind": "flat", "splits": sorted(splits), "successful_only": successful_only}
     pixels = None if images == "crops" else whole_pixels
-    return _export(dataset, out, clips, layout, settings, pixels, threads, earlier, eyes, progress)
+    return _export(dataset, out, clips, layout, settings, pixels, reading)
 
 
 def export_joint(
@@ -176,10 +181,7 @@ def export_joint(
     splits: Sequence[Split] = (Split.TRAIN,),
     images: JointImages = "whole",
     pixels: int = 96,
-    threads: int = 2,
-    earlier: Path | None = None,
-    eyes: Eyes | None = None,
-    progress: Progress | None = None,
+    **reading: Unpack[Reading],
 ) -> ExportSummary:
     """Reached segments under their subgoal and successful episodes under their instruction.
 
@@ -205,7 +207,7 @@ def export_joint(
         layout = with_windows(layout, sizes, pixels)
     whole = {"whole": pixels, "windows": None, "none": 0}[images]
     settings = {"kind": "joint", "splits": sorted(splits)}
-    return _export(dataset, out, clips, layout, settings, whole, threads, earlier, eyes, progress)
+    return _export(dataset, out, clips, layout, settings, whole, reading)
 
 
 def _episodes(dataset: DemoDataset, splits: Sequence[Split], successful_only: bool) -> list[Clip]:
@@ -227,7 +229,7 @@ def _episodes(dataset: DemoDataset, splits: Sequence[Split], successful_only: bo
 
 
 def _imitable(clip: Clip) -> list[Clip]:
-    """The parts of a whole successful episode that are worth imitating, for trainers that see no outcomes."""
+    """The parts of a successful episode that are worth imitating, for trainers that read no outcomes."""
     parts, last = [], clip.end
     for start, end, outcome in turns(clip):
         if outcome is Outcome.REACHED:
@@ -255,10 +257,7 @@ def _export(
     layout: CropLayout | None,
     settings: dict[str, Any],
     whole_pixels: int | None,
-    threads: int,
-    earlier: Path | None,
-    eyes: Eyes | None,
-    progress: Progress | None,
+    reading: Reading,
 ) -> ExportSummary:
     if not clips:
         raise VineError(
@@ -266,26 +265,31 @@ def _export(
             where=str(dataset.root),
             hint="collect more episodes, or choose other splits and outcomes; `vine inspect` counts them",
         )
-    settings |= {"images": "crops" if whole_pixels is None else "whole"}
+    earlier, perception, progress = (reading.get(n) for n in ("earlier", "perception", "progress"))
+    settings |= {"version": VERSION, "images": "crops" if whole_pixels is None else "whole"}
     settings |= {"layout": layout.to_json() if layout else whole_pixels}
     if layout is not None and whole_pixels is not None:
         settings["pixels"] = whole_pixels
     settings["source"] = _fingerprint(dataset.root)
-    if eyes is not None:
-        settings["eyes"] = eyes.weights
+    if perception is not None:
+        settings["perception"] = perception.weights
     summary = ExportSummary(
-        out, len(clips), sum(c.end - c.start for c in clips), _count(c.outcome for c in clips), True
+        out,
+        len(clips),
+        sum(c.end - c.start for c in clips),
+        dict(Counter(c.outcome.value for c in clips)),
+        True,
     )
     if out.exists() and any(out.iterdir()):
         if not (out / EXPORT).is_file():
             raise VineError("exists and is no export of VINE", where=str(out), hint="choose another folder")
-        if json.loads((out / EXPORT).read_text(encoding="utf-8")) == settings:
-            return ExportSummary(out, summary.episodes, summary.frames, summary.outcomes, False)
+        if _read_settings(out) == settings:
+            return replace(summary, fresh=False)
     with folder_in_the_making(out) as root:
         known = None if earlier is None else _earlier(earlier, settings, dataset)
-        reader = ClipReader(dataset, layout, whole_pixels, known, eyes)
+        reader = ClipReader(dataset, layout, whole_pixels, known, perception)
         writer: ExportWriter | None = None
-        for number, (clip, columns) in enumerate(read_clips(reader, clips, threads)):
+        for number, (clip, columns) in enumerate(read_clips(reader, clips, reading.get("threads", 2))):
             if writer is None:
                 writer = ExportWriter(root, dataset, columns)
             writer.add(clip, columns)
@@ -294,7 +298,7 @@ def _export(
         assert writer is not None
         writer.close()
         if layout is not None:
-            (root / LAYOUT).write_text(layout.to_json() + "\n", encoding="utf-8")
+            write_text(root / LAYOUT, layout.to_json() + "\n")
         write_json(root / EXPORT, settings)
     return summary
 
@@ -303,13 +307,25 @@ def _earlier(root: Path, settings: dict[str, Any], dataset: DemoDataset) -> Earl
     """The export at `root`; raises VineError if its pictures are not the ones that `settings` ask for."""
     if not (root / EXPORT).is_file():
         raise VineError("no export of VINE", where=str(root), hint="leave --earlier out")
-    theirs = json.loads((root / EXPORT).read_text(encoding="utf-8"))
+    theirs = _read_settings(root)
     for name in ("kind", "images", "layout", "pixels"):
         if theirs.get(name) != settings.get(name):
             raise VineError(
                 f"an export with other {name}", where=str(root), hint="leave --earlier out, or export it anew"
             )
     return EarlierExport(root, camera_features(dataset))
+
+
+def _read_settings(root: Path) -> dict[str, Any]:
+    """The settings of an export as version 2 has them; version 1 called the perception `eyes`."""
+    path = root / EXPORT
+    settings = read_json(path, hint="export again into another folder")
+    if check_version(settings, VERSION, str(path)) == 1:
+        if "eyes" in settings:
+            settings["perception"] = settings.pop("eyes")
+        if isinstance(settings.get("layout"), str):
+            settings["layout"] = CropLayout.from_json(settings["layout"], f"{path}, field layout").to_json()
+    return settings | {"version": VERSION}
 
 
 def _fingerprint(root: Path) -> str:
@@ -319,10 +335,3 @@ def _fingerprint(root: Path) -> str:
         if path.is_file():
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def _count(outcomes: Iterable[Outcome]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for outcome in outcomes:
-        found[outcome.value] = found.get(outcome.value, 0) + 1
-    return found

@@ -5,7 +5,6 @@ The copy is whole, videos included, and carries VINE's sidecars. The source is o
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -33,9 +32,11 @@ from vine_vla.data.annotate.subtasks import (
 )
 from vine_vla.data.lerobot.dataset import DemoDataset
 from vine_vla.data.sidecars import files as sidecars
+from vine_vla.data.sidecars.boxes import write_boxes
 from vine_vla.data.sidecars.outcomes import EPISODE_OUTCOME
-from vine_vla.storage.files import folder_in_the_making, write_atomically, write_parquet
-from vine_vla.storage.json import write_json
+from vine_vla.storage.files import folder_in_the_making, write_atomically
+from vine_vla.storage.json import read_json, write_json
+from vine_vla.storage.parquet import read_parquet, write_parquet
 
 EXPORT = "meta/vine_subtasks.json"
 """Says that a folder is such an export, and of which kind; only those are replaced."""
@@ -81,7 +82,7 @@ def export_subtasks(dataset: DemoDataset, out: Path, kind: Kind) -> Path:
         raise VineError("exists and is no such export of VINE", where=str(out), hint="choose another folder")
     with folder_in_the_making(out) as root:
         _copy(dataset.root, root)
-        info = json.loads((root / "meta/info.json").read_text(encoding="utf-8"))
+        info = read_json(root / "meta/info.json")
         columns = _episode_columns(demonstrations)
         if kind == "language":
             _write_language(dataset, root)
@@ -99,7 +100,7 @@ def export_subtasks(dataset: DemoDataset, out: Path, kind: Kind) -> Path:
         write_json(root / "meta/info.json", info)
         sidecars.write_demonstrations(root, demonstrations)
         boxes = ((d.episode_id, dataset.box_table(d.episode_index)) for d in demonstrations)
-        sidecars.write_boxes(root, boxes, dataset.schema.cameras)
+        write_boxes(root, boxes, dataset.schema.cameras)
         sidecars.write_info(root, sidecars.SidecarInfo(dataset.schema, dataset.cameras))
         write_json(root / EXPORT, {"kind": kind})
     return out
@@ -128,7 +129,7 @@ def _episode_columns(demonstrations: Sequence[Demonstration]) -> dict[str, pa.Ar
 def _write_episodes(root: Path, columns: Mapping[str, pa.Array]) -> None:
     """Set columns of `meta/episodes`; each holds a value an episode, by episode_index."""
     for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
-        table = sidecars.read_table(path)
+        table = read_parquet(path)
         index = table["episode_index"]
         kept = [name for name in table.column_names if name not in columns]
         table = table.select(kept).replace_schema_metadata(None)  # pandas' own describes the old columns
@@ -208,8 +209,7 @@ def _write_tasks(dataset: DemoDataset, root: Path) -> dict[str, pa.Array]:
     path = root / "meta/stats.json"
     if path.is_file():
         whole = aggregate_stats(statistics)["task_index"]
-        told = json.loads(path.read_text(encoding="utf-8"))
-        write_json(path, told | {"task_index": {name: value.tolist() for name, value in whole.items()}})
+        write_json(path, read_json(path) | {"task_index": whole})
     columns = {"tasks": pa.array([list(dict.fromkeys(some)) for some in texts])}
     for name in statistics[0]["task_index"]:
         values = [s["task_index"][name].tolist() for s in statistics]
@@ -229,6 +229,6 @@ def _replace_columns(path: Path, table: pa.Table, columns: Mapping[str, Any]) ->
         place = table.schema.get_field_index(name)
         table = table.append_column(name, values) if place < 0 else table.set_column(place, name, values)
     # The features that `datasets` noted would contradict a new column; LeRobot reads them from info.json.
-    told = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"huggingface"}
-    table = table.replace_schema_metadata(told)
+    kept = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"huggingface"}
+    table = table.replace_schema_metadata(kept)
     write_atomically(path, lambda file: write_table_one_row_group_per_episode(table, file))

@@ -26,13 +26,13 @@ from vine_vla.data.lerobot.tables import (
     check_types,
     off_grid,
     off_grid_error,
-    read_columns,
     read_files,
 )
-from vine_vla.data.lerobot.video import Image, decode_frames, silence_codec_logs
-from vine_vla.data.record.staging import BoxTable
+from vine_vla.data.lerobot.video import Image, check_present, decode_frames, silence_codec_logs
 from vine_vla.data.sidecars import files as sidecars
+from vine_vla.data.sidecars.boxes import BoxTable, read_boxes
 from vine_vla.data.sidecars.outcomes import LABEL_COLUMNS, read_outcome
+from vine_vla.storage.parquet import read_columns
 from vine_vla.storage.transaction import read_steadily
 
 ACTION, STATE = "action", "observation.state"
@@ -73,10 +73,7 @@ class DemoDataset:
             )
         if key in episode.videos:
             path, start = episode.videos[key]
-            if not path.is_file():
-                raise VineError(
-                    "video is missing", where=str(path), hint="copy it from the source of the dataset"
-                )
+            check_present(path)
             return decode_frames(path, start, self.fps, wanted)
         column = read_columns(episode.data_file, ["episode_index", key])
         column = column.filter(column["episode_index"].to_numpy() == episode_index)[key].take(wanted)
@@ -92,21 +89,18 @@ class DemoDataset:
 
     def boxes(self, episode_index: int) -> Mapping[int, Mapping[str, Mapping[str, Box]]]:
         """frame -> camera role -> object id -> box; frames without boxes are absent."""
-        table = self.box_table(episode_index)
-        found: dict[int, dict[str, dict[str, Box]]] = defaultdict(lambda: defaultdict(dict))
-        for frame, camera, item, box in zip(
-            table.frame.tolist(),
-            table.camera.tolist(),
-            table.object.tolist(),
-            table.box.tolist(),
-            strict=True,
-        ):
-            found[frame][self.schema.cameras[camera]][table.objects[item]] = Box(*box)
-        return {frame: dict(cameras) for frame, cameras in found.items()}
+        boxes: dict[int, dict[str, dict[str, Box]]] = defaultdict(lambda: defaultdict(dict))
+        for frame, camera, object_id, box in self.box_table(episode_index).rows():
+            boxes[frame][self.schema.cameras[camera]][object_id] = box
+        return {frame: dict(cameras) for frame, cameras in boxes.items()}
+
+    def check_boxes(self) -> None:
+        """Raises VineError when the boxes cannot be read, which otherwise happens at their first use."""
+        _ = self._boxes
 
     def box_table(self, episode_index: int) -> BoxTable:
         """The same as columns."""
-        return self._boxes.get(self.demonstrations[episode_index].episode_id, BoxTable.empty())
+        return self._boxes.get(self.demonstrations[episode_index].episode_id, BoxTable.of())
 
     def box_array(
         self, episode_index: int, object_ids: Sequence[str], camera_role: str
@@ -114,10 +108,10 @@ class DemoDataset:
         """Boxes of some objects in every frame, float32 [L, objects, 4]; NaN where there is none."""
         table = self.box_table(episode_index)
         out = np.full((self.demonstrations[episode_index].length, len(object_ids), 4), np.nan, np.float32)
-        seen = table.camera == self.schema.cameras.index(camera_role)
+        visible = table.camera == self.schema.cameras.index(camera_role)
         for column, name in enumerate(object_ids):
             if name in table.objects:
-                rows = seen & (table.object == table.objects.index(name))
+                rows = visible & (table.object == table.objects.index(name))
                 out[table.frame[rows], column] = table.box[rows]
         return out
 
@@ -138,9 +132,7 @@ class DemoDataset:
 
     @cached_property
     def _boxes(self) -> dict[str, BoxTable]:
-        return read_steadily(
-            self.root, sidecars.FILES, lambda: sidecars.read_boxes(self.root, self.schema.cameras)
-        )
+        return read_steadily(self.root, sidecars.FILES, lambda: read_boxes(self.root, self.schema.cameras))
 
     def _vector(self, episode_index: int, name: str) -> NDArray[np.float32]:
         where = f"{self.files.episodes[episode_index].data_file}, column {name}, episode {episode_index}"
@@ -241,10 +233,7 @@ def check_files(files: LeRobotFiles) -> None:
         if away.any():
             raise off_grid_error(away, episode, path)
     for path in sorted({video for e in files.episodes for video, _ in e.videos.values()}):
-        if not path.is_file():
-            raise VineError(
-                "video is missing", where=str(path), hint="copy it from the source of the dataset"
-            )
+        check_present(path)
 
 
 def camera_roles(keys: Sequence[str], root: Path) -> dict[str, str]:

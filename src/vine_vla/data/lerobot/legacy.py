@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
-import pyarrow as pa
 
 from vine_vla.core.errors import VineError
 from vine_vla.data.lerobot.tables import CONVERT, VERSION, off_grid
-from vine_vla.data.sidecars.files import load_parquet
+from vine_vla.storage.json import decode
+from vine_vla.storage.parquet import read_columns
+from vine_vla.storage.untrusted import read_text
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LegacyReport:
     errors: tuple[VineError, ...]
 
 
-def look(root: Path, info: Mapping[str, Any]) -> LegacyReport:
+def read_legacy(root: Path, info: Mapping[str, Any]) -> LegacyReport:
     """Count episodes and frames of a v2 dataset and check its time grid."""
     errors = [
         VineError(
@@ -36,12 +36,13 @@ def look(root: Path, info: Mapping[str, Any]) -> LegacyReport:
         )
     ]
     files = sorted((root / "data").glob("*/episode_*.parquet"))
-    frames, away, worst, unreadable = 0, [], 0.0, []
+    frames, away, worst = 0, [], 0.0
+    unreadable: list[VineError] = []
     for number, file in enumerate(files):
         try:
-            table = load_parquet(file, ["timestamp", "frame_index"])
-        except (OSError, pa.ArrowException) as error:
-            unreadable.append((file, str(error).splitlines()[0]))
+            table = read_columns(file, ["timestamp", "frame_index"])
+        except VineError as error:
+            unreadable.append(error)
             continue
         frames += len(table)
         time, frame = table["timestamp"].to_numpy(), table["frame_index"].to_numpy()
@@ -58,10 +59,7 @@ def look(root: Path, info: Mapping[str, Any]) -> LegacyReport:
                 hint="the video has one frame a row: set timestamp to frame_index / fps before converting",
             )
         )
-    errors += [
-        VineError(f"parquet cannot be read ({why})", where=str(f), hint="copy it again")
-        for f, why in unreadable
-    ]
+    errors += unreadable
     said = info.get("total_episodes", len(files))
     if said != len(files):
         errors.append(
@@ -73,11 +71,14 @@ def look(root: Path, info: Mapping[str, Any]) -> LegacyReport:
     return LegacyReport(len(files), frames, _tasks(root), tuple(errors))
 
 
+class _Task(TypedDict):
+    task: str
+
+
 def _tasks(root: Path) -> tuple[str, ...]:
     path = root / "meta/tasks.jsonl"
     try:
-        return tuple(
-            json.loads(line)["task"] for line in path.read_text(encoding="utf-8").splitlines() if line
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        lines = read_text(path).splitlines()
+        return tuple(decode(line, _Task, str(path))["task"] for line in lines if line)
+    except VineError:
         return ()

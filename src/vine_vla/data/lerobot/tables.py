@@ -6,22 +6,34 @@ used for reading; a test compares what is read here with what `LeRobotDataset` g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vine_vla.core.errors import VineError
-from vine_vla.data.sidecars.files import load_parquet, read_table
-from vine_vla.storage.untrusted import check_inner, read_json
+from vine_vla.storage.json import read_json, typed
+from vine_vla.storage.parquet import is_list, read_columns, read_parquet, read_schema, to_matrix
+from vine_vla.storage.untrusted import check_inner
 
 VERSION = "v3.0"
 CONVERT = "convert it with `python -m lerobot.scripts.convert_dataset_v21_to_v30"
+
+
+class _Info(TypedDict):
+    codebase_version: str
+    fps: Annotated[float, msgspec.Meta(gt=0)]
+    features: dict[str, Any]
+
+
+class _Feature(TypedDict):
+    dtype: str
+    shape: list[int]
 
 
 @dataclass(frozen=True)
@@ -83,18 +95,13 @@ def read_info(root: Path) -> dict[str, Any]:
             "no LeRobot dataset", where=str(root), hint="meta/info.json is missing; give its root folder"
         )
     info = read_json(path)
+    typed(info, _Info, str(path))
     for name in ("data_path", "video_path"):
-        if isinstance(info, dict) and info.get(name) is not None:
+        if info.get(name) is not None:
             check_inner(info[name], f"{path}, field {name}")
-    for name, kind in (("codebase_version", str), ("fps", (int, float)), ("features", dict)):
-        if not isinstance(info, dict) or not isinstance(info.get(name), kind):
-            raise VineError(f"field {name} is missing or malformed", where=str(path))
-    if not info["fps"] > 0:
-        raise VineError(f"fps is {info['fps']}", where=f"{path}, field fps")
     for key, feature in info["features"].items():
-        if not isinstance(feature, dict) or "dtype" not in feature or "shape" not in feature:
-            raise VineError("dtype or shape is missing", where=f"{path}, feature {key}")
-    return dict(info)
+        typed(feature, _Feature, f"{path}, feature {key}")
+    return info
 
 
 def read_files(root: Path) -> LeRobotFiles:
@@ -112,7 +119,7 @@ def read_files(root: Path) -> LeRobotFiles:
 
 def _read_tasks(root: Path) -> dict[int, str]:
     path = root / "meta/tasks.parquet"
-    table = read_table(path)
+    table = read_parquet(path)
     name = next((n for n in ("task", "__index_level_0__") if n in table.column_names), None)
     if name is None or "task_index" not in table.column_names:
         raise VineError("columns task and task_index are needed", where=str(path))
@@ -130,7 +137,7 @@ def _read_episodes(root: Path, info: Mapping[str, Any]) -> tuple[EpisodeRow, ...
     needed += [f"videos/{k}/{n}" for k in cameras for n in ("chunk_index", "file_index", "from_timestamp")]
     rows = []
     for file in files:
-        table = read_table(file)
+        table = read_parquet(file)
         for column in needed:
             if column not in table.column_names:
                 raise VineError(f"column {column} is missing", where=str(file))
@@ -201,7 +208,7 @@ def check_types(files: LeRobotFiles, path: Path) -> None:
         if name not in schema.names:
             raise VineError(f"column {name} is missing", where=str(path))
         kind = schema.field(name).type
-        while isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)):
+        while is_list(kind):
             kind = kind.value_type
         if isinstance(kind, pa.BaseExtensionType):  # tensors of LeRobot's `datasets`
             continue
@@ -269,53 +276,6 @@ class FrameTable:
     def vector(self, episode: int, name: str) -> NDArray[np.float32]:
         """A column of vectors as float32 [L, n]; scalars become [L, 1]."""
         return to_matrix(self._rows[episode][name])
-
-
-def read_schema(path: Path) -> pa.Schema:
-    """Columns of a parquet file; VineError when it cannot be read."""
-    return _reading(path, lambda: pq.read_schema(path))
-
-
-def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a parquet file; VineError naming file and column."""
-    present = read_schema(path).names
-    for column in columns:
-        if column not in present:
-            raise VineError(f"column {column} is missing", where=str(path))
-    return _reading(path, lambda: load_parquet(path, columns))
-
-
-def _reading[T](path: Path, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except FileNotFoundError as error:
-        raise VineError("file is missing", where=str(path)) from error
-    except (OSError, pa.ArrowException) as error:
-        raise VineError(
-            f"parquet cannot be read ({str(error).splitlines()[0]})",
-            where=str(path),
-            hint="copy or write it again",
-        ) from error
-
-
-def to_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """Vectors of one length as float32 [L, n], scalars as [L, 1]; ValueError if lengths differ."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if array.null_count:
-        raise ValueError("a value is missing")
-    if (
-        pa.types.is_list(array.type)
-        or pa.types.is_fixed_size_list(array.type)
-        or pa.types.is_large_list(array.type)
-    ):
-        flat = array.flatten()
-        if flat.null_count:
-            raise ValueError("a value is missing")
-        values = flat.to_numpy(zero_copy_only=False)
-        if len(array) and (len(values) % len(array) or len(set(array.value_lengths().to_pylist())) > 1):
-            raise ValueError("vectors differ in length")
-        return np.asarray(values, np.float32).reshape(len(array), -1)
-    return np.asarray(array.to_numpy(zero_copy_only=False), np.float32).reshape(-1, 1)
 
 
 def image_size(feature: Mapping[str, Any]) -> tuple[int, int]:

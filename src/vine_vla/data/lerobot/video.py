@@ -153,6 +153,29 @@ def decode_frames(source: Path | bytes, start: float, fps: float, frames: Sequen
     return np.stack([out[number] for number in wanted.tolist()])
 
 
+def check_present(path: Path, key: str = "") -> None:
+    """Raises VineError when a video file is missing; `key` is the feature that needs it."""
+    if not path.is_file():
+        where = f"{path}, feature {key}" if key else str(path)
+        raise VineError("video is missing", where=where, hint="copy it from the source of the dataset")
+
+
+def frame_times(path: Path) -> tuple[NDArray[np.float64], tuple[int, int]]:
+    """Times of all frames of a video in seconds, sorted, and its height and width; nothing is decoded.
+
+    Raises:
+        VineError: the file cannot be read.
+    """
+    try:
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            packets = [p for p in container.demux(stream) if p.pts is not None and p.size]
+            times = sorted(float(p.pts * p.time_base) for p in packets)
+            return np.array(times), (stream.height, stream.width)
+    except (av.FFmpegError, OSError, IndexError) as error:
+        raise VineError(f"video cannot be read: {error}", where=str(path), hint="copy it again") from error
+
+
 def silence_codec_logs() -> None:
     """Keep the codecs' chatter off stderr, also after LeRobot has let it loose; errors remain exceptions."""
     av.logging.set_level(None)

@@ -14,13 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import av
-import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from lerobot.datasets.compute_stats import compute_episode_stats
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
-from lerobot.datasets.feature_utils import get_hf_features_from_features
 from lerobot.datasets.io_utils import write_info as write_lerobot_info
 from lerobot.datasets.video_utils import concatenate_video_files
 from numpy.typing import NDArray
@@ -28,16 +24,17 @@ from numpy.typing import NDArray
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Demonstration, EpisodeOutcome
 from vine_vla.data.lerobot.dataset import open_dataset
-from vine_vla.data.lerobot.video import silence_codec_logs
+from vine_vla.data.lerobot.video import frame_times, silence_codec_logs
+from vine_vla.data.lerobot.writing import FrameWriter
 from vine_vla.data.record.carrying import CarriedLabels, labels_to_carry
 from vine_vla.data.record.merging import union
-from vine_vla.data.record.staging import BoxTable, StagedEpisode, read_staged, staged_ids, staged_path
+from vine_vla.data.record.staging import StagedEpisode, read_staged, staged_ids, staged_path
+from vine_vla.data.sidecars.boxes import BoxTable, write_boxes
 from vine_vla.data.sidecars.files import (
     SidecarInfo,
     has_sidecars,
     labels_hash,
     read_info,
-    write_boxes,
     write_demonstrations,
     write_info,
 )
@@ -45,7 +42,6 @@ from vine_vla.data.sidecars.splits import CALIBRATION_SHARE, calibration_split, 
 from vine_vla.storage.files import folder_in_the_making, restore_folder
 
 VIDEO_FILE_BYTES = 100_000_000
-DATA_FILE_BYTES = 100_000_000
 
 
 def assemble(
@@ -144,44 +140,33 @@ class _DatasetWriter:
             use_videos=True,
             metadata_buffer_size=100,
         )
-        hf = get_hf_features_from_features(self.meta.features)
-        self.arrow: pa.Schema = datasets.Dataset.from_dict({name: [] for name in hf}, features=hf).data.schema
+        self.table = FrameWriter(self.meta, "snappy")
         self.demonstrations: list[Demonstration] = []
         self.boxes: list[tuple[str, BoxTable]] = []
         self.videos = {key: _VideoFiles(root, key, self.fps) for key in self.cameras.values()}
-        self._parquet: pq.ParquetWriter | None = None
-        self._data_file = 0
 
     def add(self, episode: StagedEpisode) -> None:
         self._check(episode)
         index, length = len(self.demonstrations), episode.demonstration.length
-        demonstration = replace(episode.demonstration, episode_index=index)
-        begin = self.meta.total_frames
-        self.meta.save_episode_tasks([demonstration.instruction])
-        frames = frame_columns(episode, index, begin, self.fps)
-        frames["task_index"] = np.full(length, self.meta.get_task_index(demonstration.instruction), np.int64)
+        instruction = episode.demonstration.instruction
+        self.meta.save_episode_tasks([instruction])
+        frames = _frame_columns(episode) | self.table.index_columns(index, length, instruction)
         stats = compute_episode_stats(
             {k: v for k, v in frames.items() if k in self.meta.features}, self.meta.features
         )
         for role, key in self.cameras.items():
             stats[key] = {name: np.asarray(value) for name, value in episode.image_stats[role].items()}
-        where: dict[str, Any] = {
-            "data/chunk_index": 0,
-            "data/file_index": self._write_frames(frames),
-            "dataset_from_index": begin,
-            "dataset_to_index": begin + length,
-        }
+        where: dict[str, Any] = dict(self.table.write(frames))
         for role, key in self.cameras.items():
             where |= self.videos[key].add(episode.videos[role], length)
-        self.meta.save_episode(index, length, [demonstration.instruction], stats, where)
+        self.meta.save_episode(index, length, [instruction], stats, where)
         # The frames say how the episode was recorded; what people said of it since stands in the sidecars.
         labelled = self.kept.episode(episode) if self.kept else episode
         self.demonstrations.append(replace(labelled.demonstration, episode_index=index))
-        self.boxes.append((demonstration.episode_id, labelled.boxes))
+        self.boxes.append((labelled.demonstration.episode_id, labelled.boxes))
 
     def close(self) -> None:
-        if self._parquet is not None:
-            self._parquet.close()
+        self.table.close()
         for videos in self.videos.values():
             videos.close()
         shutil.rmtree(self.root / "parts")
@@ -212,26 +197,6 @@ class _DatasetWriter:
                 )
             if not np.isfinite(array).all():
                 raise VineError(f"{name} holds NaN or infinity", where=where)
-
-    def _write_frames(self, frames: Mapping[str, NDArray[Any]]) -> int:
-        """Write one row group and return the number of its file."""
-        path = self.root / self.meta.data_path.format(chunk_index=0, file_index=self._data_file)
-        if self._parquet is not None and path.stat().st_size >= DATA_FILE_BYTES:
-            self._parquet.close()
-            self._parquet, self._data_file = None, self._data_file + 1
-            path = self.root / self.meta.data_path.format(chunk_index=0, file_index=self._data_file)
-        if self._parquet is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._parquet = pq.ParquetWriter(path, self.arrow, compression="snappy", use_dictionary=True)
-        columns = {
-            field.name: pa.array(
-                list(frames[field.name]) if frames[field.name].ndim > 1 else frames[field.name]
-            )
-            for field in self.arrow
-        }
-        table = pa.table(columns).cast(self.arrow)
-        self._parquet.write_table(table)
-        return self._data_file
 
 
 class _VideoFiles:
@@ -267,18 +232,15 @@ class _VideoFiles:
     def _join(self) -> None:
         path = self.root / f"videos/{self.key}/chunk-000/file-{self._file:03d}.mp4"
         concatenate_video_files(self._parts, path)
-        check_time_grid(path, self.fps, self._frames)
+        _check_time_grid(path, self.fps, self._frames)
         for part in self._parts:
             part.unlink()
         self._parts, self._frames, self._bytes, self._file = [], 0, 0, self._file + 1
 
 
-def check_time_grid(path: Path, fps: float, frames: int) -> None:
+def _check_time_grid(path: Path, fps: float, frames: int) -> None:
     """Raises VineError unless the video has exactly `frames` frames at k / fps seconds."""
-    with av.open(path) as container:
-        times = sorted(
-            float(p.pts * p.time_base) for p in container.demux(video=0) if p.pts is not None and p.size
-        )
+    times, _ = frame_times(path)
     if len(times) != frames or not np.allclose(times, np.arange(frames) / fps, rtol=0, atol=1e-5):
         raise VineError(
             f"video has {len(times)} frames off the grid of {fps} a second, expected {frames}",
@@ -286,10 +248,9 @@ def check_time_grid(path: Path, fps: float, frames: int) -> None:
         )
 
 
-def frame_columns(episode: StagedEpisode, index: int, begin: int, fps: int) -> dict[str, NDArray[Any]]:
-    """The frames of one episode as columns of LeRobot's table, without `task_index`."""
-    demonstration = episode.demonstration
-    length, outcome = demonstration.length, demonstration.outcome
+def _frame_columns(episode: StagedEpisode) -> dict[str, NDArray[Any]]:
+    """The frames of one episode as columns of LeRobot's table, without those that number them."""
+    length, outcome = episode.demonstration.length, episode.demonstration.outcome
     last = np.arange(length) == length - 1
     success = last & (outcome is EpisodeOutcome.SUCCESS)
     return {
@@ -298,10 +259,6 @@ def frame_columns(episode: StagedEpisode, index: int, begin: int, fps: int) -> d
         "next.reward": success.astype(np.float32),
         "next.done": last & (outcome in (EpisodeOutcome.SUCCESS, EpisodeOutcome.FAILURE)),
         "next.success": success,
-        "timestamp": (np.arange(length) / fps).astype(np.float32),
-        "frame_index": np.arange(length),
-        "episode_index": np.full(length, index),
-        "index": np.arange(begin, begin + length),
     }
 
 

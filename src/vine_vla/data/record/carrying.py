@@ -17,7 +17,7 @@ import numpy as np
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Demonstration
 from vine_vla.data.lerobot.dataset import DemoDataset, open_dataset
-from vine_vla.data.record.staging import BoxTable, StagedEpisode, read_staged, staged_ids, staged_path
+from vine_vla.data.record.staging import StagedEpisode, read_staged, staged_ids, staged_path
 from vine_vla.data.sidecars import files as sidecars
 from vine_vla.data.sidecars.splits import calibration_split
 
@@ -91,12 +91,5 @@ def _unlabelled(staged: StagedEpisode, dataset: DemoDataset, d: Demonstration, s
     """Whether the labels of `d` are those that assembling took from its staged file."""
     split = staged.demonstration.split if staged.split_given else calibration_split(d.episode_id, share)
     expected = replace(staged.demonstration, episode_index=d.episode_index, split=split)
-    return expected == d and _rows(staged.boxes) == _rows(dataset.box_table(d.episode_index))
-
-
-def _rows(table: BoxTable) -> list[tuple[object, ...]]:
-    columns = (table.frame, table.camera, table.object, table.box)
-    return sorted(
-        (frame, camera, table.objects[item], *box)
-        for frame, camera, item, box in zip(*(c.tolist() for c in columns), strict=True)
-    )
+    boxes = dataset.box_table(d.episode_index)
+    return expected == d and sorted(staged.boxes.rows()) == sorted(boxes.rows())

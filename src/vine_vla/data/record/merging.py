@@ -16,8 +16,8 @@ from vine_vla.core.graph import Schema
 from vine_vla.core.options import Demonstration
 from vine_vla.data.lerobot.dataset import DemoDataset, default_id, open_dataset
 from vine_vla.data.lerobot.video import silence_codec_logs
-from vine_vla.data.record.staging import BoxTable
 from vine_vla.data.sidecars import files as sidecars
+from vine_vla.data.sidecars.boxes import BoxTable, write_boxes
 from vine_vla.storage.files import folder_in_the_making
 
 
@@ -47,7 +47,7 @@ def merge(paths: Sequence[Path], out: Path) -> DemoDataset:
         _aggregate([d.root for d in datasets], root)
         sidecars.write_demonstrations(root, demonstrations)
         cameras = datasets[0].cameras
-        sidecars.write_boxes(root, boxes, schema.cameras)
+        write_boxes(root, boxes, schema.cameras)
         sidecars.write_info(root, sidecars.SidecarInfo(schema, cameras))
         open_dataset(root)  # what could not be read must not appear
     silence_codec_logs()

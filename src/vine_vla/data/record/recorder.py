@@ -24,7 +24,8 @@ from vine_vla.core.options import (
 )
 from vine_vla.core.protocols import Observation
 from vine_vla.data.lerobot.video import EpisodeEncoder, VideoSettings, silence_codec_logs
-from vine_vla.data.record.staging import BoxTable, StagedEpisode, staged_path, write_staged
+from vine_vla.data.record.staging import StagedEpisode, staged_path, write_staged
+from vine_vla.data.sidecars.boxes import BoxTable
 
 STATS_EVERY = 8
 """Every 8th frame, every second pixel, enters the image statistics."""
@@ -67,8 +68,7 @@ class EpisodeRecorder:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._actions: list[NDArray[np.float32]] = []
         self._states: list[NDArray[np.float32]] = []
-        self._boxes: list[tuple[int, int, int, Box]] = []
-        self._objects: dict[str, int] = {}
+        self._boxes: list[tuple[int, int, str, Box]] = []
         self._segments: list[Segment] = []
         self._graphs: dict[int, SceneGraph] = {}
         self._open: tuple[int, Subgoal, str] | None = None
@@ -120,10 +120,8 @@ class EpisodeRecorder:
                 self._statistics[role].add(image[::2, ::2])
             self._encoders[role].add(np.ascontiguousarray(image))
         for role, found in (boxes or {}).items():
-            camera = _place(self.schema.cameras, role, where)
-            for object_id, box in found.items():
-                index = self._objects.setdefault(object_id, len(self._objects))
-                self._boxes.append((self.frames, camera, index, box))
+            camera = _camera_index(self.schema.cameras, role, where)
+            self._boxes += [(self.frames, camera, object_id, box) for object_id, box in found.items()]
         self._states.append(state)
         self._actions.append(taken)
 
@@ -171,7 +169,7 @@ class EpisodeRecorder:
             raise VineError("no frames were recorded", where=where)
         if (source is None) != (outcome is EpisodeOutcome.UNKNOWN):
             raise VineError(
-                f"outcome {outcome} with source {source}", where=where, hint="unknown has no judge"
+                f"outcome {outcome} with source {source}", where=where, hint="unknown has no source"
             )
         if final_graph is not None:
             self._graphs[self.frames] = final_graph
@@ -198,7 +196,7 @@ class EpisodeRecorder:
             action=np.stack(self._actions),
             proprioception=np.stack(self._states),
             videos={role: encoder.close() for role, encoder in self._encoders.items()},
-            boxes=self._box_table(),
+            boxes=BoxTable.of(self._boxes),
             image_stats={role: found.as_lerobot() for role, found in self._statistics.items()},
             split_given=split is not None,
         )
@@ -221,18 +219,6 @@ class EpisodeRecorder:
             )
         if self._shapes.setdefault(role, image.shape) != image.shape:
             raise VineError(f"image {role} changed from {self._shapes[role]} to {image.shape}", where=where)
-
-    def _box_table(self) -> BoxTable:
-        if not self._boxes:
-            return BoxTable.empty()
-        frame, camera, index, box = zip(*self._boxes, strict=True)
-        return BoxTable(
-            np.array(frame, np.int32),
-            np.array(camera, np.int32),
-            np.array(index, np.int32),
-            np.array(box, np.float32),
-            tuple(self._objects),
-        )
 
 
 class ImageStatistics:
@@ -284,7 +270,7 @@ def _vector(
     return array.copy()
 
 
-def _place(names: tuple[str, ...], name: str, where: str) -> int:
+def _camera_index(names: tuple[str, ...], name: str, where: str) -> int:
     if name not in names:
         raise VineError(f"boxes of unknown camera {name!r}", where=where, hint=f"cameras: {', '.join(names)}")
     return names.index(name)

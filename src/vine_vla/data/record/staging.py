@@ -12,15 +12,14 @@ A staged episode is an `.npz` archive without pickled parts::
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,34 +36,41 @@ from vine_vla.core.options import (
     parse_subgoal,
 )
 from vine_vla.core.text import format_graph, parse_graph
+from vine_vla.data.sidecars.boxes import BoxTable
+from vine_vla.storage.files import write_atomically
+from vine_vla.storage.json import decode
 
 SUFFIX = ".episode.npz"
 FORMAT = 1
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@dataclass(frozen=True)
-class BoxTable:
-    """Boxes of one episode as columns.
+class _Labels(msgspec.Struct):
+    """A demonstration as it stands in the header; subgoals and graphs are text."""
 
-    Args:
-        frame: frame in the episode. int32 [N]
-        camera: index into the schema's cameras. int32 [N]
-        object: index into `objects`. int32 [N]
-        box: x_min, y_min, x_max, y_max, normalised. float32 [N, 4]
-        objects: object ids.
-    """
+    episode_id: str
+    instruction: str
+    length: int
+    outcome: EpisodeOutcome
+    outcome_source: OutcomeSource | None
+    segments: list[tuple[int, int, str, str, Outcome, OutcomeSource]]
+    graphs: dict[int, str]
+    onset_frame: int | None
+    failure_kind: str | None
+    scene: int | None
+    seed: int | None
+    collector: Collector
+    split: Split
 
-    frame: NDArray[np.int32]
-    camera: NDArray[np.int32]
-    object: NDArray[np.int32]
-    box: NDArray[np.float32]
+
+class _Header(msgspec.Struct):
+    format: int
+    demonstration: _Labels
+    split_given: bool
+    schema: Schema
+    fps: float
     objects: tuple[str, ...]
-
-    @classmethod
-    def empty(cls) -> BoxTable:
-        none = np.zeros(0, np.int32)
-        return cls(none, none, none, np.zeros((0, 4), np.float32), ())
+    image_stats: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -111,114 +117,71 @@ def staged_ids(staging: Path) -> set[str]:
 def write_staged(staging: Path, episode: StagedEpisode) -> Path:
     """Write one episode under a temporary name, then rename it."""
     path = staged_path(staging, episode.demonstration.episode_id)
-    staging.mkdir(parents=True, exist_ok=True)
-    header = {
-        "format": FORMAT,
-        "demonstration": demonstration_to_json(episode.demonstration),
-        "split_given": episode.split_given,
-        "schema": episode.schema.to_json(),
-        "fps": episode.fps,
-        "objects": list(episode.boxes.objects),
-        "image_stats": episode.image_stats,
+    header = _Header(
+        FORMAT,
+        _labels(episode.demonstration),
+        episode.split_given,
+        episode.schema,
+        episode.fps,
+        episode.boxes.objects,
+        dict(episode.image_stats),
+    )
+    arrays: dict[str, Any] = {
+        "header": np.frombuffer(msgspec.json.encode(header, enc_hook=dict), np.uint8),
+        "action": episode.action,
+        "proprioception": episode.proprioception,
+        "box_frame": episode.boxes.frame,
+        "box_camera": episode.boxes.camera,
+        "box_object": episode.boxes.object,
+        "box": episode.boxes.box,
+        **{f"video_{role}": np.frombuffer(video, np.uint8) for role, video in episode.videos.items()},
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            np.savez(
-                stream,
-                header=np.frombuffer(json.dumps(header).encode(), np.uint8),
-                action=episode.action,
-                proprioception=episode.proprioception,
-                box_frame=episode.boxes.frame,
-                box_camera=episode.boxes.camera,
-                box_object=episode.boxes.object,
-                box=episode.boxes.box,
-                **{f"video_{role}": np.frombuffer(video, np.uint8) for role, video in episode.videos.items()},  # type: ignore[arg-type]
-            )
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_atomically(path, lambda file: np.savez(file, **arrays))
     return path
 
 
 def read_staged(path: Path) -> StagedEpisode:
     """Inverse of `write_staged`; raises VineError that names the file when it is damaged."""
+    hint = "delete the file and collect the episode again"
     try:
         with np.load(path, allow_pickle=False) as archive:
-            header = json.loads(bytes(archive["header"]))
-            boxes = BoxTable(
-                archive["box_frame"],
-                archive["box_camera"],
-                archive["box_object"],
-                archive["box"],
-                tuple(header["objects"]),
-            )
-            schema = Schema.from_json(header["schema"], where=str(path))
+            header = decode(archive["header"].tobytes(), _Header, f"{path}, header", hint)
+            if header.format != FORMAT:
+                raise VineError(
+                    f"format {header.format}, this VINE reads {FORMAT}", where=str(path), hint=hint
+                )
+            columns = (archive[name] for name in ("box_frame", "box_camera", "box_object", "box"))
             return StagedEpisode(
-                demonstration=demonstration_from_json(header["demonstration"]),
-                schema=schema,
-                fps=header["fps"],
+                demonstration=_demonstration(header.demonstration),
+                schema=header.schema,
+                fps=header.fps,
                 action=archive["action"],
                 proprioception=archive["proprioception"],
-                videos={role: archive[f"video_{role}"].tobytes() for role in schema.cameras},
-                boxes=boxes,
-                image_stats=header["image_stats"],
-                split_given=header["split_given"],
+                videos={role: archive[f"video_{role}"].tobytes() for role in header.schema.cameras},
+                boxes=BoxTable(*columns, header.objects),
+                image_stats=header.image_stats,
+                split_given=header.split_given,
             )
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
-        raise VineError(
-            f"damaged staged episode: {error}",
-            where=str(path),
-            hint="delete the file and collect the episode again",
-        ) from error
+        raise VineError(f"damaged staged episode: {error}", where=str(path), hint=hint) from error
 
 
-def demonstration_to_json(demonstration: Demonstration) -> dict[str, Any]:
-    """A demonstration as JSON-ready values."""
-    d = demonstration
-    return {
-        "episode_id": d.episode_id,
-        "instruction": d.instruction,
-        "length": d.length,
-        "outcome": d.outcome.value,
-        "outcome_source": d.outcome_source and d.outcome_source.value,
-        "segments": [
-            [s.start, s.end, str(s.subgoal), s.text, s.outcome.value, s.outcome_source.value]
-            for s in d.segments
-        ],
-        "graphs": {str(frame): format_graph(graph) for frame, graph in d.graphs.items()},
-        "onset_frame": d.onset_frame,
-        "failure_kind": d.failure_kind,
-        "scene": d.scene,
-        "seed": d.seed,
-        "collector": d.collector.value,
-        "split": d.split.value,
-    }
+def _labels(d: Demonstration) -> _Labels:
+    fields = {name: getattr(d, name) for name in _Labels.__struct_fields__}
+    fields["segments"] = [
+        (s.start, s.end, str(s.subgoal), s.text, s.outcome, s.outcome_source) for s in d.segments
+    ]
+    fields["graphs"] = {frame: format_graph(graph) for frame, graph in d.graphs.items()}
+    return _Labels(**fields)
 
 
-def demonstration_from_json(data: Mapping[str, Any], episode_index: int = -1) -> Demonstration:
-    """Inverse of `demonstration_to_json`."""
-    source = data["outcome_source"]
-    return Demonstration(
-        episode_id=data["episode_id"],
-        episode_index=episode_index,
-        instruction=data["instruction"],
-        length=data["length"],
-        outcome=EpisodeOutcome(data["outcome"]),
-        outcome_source=OutcomeSource(source) if source else None,
-        segments=tuple(_segments(data["segments"])),
-        graphs={int(frame): parse_graph(text) for frame, text in data["graphs"].items()},
-        onset_frame=data["onset_frame"],
-        failure_kind=data["failure_kind"],
-        scene=data["scene"],
-        seed=data["seed"],
-        collector=Collector(data["collector"]),
-        split=Split(data["split"]),
+def _demonstration(labels: _Labels) -> Demonstration:
+    """Inverse of `_labels`; its place in a dataset is not known yet."""
+    fields = msgspec.structs.asdict(labels)
+    fields["segments"] = tuple(
+        Segment(start, end, parse_subgoal(subgoal), text, outcome, source)
+        for start, end, subgoal, text, outcome, source in labels.segments
     )
-
-
-def _segments(rows: Iterable[list[Any]]) -> Iterable[Segment]:
-    for start, end, subgoal, text, outcome, source in rows:
-        yield Segment(start, end, parse_subgoal(subgoal), text, Outcome(outcome), OutcomeSource(source))
+    fields["graphs"] = {frame: parse_graph(text) for frame, text in labels.graphs.items()}
+    return Demonstration(**fields, episode_index=-1)

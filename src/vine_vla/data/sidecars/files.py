@@ -21,10 +21,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph, Schema, Verb
@@ -40,9 +38,9 @@ from vine_vla.core.options import (
     check_subgoal,
 )
 from vine_vla.core.text import format_graph, parse_graph
-from vine_vla.data.record.staging import BoxTable
-from vine_vla.storage.files import write_parquet
-from vine_vla.storage.json import write_json
+from vine_vla.data.sidecars.boxes import BOXES
+from vine_vla.storage.json import check_version, read_json, typed, write_json
+from vine_vla.storage.parquet import read_parquet, write_parquet
 from vine_vla.storage.transaction import current
 
 VERSION = 1
@@ -50,7 +48,6 @@ INFO = "meta/vine.json"
 EPISODES = "meta/vine_episodes.parquet"
 SEGMENTS = "meta/vine_segments.parquet"
 GRAPHS = "meta/vine_graphs.parquet"
-BOXES = "meta/vine_boxes.parquet"
 FILES = (INFO, EPISODES, SEGMENTS, GRAPHS, BOXES)
 
 EPISODE = Verb("episode", (), "do the whole task")
@@ -83,15 +80,15 @@ _SEGMENTS = pa.schema(
     ]
 )
 _GRAPHS = pa.schema([("episode_id", pa.string()), ("frame", pa.int64()), ("graph", pa.string())])
-_BOXES = pa.schema(
-    [
-        ("episode_id", pa.string()),
-        ("frame", pa.int32()),
-        ("camera", pa.string()),
-        ("object_id", pa.string()),
-        *[(name, pa.float32()) for name in ("x_min", "y_min", "x_max", "y_max")],
-    ]
-)
+
+
+_WORDS: dict[str, type[StrEnum]] = {
+    "outcome": EpisodeOutcome,
+    "outcome_source": OutcomeSource,
+    "collector": Collector,
+    "split": Split,
+}
+"""Columns of the episodes' sidecar whose values are words of the vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -128,31 +125,28 @@ def write_info(root: Path, info: SidecarInfo) -> None:
     )
 
 
+class _Info(msgspec.Struct):
+    schema: Schema
+    cameras: dict[str, str]
+    assembled: bool = False
+    labels_sha256: str | None = None
+
+
 def read_info(root: Path) -> SidecarInfo:
     """Reads `vine.json`; raises VineError naming the field that is wrong."""
-    path = current(root, INFO)
+    path, hint = current(root, INFO), "annotate or assemble the dataset again"
+    data = read_json(path, hint=hint)
+    check_version(data, VERSION, str(path))
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version, cameras = data["version"], {str(k): str(v) for k, v in data["cameras"].items()}
-        raw = data["schema"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        info = typed(data, _Info, str(path), hint)
+    except VineError as error:
+        raise VineError(error.what, where=error.where or f"{path}, field schema", hint=error.hint) from error
+    roles = info.schema.cameras
+    if info.cameras and set(info.cameras) != set(roles):  # none: an export without images
         raise VineError(
-            f"cannot be read: {error!r}", where=str(path), hint="annotate or assemble the dataset again"
-        ) from error
-    if version != VERSION:
-        raise VineError(
-            f"sidecar version {version!r}, this VINE reads {VERSION}", where=f"{path}, field version"
+            f"roles {sorted(info.cameras)} are not the schema's {list(roles)}", where=f"{path}, field cameras"
         )
-    schema = Schema.from_json(raw, where=f"{path}, field schema")
-    if cameras and set(cameras) != set(schema.cameras):  # none: an export without images
-        raise VineError(
-            f"roles {sorted(cameras)} are not the schema's {list(schema.cameras)}",
-            where=f"{path}, field cameras",
-        )
-    hashed = data.get("labels_sha256")
-    return SidecarInfo(
-        schema, cameras, bool(data.get("assembled", False)), hashed if isinstance(hashed, str) else None
-    )
+    return SidecarInfo(info.schema, info.cameras, info.assembled, info.labels_sha256)
 
 
 def labels_hash(root: Path, schema: Schema) -> str:
@@ -177,11 +171,13 @@ def write_demonstrations(root: Path, demonstrations: Sequence[Demonstration]) ->
 
 def write_labels(root: Path, demonstrations: Sequence[Demonstration]) -> None:
     """Write episodes and segments only: what a label changes, and little of the whole."""
-    write_parquet(root / EPISODES, _rows(_EPISODES, map(_episode_row, demonstrations)))
-    write_parquet(
-        root / SEGMENTS,
-        _rows(_SEGMENTS, (_segment_row(d.episode_id, s) for d in demonstrations for s in d.segments)),
+    write_parquet(root / EPISODES, _rows(_EPISODES, map(vars, demonstrations)))
+    segments = (
+        vars(s) | s.subgoal._asdict() | {"episode_id": d.episode_id}
+        for d in demonstrations
+        for s in d.segments
     )
+    write_parquet(root / SEGMENTS, _rows(_SEGMENTS, segments))
 
 
 def read_demonstrations(
@@ -204,7 +200,7 @@ def read_demonstrations(
     """
     path = current(root, EPISODES)
     where = str(path)
-    rows = read_table(path, _EPISODES).to_pylist()
+    rows = read_parquet(path, _EPISODES).to_pylist()
     ids = [row["episode_id"] for row in rows]
     if len(set(ids)) != len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
@@ -216,158 +212,39 @@ def read_demonstrations(
             hint="the sidecars belong to another version of the dataset: annotate it again",
         )
     segments, graphs = _read_segments(root, set(ids)), _read_graphs(root, set(ids))
-    found = []
+    demonstrations = []
     for row in sorted(rows, key=lambda r: r["episode_index"]):
-        name, index, source = row["episode_id"], row["episode_index"], row["outcome_source"]
-        at = f"{where}, episode {name}"
+        name, index = row["episode_id"], row["episode_index"]
+        fields = {column: value for column, value in row.items() if value not in (None, "")}
+        for column, kind in _WORDS.items():
+            if column in fields:
+                fields[column] = _word(kind, fields[column], f"{where}, episode {name}, column {column}")
+        fields["segments"] = tuple(sorted(segments.get(name, ()), key=lambda s: s.start))
+        fields["graphs"] = dict(sorted(graphs.get(name, {}).items()))
         try:
             demonstration = Demonstration(
-                episode_id=name,
-                episode_index=index,
-                instruction=instructions.get(index, ""),
-                length=lengths[index],
-                outcome=_word(EpisodeOutcome, row["outcome"], f"{at}, column outcome"),
-                outcome_source=_word(OutcomeSource, source, f"{at}, column outcome_source")
-                if source
-                else None,
-                segments=tuple(sorted(segments.get(name, []), key=lambda s: s.start)),
-                graphs=dict(sorted(graphs.get(name, {}).items())),
-                onset_frame=row["onset_frame"],
-                failure_kind=row["failure_kind"],
-                scene=row["scene"],
-                seed=row["seed"],
-                collector=_word(Collector, row["collector"] or "operator", f"{at}, column collector"),
-                split=_word(Split, row["split"] or "train", f"{at}, column split"),
+                **fields, instruction=instructions.get(index, ""), length=lengths[index]
             )
         except VineError as error:
-            if str(root) in error.where:
-                raise
             raise VineError(
                 error.what, where=f"{root / SEGMENTS}, {error.where}, columns start and end"
             ) from error
         if check_verbs:
             _check_subgoals(demonstration, schema, str(root / SEGMENTS))
-        found.append(demonstration)
-    return found
-
-
-def write_boxes(root: Path, boxes: Iterable[tuple[str, BoxTable]], cameras: Sequence[str]) -> None:
-    """Write box tables, given as (episode_id, table); `cameras` are the schema's roles."""
-    parts = []
-    for name, table in boxes:
-        if not len(table.frame):
-            continue
-        columns: dict[str, Any] = {
-            "episode_id": pa.array([name] * len(table.frame)),
-            "frame": table.frame,
-            "camera": pa.array(np.array(cameras, object)[table.camera]),
-            "object_id": pa.array(np.array(table.objects, object)[table.object]),
-        }
-        columns |= {f.name: table.box[:, i] for i, f in enumerate(list(_BOXES)[4:])}
-        parts.append(pa.table(columns, schema=_BOXES))
-    write_parquet(root / BOXES, pa.concat_tables(parts) if parts else _BOXES.empty_table())
-
-
-def read_boxes(root: Path, cameras: Sequence[str]) -> dict[str, BoxTable]:
-    """episode_id -> boxes, sorted by frame; empty when there is no sidecar."""
-    path = current(root, BOXES)
-    if not path.is_file():
-        return {}
-    table = read_table(path, _BOXES).combine_chunks()
-    if not len(table):
-        return {}
-    episode = table["episode_id"].combine_chunks().dictionary_encode()
-    camera = pc.index_in(table["camera"], value_set=pa.array(list(cameras)))
-    if camera.null_count:
-        unknown = sorted(set(table["camera"].unique().to_pylist()) - set(cameras))
-        raise VineError(f"unknown camera {unknown[0]!r}", where=f"{root / BOXES}, column camera")
-    objects = table["object_id"].combine_chunks().dictionary_encode()
-    names = tuple(objects.dictionary.to_pylist())
-    frame = table["frame"].to_numpy()
-    box = np.stack([table[n].to_numpy() for n in ("x_min", "y_min", "x_max", "y_max")], -1)
-    which, codes = episode.indices.to_numpy(), objects.indices.to_numpy().astype(np.int32)
-    cams = camera.combine_chunks().to_numpy() if isinstance(camera, pa.ChunkedArray) else camera.to_numpy()
-    order = np.lexsort((frame, which))
-    starts = np.searchsorted(which[order], np.arange(len(episode.dictionary) + 1))
-    return {
-        name: BoxTable(frame[rows], cams[rows].astype(np.int32), codes[rows], box[rows], names)
-        for i, name in enumerate(episode.dictionary.to_pylist())
-        for rows in [order[starts[i] : starts[i + 1]]]
-    }
-
-
-def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A parquet file as it is; unlike `pyarrow.parquet.read_table` it does not import pandas."""
-    with pq.ParquetFile(path) as file:
-        return file.read(columns=None if columns is None else list(columns))
-
-
-def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
-    """A parquet file with at least the columns of `schema`; VineError naming file and column otherwise."""
-    try:
-        table = load_parquet(path)
-    except FileNotFoundError as error:
-        raise VineError("file is missing", where=str(path)) from error
-    except (OSError, pa.ArrowException) as error:
-        raise VineError(
-            f"parquet cannot be read ({str(error).splitlines()[0]})",
-            where=str(path),
-            hint="copy or write it again",
-        ) from error
-    if schema is None:
-        return table
-    for column in schema:
-        if column.name not in table.column_names:
-            raise VineError(f"column {column.name} is missing", where=str(path))
-        if not column.nullable and table[column.name].null_count:
-            raise VineError("a value is missing", where=f"{path}, column {column.name}")
-    try:
-        return table.select(schema.names).cast(schema)
-    except (pa.ArrowException, ValueError) as error:
-        wrong = next((f.name for f in schema if table.schema.field(f.name).type != f.type), "?")
-        raise VineError(
-            f"{table.schema.field(wrong).type} where {schema.field(wrong).type} is due",
-            where=f"{path}, column {wrong}",
-        ) from error
+        demonstrations.append(demonstration)
+    return demonstrations
 
 
 def _rows(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """A table of rows; what they hold beside the columns of `schema` is left out."""
     return pa.Table.from_pylist(list(rows), schema=schema)
-
-
-def _episode_row(d: Demonstration) -> dict[str, Any]:
-    return {
-        "episode_id": d.episode_id,
-        "episode_index": d.episode_index,
-        "outcome": d.outcome.value,
-        "outcome_source": d.outcome_source.value if d.outcome_source else None,
-        "onset_frame": d.onset_frame,
-        "failure_kind": d.failure_kind,
-        "scene": d.scene,
-        "seed": d.seed,
-        "collector": d.collector.value,
-        "split": d.split.value,
-    }
-
-
-def _segment_row(name: str, s: Segment) -> dict[str, Any]:
-    return {
-        "episode_id": name,
-        "start": s.start,
-        "end": s.end,
-        "verb": s.subgoal.verb,
-        "args": list(s.subgoal.args),
-        "text": s.text,
-        "outcome": s.outcome.value,
-        "outcome_source": s.outcome_source.value,
-    }
 
 
 def _read_segments(root: Path, known: set[str]) -> dict[str, list[Segment]]:
     path, found = current(root, SEGMENTS), defaultdict(list)
     if not path.is_file():
         return {}
-    for number, row in enumerate(read_table(path, _SEGMENTS).to_pylist()):
+    for number, row in enumerate(read_parquet(path, _SEGMENTS).to_pylist()):
         at = f"{path}, row {number}"
         _check_known(row["episode_id"], known, at)
         subgoal, text = Subgoal(row["verb"], tuple(row["args"])), row["text"] or ""
@@ -386,7 +263,7 @@ def _read_graphs(root: Path, known: set[str]) -> dict[str, dict[int, SceneGraph]
     found: dict[str, dict[int, SceneGraph]] = defaultdict(dict)
     if not path.is_file():
         return {}
-    for number, row in enumerate(read_table(path, _GRAPHS).to_pylist()):
+    for number, row in enumerate(read_parquet(path, _GRAPHS).to_pylist()):
         _check_known(row["episode_id"], known, f"{path}, row {number}")
         try:
             found[row["episode_id"]][row["frame"]] = parse_graph(row["graph"])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from lerobot.utils.constants import ACTION, OBS_STATE
 
-from vine_vla.data.lerobot.tables import read_columns, to_matrix
+from vine_vla.storage.parquet import read_columns, to_matrix
 
 _ENDS, _AT_ENDS = 0.05, 0.9
 """An action of values within +-1 is a switch (gripper), left unscaled, if most of them (the second figure)

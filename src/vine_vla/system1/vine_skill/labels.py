@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Collector, Outcome
 from vine_vla.core.protocols import DONE, FAILED, RUNNING
-from vine_vla.data.lerobot.tables import read_columns
 from vine_vla.data.sidecars.files import EPISODE, EPISODES, SEGMENTS
+from vine_vla.storage.parquet import read_columns
 from vine_vla.system1.vine_skill.waypoints import Clip, next_name
 
 IGNORED = -1

@@ -23,7 +23,7 @@ from lerobot.datasets import LeRobotDatasetMetadata
 from torch import Tensor
 
 from vine_vla.core.errors import VineError
-from vine_vla.data.lerobot.tables import to_matrix
+from vine_vla.storage.parquet import to_matrix
 
 DECODED_BYTES = 12e9
 """Frames that would take more are kept encoded, which takes about a fifth."""

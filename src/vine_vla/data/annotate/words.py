@@ -13,15 +13,23 @@ An attribute without categories is a number. Predicates are chosen from those th
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from string import Formatter
+
+import msgspec
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Schema, Verb
 from vine_vla.core.relations import PREDICATES
+from vine_vla.storage.json import read_typed
 
-FIELDS = ("classes", "attributes", "predicates", "verbs", "describing")
+
+class _Words(msgspec.Struct, forbid_unknown_fields=True):
+    classes: tuple[str, ...] = ()
+    attributes: dict[str, tuple[str, ...]] = {}
+    predicates: tuple[str, ...] = ()
+    verbs: tuple[Verb, ...] = ()
+    describing: tuple[str, ...] = ()
 
 
 def read_words(path: Path, known: Schema) -> Schema:
@@ -34,38 +42,31 @@ def read_words(path: Path, known: Schema) -> Schema:
         VineError: the file cannot be read, or a word is malformed or unknown.
     """
     where = str(path)
+    words = read_typed(path, _Words, hint=f"fields: {', '.join(_Words.__struct_fields__)}")
+    classes = (*words.classes, *(c for c in known.classes if c not in words.classes))
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise VineError(f"cannot be read: {error}", where=where) from error
-    if not isinstance(data, dict):
-        raise VineError("no JSON object", where=where, hint=f"fields: {', '.join(FIELDS)}")
-    if unknown := sorted(set(data) - set(FIELDS)):
-        raise VineError(f"unknown field {unknown[0]}", where=where, hint=f"fields: {', '.join(FIELDS)}")
-    blank = {"classes": [], "attributes": {}, "predicates": [], "verbs": [], "cameras": list(known.cameras)}
-    classes = list(data.get("classes", []))
-    data["classes"] = [*classes, *(c for c in known.classes if c not in classes)]
-    try:
-        found = Schema.from_json(blank | data, where=where)
+        schema = Schema(
+            classes, words.attributes, words.predicates, words.verbs, known.cameras, words.describing
+        )
     except VineError as error:
         raise VineError(error.what, where=where, hint=error.hint) from error
-    for name in found.predicates:
+    for name in schema.predicates:
         if name not in PREDICATES:
             raise VineError(
                 f"unknown predicate {name}",
                 where=f"{where}, field predicates",
                 hint=f"VINE derives {', '.join(PREDICATES)}; anything else can be an attribute",
             )
-    for name in found.describing:
-        if name not in {**known.attributes, **found.attributes}:
+    for name in schema.describing:
+        if name not in {**known.attributes, **schema.attributes}:
             raise VineError(f"{name} is no attribute", where=f"{where}, field describing")
-    for verb in found.verbs:
+    for verb in schema.verbs:
         _check_template(verb, f"{where}, verb {verb.name}")
-    return found
+    return schema
 
 
 def _check_template(verb: Verb, where: str) -> None:
-    """A template has a slot for every argument: another would end in an error when something is said."""
+    """A template has a slot for every argument: another would end in an error when a subgoal is described."""
     try:
         slots = {field for _, field, _, _ in Formatter().parse(verb.template) if field is not None}
     except ValueError as error:
