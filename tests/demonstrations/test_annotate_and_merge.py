@@ -74,7 +74,7 @@ def test_read_only_source_needs_out(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("annotated_before", [False, True])
 def test_an_interrupted_annotation_leaves_a_readable_dataset(annotated_before, tmp_path, monkeypatch):
-    from vine_vla.data.sidecars import files as sidecars
+    from vine_vla.data.annotate import labels
 
     out = tmp_path / "out"
     if annotated_before:
@@ -84,7 +84,7 @@ def test_an_interrupted_annotation_leaves_a_readable_dataset(annotated_before, t
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sidecars, "write_boxes", killed)
+    monkeypatch.setattr(labels, "write_boxes", killed)
     with pytest.raises(KeyboardInterrupt):
         annotate(EXCERPT, Sources(labels=EXCERPT / "labels.jsonl"), out)
     monkeypatch.undo()
@@ -101,9 +101,9 @@ def test_an_interrupted_annotation_leaves_a_readable_dataset(annotated_before, t
         ("outcomes", "episode,outcome\n0,won\n", ["file, line 2", "unknown outcome 'won'", "success"]),
         ("outcomes", "episode,outcome\n7,success\n", ["line 2, field episode", "no episode '7' among 2"]),
         ("outcomes", "episode,result\n0,success\n", ["column outcome is missing"]),
-        ("labels", '{"episode_index": 0, "success": tru}\n', ["line 1", "no JSON"]),
+        ("labels", '{"episode_index": 0, "success": tru}\n', ["line 1", "damaged JSON"]),
         ("labels", '{"episode_index": 0, "length": 3}\n', ["line 1, field length", "302 frames"]),
-        ("labels", '{"success": true}\n', ["line 1, field episode_index"]),
+        ("labels", '{"success": true}\n', ["line 1", "missing required field `episode_index`"]),
         (
             "labels",
             '{"episode_index": 0, "grasp_attempts":'
@@ -117,7 +117,7 @@ def test_an_interrupted_annotation_leaves_a_readable_dataset(annotated_before, t
         ),
         (
             "boxes",
-            '{"episode_index": 0, "frame_index": 0, "camera": "top", "image_size": [4, 4],'
+            '{"episode_index": 0, "frame_index": 0, "camera": "top", "image_size": [4, 3],'
             ' "objects": [{"label": "cup", "box": [2, 0, 2, 3]}]}\n',
             ["line 1, field box", "is empty"],
         ),

@@ -245,7 +245,7 @@ def test_the_recorder_refuses_what_cannot_be_right(tmp_path):
         fresh().finish(EpisodeOutcome.UNKNOWN, None)
     recorder = fresh()
     recorder.add_frame(good, action)
-    with pytest.raises(VineError, match="unknown has no judge"):
+    with pytest.raises(VineError, match="unknown has no source"):
         recorder.finish(EpisodeOutcome.SUCCESS, None)
     with pytest.raises(VineError, match="no segment"):
         recorder.end_segment(Outcome.REACHED, OutcomeSource.OPERATOR)

@@ -1,7 +1,7 @@
 """Add outcomes, segments and boxes to a LeRobot dataset, as sidecar files only.
 
 The dataset's own files are never changed. Annotating again adds to what is there: a new label replaces the
-old one of the same kind. With --page you look at the episodes in your browser and label them by keys.
+old one of the same kind. With --page you watch the episodes in your browser and label them by keys.
 """
 
 import sys

@@ -68,8 +68,8 @@ def _print(report: "Inspection") -> None:
     for verb, outcomes in sorted(report.segments.items()):
         table.add_row(f"segments {verb}", f"{sum(outcomes.values())}: {counts(outcomes)}")
     if report.missing_labels:
-        shown = ", ".join(report.missing_labels[:5]) + (" ..." if len(report.missing_labels) > 5 else "")
-        table.add_row("no outcome", f"{len(report.missing_labels)}: {shown}")
+        first = ", ".join(report.missing_labels[:5]) + (" ..." if len(report.missing_labels) > 5 else "")
+        table.add_row("no outcome", f"{len(report.missing_labels)}: {first}")
     if not report.problems:
         table.add_row("problems", "none")
     console = Console(soft_wrap=True, highlight=False)

@@ -1,1 +1,1 @@
-"""Core: scene graphs, subgoals, packing and the protocols between the rooms. NumPy only."""
+"""Core: scene graphs, subgoals, packing and the protocols between the rooms. NumPy and scipy only."""

@@ -15,7 +15,7 @@ from vine_vla.core.graph import SceneGraph, SceneObject
 def assign_ids(objects: Sequence[SceneObject], camera: str) -> tuple[SceneObject, ...]:
     """`objects` with fresh ids: per class from left to right in `camera`, `cup` or `shelf_1`, `shelf_2`.
 
-    An only object of its class is called by the class; unseen objects come last. The order of
+    An only object of its class is called by the class; objects that it does not show come last. The order of
     `objects` is kept.
     """
     by_class: dict[str, list[int]] = defaultdict(list)
@@ -87,37 +87,10 @@ def _distance(a: SceneObject, b: SceneObject) -> float:
 def linear_assignment(cost: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Pairs (row, column) of least total cost, min(rows, columns) of them, sorted by row.
 
-    The Hungarian method by shortest augmenting paths with potentials, O(rows^2 columns). scipy has
-    it too; this module stands below the layer that may import scipy.
-
     Args:
         cost: finite costs. Shape [rows, columns].
     """
-    rows, columns = cost.shape
-    if rows > columns:
-        return sorted((row, column) for column, row in linear_assignment(cost.T))
-    row_price, column_price = np.zeros(rows), np.zeros(columns + 1)
-    row_of = np.full(columns + 1, -1)  # the row matched to each column; the last column is the search's root
-    for row in range(rows):
-        row_of[columns], column = row, columns
-        slack, came_from, done = (
-            np.full(columns, np.inf),
-            np.full(columns, columns),
-            np.zeros(columns + 1, bool),
-        )
-        while row_of[column] >= 0:
-            done[column] = True
-            current = row_of[column]
-            reduced = cost[current] - row_price[current] - column_price[:columns]
-            better = ~done[:columns] & (reduced < slack)
-            slack[better], came_from[better] = reduced[better], column
-            free = np.where(done[:columns], np.inf, slack)
-            column = int(np.argmin(free))
-            step = free[column]
-            row_price[row_of[done]] += step
-            column_price[done] -= step
-            slack[~done[:columns]] -= step
-        while column != columns:
-            row_of[column] = row_of[came_from[column]]
-            column = int(came_from[column])
-    return sorted((int(row_of[column]), column) for column in range(columns) if row_of[column] >= 0)
+    from scipy.optimize import linear_sum_assignment  # late: it takes as long to import as all of NumPy
+
+    rows, columns = linear_sum_assignment(cost)
+    return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True)]

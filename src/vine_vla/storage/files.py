@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -62,8 +63,9 @@ def restore_folder(target: Path) -> None:
 def folder_in_the_making(target: Path) -> Iterator[Path]:
     """A temporary sibling of `target` to fill; takes `target`'s place when the block ends well.
 
-    What dead processes left behind is put in order first, see `restore_folder`. Whether `target` may be
-    replaced is the caller's decision.
+    Whoever opens `target` meanwhile finds the old folder or the new one, on Linux at every moment. What dead
+    processes left behind is put in order first, see `restore_folder`. Whether `target` may be replaced is the
+    caller's decision.
 
     Raises:
         VineError: nothing can be written there.
@@ -77,15 +79,22 @@ def folder_in_the_making(target: Path) -> Iterator[Path]:
         temporary.rmdir()
     try:
         yield temporary
-        if target.exists():
+        if not target.exists():
+            temporary.rename(target)
+        elif not _exchange(temporary, target):
             replaced = target.with_name(f".{target.name}.old.{os.getpid()}.tmp")
             target.rename(replaced)
             temporary.rename(target)
             shutil.rmtree(replaced)
-        else:
-            temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two folders change places in one step; False where the system or its file system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    return rename is not None and rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
 
 
 def _alive(pid: int) -> bool:

@@ -61,7 +61,7 @@ def annotate(path: Path, sources: Sources, out: Path | None = None) -> DemoDatas
     """
     target = check_target(path, out)
     if not sidecars.has_sidecars(target) and target != path:
-        _labelled(path, sources)  # what is wrong with the labels is said before a folder is made
+        _labelled(path, sources)  # faulty labels are refused before a folder is made
     with annotated_folder(path, out) as root:
         _labelled(root, sources).write(root)
     return open_dataset(target)
@@ -168,7 +168,7 @@ def _cut_by_gripper(dataset: DemoDataset, sources: Sources) -> dict[int, list[Cu
 
 
 def _closed(dataset: DemoDataset, sources: Sources) -> dict[tuple[int, int], bool]:
-    """(episode, frame) -> whether the gripper is commanded to be closed; empty if none can be told."""
+    """(episode, frame) -> whether the gripper is commanded to be closed; empty where no command says so."""
     try:
         cuts = _cut_by_gripper(dataset, sources)
     except VineError:

@@ -60,7 +60,7 @@ class LabelledObject:
 
     Args:
         label: its class. box: where. id: its name in the episode, None to be given one.
-        attributes: what was said of it. held: whether the gripper holds it.
+        attributes: those that are known. held: whether the gripper holds it.
     """
 
     label: str
@@ -240,7 +240,7 @@ def frame_graph(
     Args:
         cameras: role -> objects.
         earlier: the episode's first graph, whose ids are kept where the boxes name none.
-        empty: what is said of a gripper that holds nothing; None where that is not known.
+        empty: attribute of a gripper that holds nothing; None where that is not known.
         schema: gives the reference camera and the predicates.
     """
     items: dict[tuple[str, str | int], dict[str, LabelledObject]] = defaultdict(dict)

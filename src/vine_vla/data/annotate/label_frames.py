@@ -66,5 +66,5 @@ class FrameStore:
 def _encode(image: Image) -> bytes:
     picture, file = PillowImage.fromarray(image), io.BytesIO()
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))  # keeps the proportions, never enlarges
-    picture.save(file, "JPEG", quality=90, subsampling=0)  # full colour: small things are told by it
+    picture.save(file, "JPEG", quality=90, subsampling=0)  # full colour: it tells small things apart
     return file.getvalue()

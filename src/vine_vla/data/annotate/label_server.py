@@ -65,7 +65,7 @@ class LabelServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that hangs up on a frame it no longer needs is no error; anything else is told."""
+        """A browser that hangs up on a frame it no longer needs is no error; anything else is reported."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
@@ -133,12 +133,12 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(HTTPStatus.NOT_FOUND, "nothing is here")
         if self.headers.get_content_type() != "application/json":
             raise _RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a label is application/json")
-        said = self.headers.get("Content-Length", "")
-        if not said.isascii() or not said.isdigit() or int(said) > POST_BYTES:
+        length = self.headers.get("Content-Length", "")
+        if not length.isascii() or not length.isdigit() or int(length) > POST_BYTES:
             raise _RefusedError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a label has a length, of at most {POST_BYTES} bytes"
             )
-        episode = self._label(self.rfile.read(int(said)))
+        episode = self._label(self.rfile.read(int(length)))
         self._json(HTTPStatus.OK, _episode(episode))
 
     def _label(self, body: bytes) -> Demonstration:

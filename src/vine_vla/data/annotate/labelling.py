@@ -17,7 +17,7 @@ from vine_vla.storage.transaction import locked, stamp
 
 
 class Labeller:
-    """Labels of one dataset while somebody looks at its episodes; may be called from several threads.
+    """Labels of one dataset while a person watches its episodes; may be called from several threads.
 
     Opening it writes no sidecar, the first label does. What another program writes meanwhile is read again
     before the next label, so that neither undoes the other.
@@ -40,7 +40,7 @@ class Labeller:
         calibration_share: float = CALIBRATION_SHARE,
     ) -> None:
         check_share(calibration_share)
-        open_dataset(path)  # what is wrong with the source is said before anything is made
+        open_dataset(path)  # a faulty source is refused before anything is made
         self.root = check_target(path, out)
         with annotated_folder(path, out):
             pass

@@ -25,7 +25,7 @@ UNNAMED = "_unnamed"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """What is wrong with a dataset's sidecars.
 
     Args:
@@ -39,7 +39,7 @@ class Finding:
     repairable: bool = True
 
 
-def examine(root: Path, grasped: str | None = None) -> Finding:
+def examine(root: Path, grasped: str | None = None) -> Diagnosis:
     """Say what is wrong and what `repair` would do; nothing is written.
 
     Args:
@@ -55,26 +55,26 @@ def examine(root: Path, grasped: str | None = None) -> Finding:
         open_dataset(root).check_boxes()
     except VineError as fault:
         try:
-            return Finding(fault, (*pending, *_repaired(root, grasped)[1]))
+            return Diagnosis(fault, (*pending, *_repaired(root, grasped)[1]))
         except VineError:
-            return Finding(fault, pending, repairable=False)
-    return Finding(None, pending)
+            return Diagnosis(fault, pending, repairable=False)
+    return Diagnosis(None, pending)
 
 
-def repair(root: Path, grasped: str | None = None) -> Finding:
+def repair(root: Path, grasped: str | None = None) -> Diagnosis:
     """Do what `examine` says, in one transaction.
 
     Raises:
         VineError: it cannot be repaired, or written; nothing has changed then.
     """
-    found = examine(root, grasped)
-    if found.fault is not None and not found.repairable:
-        raise found.fault
-    if found.changes:
+    diagnosis = examine(root, grasped)
+    if diagnosis.fault is not None and not diagnosis.repairable:
+        raise diagnosis.fault
+    if diagnosis.changes:
         with locked(root):  # finishes an interrupted write
-            if found.fault is not None:
+            if diagnosis.fault is not None:
                 _repaired(root, grasped)[0].write(root)
-    return found
+    return diagnosis
 
 
 def _repaired(root: Path, grasped: str | None) -> tuple[Labels, tuple[str, ...]]:

@@ -181,7 +181,7 @@ def verb_name(text: str) -> str:
 def segments_of(
     cuts: Sequence[Cut], kind: Kind, outcome: EpisodeOutcome, source: OutcomeSource
 ) -> tuple[Segment, ...]:
-    """Cuts as segments, with the outcomes that can be told."""
+    """Cuts as segments, with the outcomes that can be inferred."""
     names = [verb_name(c.text) for c in cuts]
     outcomes = [Outcome.CENSORED] * len(cuts) if kind == "gripper" else infer_outcomes(names, outcome)
     return tuple(

@@ -6,7 +6,7 @@
 
 None of them has a place for everything:
 
-- all: how a segment ended and who said so, and which objects its words mean (`place(cup, shelf_2)`);
+- all: how a segment ended, by which source, and which objects its words mean (`place(cup, shelf_2)`);
 - language: that nothing is being done; a subtask lasts until the next one begins;
 - task: the same, frames between segments carry the instruction; and where one segment ends and the next
   begins if both have the same text, as in a failed grasp that is tried again at once.
@@ -26,11 +26,11 @@ them.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from vine_vla.core.errors import VineError
@@ -38,11 +38,12 @@ from vine_vla.core.graph import Schema, Verb
 from vine_vla.core.options import EpisodeOutcome, Outcome, OutcomeSource, Segment, parse_subgoal
 from vine_vla.data.annotate.segmentation import SEGMENT_RECORD, Cut, Kind, runs_of, segments_of
 from vine_vla.data.lerobot.tables import LeRobotFiles
+from vine_vla.storage.json import decode
 
 INSTRUCTION = "vine_instruction"
 
 
-def shown(segment: Segment) -> str:
+def subtask_text(segment: Segment) -> str:
     """What a segment is called in every format."""
     return segment.text or str(segment.subgoal)
 
@@ -56,7 +57,13 @@ def persistent_rows(segments: Sequence[Segment], times: Sequence[float]) -> list
     """
     rest = {"camera": None, "tool_calls": None}
     return [
-        {"role": "assistant", "content": shown(s), "style": "subtask", "timestamp": times[s.start], **rest}
+        {
+            "role": "assistant",
+            "content": subtask_text(s),
+            "style": "subtask",
+            "timestamp": times[s.start],
+            **rest,
+        }
         for s in segments
     ]
 
@@ -69,7 +76,7 @@ def sarm_columns(segments: Sequence[Segment], fps: float) -> dict[str, list[Any]
     """
     starts, ends = [s.start for s in segments], [s.end - 1 for s in segments]
     columns: dict[str, list[Any]] = {
-        "names": [shown(s) for s in segments],
+        "names": [subtask_text(s) for s in segments],
         "start_times": [t / fps for t in starts],
         "end_times": [t / fps for t in ends],
         "start_frames": starts,
@@ -82,7 +89,7 @@ def frame_texts(segments: Sequence[Segment], instruction: str, length: int) -> l
     """The task text of every frame; between segments the instruction."""
     texts = [instruction] * length
     for s in segments:
-        texts[s.start : s.end] = [shown(s)] * (s.end - s.start)
+        texts[s.start : s.end] = [subtask_text(s)] * (s.end - s.start)
     return texts
 
 
@@ -94,52 +101,42 @@ def cuts_in(kind: Kind, segments: Sequence[Segment], instruction: str, length: i
     ends = [s.end for s in segments]
     if kind == "language":
         ends = [*(s.start for s in segments[1:]), length]
-    return [Cut(s.start, end, shown(s)) for s, end in zip(segments, ends, strict=False)]
+    return [Cut(s.start, end, subtask_text(s)) for s, end in zip(segments, ends, strict=False)]
+
+
+class _Record(msgspec.Struct):
+    start: int
+    end: int
+    text: str
+    subgoal: str
+    outcome: Outcome
+    outcome_source: OutcomeSource
 
 
 def record(segments: Sequence[Segment]) -> list[str]:
     """`vine_segments` of an episode."""
-    return [
-        json.dumps(
-            {
-                "start": s.start,
-                "end": s.end,
-                "text": s.text,
-                "subgoal": str(s.subgoal),
-                "outcome": s.outcome.value,
-                "outcome_source": s.outcome_source.value,
-            }
-        )
-        for s in segments
-    ]
+    records = (_Record(s.start, s.end, s.text, str(s.subgoal), s.outcome, s.outcome_source) for s in segments)
+    return [msgspec.json.encode(r).decode() for r in records]
 
 
 def read_record(items: Sequence[str], where: str) -> tuple[Segment, ...]:
     """Inverse of `record`; VineError for anything that it does not write."""
-    found = []
+    at, segments = f"{where}, column {SEGMENT_RECORD}", []
     for item in items:
         try:
-            data = json.loads(item)
-            segment = Segment(
-                int(data["start"]),
-                int(data["end"]),
-                parse_subgoal(data["subgoal"]),
-                str(data["text"]),
-                Outcome(data["outcome"]),
-                OutcomeSource(data["outcome_source"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, VineError) as error:
+            r = decode(item, _Record, at)
+            subgoal = parse_subgoal(r.subgoal)
+            segment = Segment(r.start, r.end, subgoal, r.text, r.outcome, r.outcome_source)
+        except VineError as error:
             raise VineError(
-                f"malformed segment {item!r}: {error}",
-                where=f"{where}, column {SEGMENT_RECORD}",
+                f"malformed segment {item!r}: {error.what}",
+                where=at,
                 hint="export again, or remove the column",
             ) from error
-        if found and segment.start < found[-1].end:
-            raise VineError(
-                f"segments overlap at frame {segment.start}", where=f"{where}, column {SEGMENT_RECORD}"
-            )
-        found.append(segment)
-    return tuple(found)
+        if segments and segment.start < segments[-1].end:
+            raise VineError(f"segments overlap at frame {segment.start}", where=at)
+        segments.append(segment)
+    return tuple(segments)
 
 
 def imported(
@@ -188,7 +185,7 @@ def restored(
     within = not known or known[-1].end <= length
     if within and cuts_in(kind, known, instruction, length) == list(cuts):
         return tuple(known)
-    places = {Cut(s.start, s.end, shown(s)): s for s in known}
+    places = {Cut(s.start, s.end, subtask_text(s)): s for s in known}
     named = [c for c in cuts if c in places or kind != "task" or c.text != instruction]
     fresh = segments_of(named, kind, outcome, source)
     return tuple(places.get(c, s) for c, s in zip(named, fresh, strict=True))

@@ -28,7 +28,7 @@ from vine_vla.data.annotate.subtasks import (
     persistent_rows,
     record,
     sarm_columns,
-    shown,
+    subtask_text,
 )
 from vine_vla.data.lerobot.dataset import DemoDataset
 from vine_vla.data.sidecars import files as sidecars
@@ -151,8 +151,8 @@ def _proportions(demonstrations: Sequence[Demonstration]) -> dict[str, float]:
         total = sum(s.end - s.start for s in d.segments)
         here: dict[str, float] = {}
         for s in d.segments:
-            here[shown(s)] = here.get(shown(s), 0.0) + (s.end - s.start) / total
-            places.setdefault(shown(s), []).append(s.start / d.length)
+            here[subtask_text(s)] = here.get(subtask_text(s), 0.0) + (s.end - s.start) / total
+            places.setdefault(subtask_text(s), []).append(s.start / d.length)
         for name, share in here.items():
             shares.setdefault(name, []).append(share)
     means = {name: float(np.mean(shares[name])) for name in sorted(shares, key=lambda n: np.mean(places[n]))}

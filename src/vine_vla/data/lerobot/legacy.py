@@ -50,21 +50,21 @@ def read_legacy(root: Path, info: Mapping[str, Any]) -> LegacyReport:
             away.append(number)
             worst = max(worst, float(np.abs(time - frame / info["fps"]).max()))
     if away:
-        shown = ", ".join(map(str, away[:5])) + (", ..." if len(away) > 5 else "")
+        first = ", ".join(map(str, away[:5])) + (", ..." if len(away) > 5 else "")
         errors.append(
             VineError(
                 f"timestamps are up to {worst:.2f} s off frame_index / fps in {len(away)} of {len(files)}"
-                f" episodes ({shown}), so that LeRobot would fetch wrong images or none",
+                f" episodes ({first}), so that LeRobot would fetch wrong images or none",
                 where=f"{files[away[0]]}, column timestamp",
                 hint="the video has one frame a row: set timestamp to frame_index / fps before converting",
             )
         )
     errors += unreadable
-    said = info.get("total_episodes", len(files))
-    if said != len(files):
+    declared = info.get("total_episodes", len(files))
+    if declared != len(files):
         errors.append(
             VineError(
-                f"info.json counts {said} episodes, data/ holds {len(files)}",
+                f"info.json counts {declared} episodes, data/ holds {len(files)}",
                 where=f"{root / 'meta/info.json'}, field total_episodes",
             )
         )

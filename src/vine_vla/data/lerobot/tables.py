@@ -183,10 +183,10 @@ def check_counts(files: LeRobotFiles) -> None:
     where = str(files.root / "meta/info.json")
     held = {"total_episodes": len(files.episodes), "total_frames": sum(e.length for e in files.episodes)}
     for field, count in held.items():
-        said = files.info.get(field)
-        if said is not None and said != count:
+        declared = files.info.get(field)
+        if declared is not None and declared != count:
             raise VineError(
-                f"{said} in info.json, {count} in meta/episodes",
+                f"{declared} in info.json, {count} in meta/episodes",
                 where=f"{where}, field {field}",
                 hint="the files are not of one version: copy the dataset again",
             )

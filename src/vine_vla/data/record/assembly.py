@@ -160,7 +160,7 @@ class _DatasetWriter:
         for role, key in self.cameras.items():
             where |= self.videos[key].add(episode.videos[role], length)
         self.meta.save_episode(index, length, [instruction], stats, where)
-        # The frames say how the episode was recorded; what people said of it since stands in the sidecars.
+        # The frames say how the episode was recorded; labels that people added since stand in the sidecars.
         labelled = self.kept.episode(episode) if self.kept else episode
         self.demonstrations.append(replace(labelled.demonstration, episode_index=index))
         self.boxes.append((labelled.demonstration.episode_id, labelled.boxes))

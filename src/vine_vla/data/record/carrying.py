@@ -1,4 +1,4 @@
-"""Carrying labels over when a dataset is assembled anew, so that what people said of its episodes survives.
+"""Carrying labels over when a dataset is assembled anew, so that labels made by people survive.
 
 Assembling writes down a hash of the labels that staging alone gives. Where it still holds nobody labelled
 anything. Where it does not, every episode whose actions are the staged ones keeps its labels, scenes and

@@ -1,4 +1,4 @@
-"""Outcomes of episodes, read from the spellings in use; what is not said stays unknown.
+"""Outcomes of episodes, read from the spellings in use; an absent label stays unknown.
 
 Sources, the first that speaks counts:
 
