@@ -115,17 +115,6 @@ class DemoDataset:
                 out[table.frame[rows], column] = table.box[rows]
         return out
 
-    def index_of(self, episode_id: str) -> int:
-        """episode_index of an id; VineError if there is none."""
-        try:
-            return self._indices[episode_id]
-        except KeyError:
-            raise VineError(f"no episode {episode_id!r}", where=str(self.root)) from None
-
-    @cached_property
-    def _indices(self) -> dict[str, int]:
-        return {d.episode_id: d.episode_index for d in self.demonstrations}
-
     @cached_property
     def _frame_table(self) -> FrameTable:
         return FrameTable(self.files, [c for c in (ACTION, STATE) if c in self.files.features])
