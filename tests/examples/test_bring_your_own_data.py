@@ -109,7 +109,7 @@ def test_every_command_of_the_page_on_the_real_data(page, real_data, repository,
     for quoted in blocks(page, "text")[:2]:  # what does not depend on weights
         for line in quoted.splitlines():
             assert line == "..." or squeezed(line) in said, line
-    for word in ("not calibrated: ", "is never cut: ", "no failed segment among", "scene graph"):
+    for word in ("not calibrated: ", "is never pruned: ", "no failed segment among", "scene graph"):
         assert word in said
     assert "usb: cameras ['top'], state and actions of (6, 7) numbers" in said
     tree = json.loads((tmp_path / "tree.json").read_text())
