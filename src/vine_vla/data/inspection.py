@@ -28,7 +28,7 @@ from vine_vla.data.lerobot.tables import (
 from vine_vla.data.lerobot.video import check_present, frame_times, silence_codec_logs
 from vine_vla.data.problems import Problem, label_problems
 from vine_vla.data.sidecars import files as sidecars
-from vine_vla.storage.parquet import is_list, read_columns, read_schema
+from vine_vla.storage.parquet import is_list, read_columns, read_schema, to_numpy
 
 
 @dataclass
@@ -168,7 +168,7 @@ def _table_errors(files: LeRobotFiles, path: Path) -> Iterable[VineError]:
     except VineError as error:
         yield error
         return
-    episode, frame = table["episode_index"].to_numpy(), table["frame_index"].to_numpy()
+    episode, frame = to_numpy(table["episode_index"]), to_numpy(table["frame_index"])
     for name in table.column_names:
         yield from _value_errors(table[name], path, name, episode, frame, files.features.get(name, {}))
     for row in (e for e in files.episodes if e.data_file == path):
@@ -182,9 +182,9 @@ def _table_errors(files: LeRobotFiles, path: Path) -> Iterable[VineError]:
             )
         elif not np.array_equal(frame[mine], np.arange(held)):
             yield VineError(f"frame_index of episode {row.index} does not count from 0", where=at)
-        elif not np.array_equal(table["index"].to_numpy()[mine], row.begin + np.arange(held)):
+        elif not np.array_equal(to_numpy(table["index"])[mine], row.begin + np.arange(held)):
             yield VineError(f"index of episode {row.index} does not count from {row.begin}", where=at)
-    away = off_grid(table["timestamp"].to_numpy(), frame, files.fps)
+    away = off_grid(to_numpy(table["timestamp"]), frame, files.fps)
     if away.any():
         yield off_grid_error(away, episode, path)
 
@@ -198,12 +198,12 @@ def _value_errors(
         return
     array = column.combine_chunks()
     if array.null_count:
-        row = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
+        row = int(np.flatnonzero(to_numpy(array.is_null()))[0])
         yield VineError(f"a value is missing (episode {episode[row]}, frame {frame[row]})", where=where)
         return
     size = 1
     if is_list(array.type):
-        lengths = array.value_lengths().to_numpy(zero_copy_only=False)
+        lengths = to_numpy(array.value_lengths())
         size = int(feature["shape"][0]) if len(feature.get("shape", ())) == 1 else int(lengths[0])
         if (lengths != size).any():
             row = int(np.flatnonzero(lengths != size)[0])
@@ -214,7 +214,7 @@ def _value_errors(
             return
         array = array.flatten()
     if pa.types.is_floating(array.type):
-        bad = ~np.isfinite(array.to_numpy(zero_copy_only=False))
+        bad = ~np.isfinite(to_numpy(array))
         if bad.any():
             row = int(np.flatnonzero(bad)[0]) // size
             yield VineError(

@@ -72,8 +72,23 @@ def to_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
         raise ValueError("a value is missing")
     if is_list(array.type) and len(set(array.value_lengths().to_pylist())) > 1:
         raise ValueError("vectors differ in length")
-    values: NDArray[Any] = flat.to_numpy(zero_copy_only=False)
-    return np.asarray(values, np.float32).reshape(len(array), -1 if len(array) else 0)
+    return np.asarray(to_numpy(flat), np.float32).reshape(len(array), -1 if len(array) else 0)
+
+
+def to_numpy(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """The values of a column; unlike pyarrow's own conversion it imports no pandas, which takes longer than
+    reading most datasets does.
+
+    Columns with missing values or of other types than numbers and truth values are converted as pyarrow does
+    it: missing numbers are NaN.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    kind = array.type
+    if pa.types.is_boolean(kind) and not array.null_count:
+        return np.from_dlpack(array.cast(pa.uint8())).view(np.bool_)
+    if array.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return np.asarray(array.to_numpy(zero_copy_only=False))
+    return np.from_dlpack(array)
 
 
 def _load(path: Path, columns: list[str] | None) -> pa.Table:

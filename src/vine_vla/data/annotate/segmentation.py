@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import EpisodeOutcome, Outcome, OutcomeSource, Segment, Subgoal
 from vine_vla.data.lerobot.tables import FrameTable, LeRobotFiles
+from vine_vla.storage.parquet import to_numpy
 
 Kind = Literal["gripper", "task", "language", "sarm"]
 GRASP, APPROACH = "grasp", "approach"
@@ -57,7 +58,7 @@ def cut_by_task(files: LeRobotFiles) -> dict[int, list[Cut]]:
     """Runs of equal per-frame task text. episode_index -> cuts"""
     table, found = FrameTable(files, ["task_index"]), {}
     for episode in files.episodes:
-        index = table.column(episode.index, "task_index").to_numpy()
+        index = to_numpy(table.column(episode.index, "task_index"))
         runs = runs_of(index)
         found[episode.index] = [Cut(a, b, files.tasks.get(int(index[a]), "")) for a, b in runs]
     return found

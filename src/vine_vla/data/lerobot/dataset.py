@@ -32,7 +32,7 @@ from vine_vla.data.lerobot.video import Image, check_present, decode_frames, sil
 from vine_vla.data.sidecars import files as sidecars
 from vine_vla.data.sidecars.boxes import BoxTable, read_boxes
 from vine_vla.data.sidecars.outcomes import LABEL_COLUMNS, read_outcome
-from vine_vla.storage.parquet import read_columns
+from vine_vla.storage.parquet import read_columns, to_numpy
 from vine_vla.storage.transaction import read_steadily
 
 ACTION, STATE = "action", "observation.state"
@@ -76,7 +76,7 @@ class DemoDataset:
             check_present(path)
             return decode_frames(path, start, self.fps, wanted)
         column = read_columns(episode.data_file, ["episode_index", key])
-        column = column.filter(column["episode_index"].to_numpy() == episode_index)[key].take(wanted)
+        column = column.filter(to_numpy(column["episode_index"]) == episode_index)[key].take(wanted)
         return np.stack([_decode_image(item, self.root) for item in column.to_pylist()])
 
     def proprioception(self, episode_index: int) -> NDArray[np.float32]:
@@ -217,7 +217,7 @@ def check_files(files: LeRobotFiles) -> None:
     for path in sorted({e.data_file for e in files.episodes}):
         check_types(files, path)
         table = read_columns(path, ["timestamp", "frame_index", "episode_index"])
-        time, frame, episode = (column.to_numpy() for column in table.columns)
+        time, frame, episode = map(to_numpy, table.columns)
         away = off_grid(time, frame, files.fps)
         if away.any():
             raise off_grid_error(away, episode, path)

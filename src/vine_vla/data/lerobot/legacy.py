@@ -12,7 +12,7 @@ import numpy as np
 from vine_vla.core.errors import VineError
 from vine_vla.data.lerobot.tables import CONVERT, VERSION, off_grid
 from vine_vla.storage.json import decode
-from vine_vla.storage.parquet import read_columns
+from vine_vla.storage.parquet import read_columns, to_numpy
 from vine_vla.storage.untrusted import read_text
 
 
@@ -45,7 +45,7 @@ def read_legacy(root: Path, info: Mapping[str, Any]) -> LegacyReport:
             unreadable.append(error)
             continue
         frames += len(table)
-        time, frame = table["timestamp"].to_numpy(), table["frame_index"].to_numpy()
+        time, frame = to_numpy(table["timestamp"]), to_numpy(table["frame_index"])
         if off_grid(time, frame, info["fps"]).any():
             away.append(number)
             worst = max(worst, float(np.abs(time - frame / info["fps"]).max()))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vine_vla.core.errors import VineError
 from vine_vla.storage.json import read_json, typed
-from vine_vla.storage.parquet import is_list, read_columns, read_parquet, read_schema, to_matrix
+from vine_vla.storage.parquet import is_list, read_columns, read_parquet, read_schema, to_matrix, to_numpy
 from vine_vla.storage.untrusted import check_inner
 
 VERSION = "v3.0"
@@ -252,7 +252,7 @@ class FrameTable:
         wanted = ["episode_index", *[c for c in columns if c != "episode_index"]]
         for path in sorted({e.data_file for e in files.episodes}):
             table = read_columns(path, wanted)
-            index = table["episode_index"].to_numpy()
+            index = to_numpy(table["episode_index"])
             starts = (
                 np.concatenate([[0], np.flatnonzero(np.diff(index)) + 1, [len(index)]]) if len(index) else [0]
             )

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Box
-from vine_vla.storage.parquet import read_parquet, write_parquet
+from vine_vla.storage.parquet import read_parquet, to_numpy, write_parquet
 from vine_vla.storage.transaction import current
 
 BOXES = "meta/vine_boxes.parquet"
@@ -95,15 +94,16 @@ def read_boxes(root: Path, cameras: Sequence[str]) -> dict[str, BoxTable]:
     if not len(table):
         return {}
     column = {name: table[name].combine_chunks() for name in table.column_names}
-    camera = pc.index_in(column["camera"], value_set=pa.array(list(cameras)))
-    if camera.null_count:
-        unknown = sorted(set(column["camera"].unique().to_pylist()) - set(cameras))
+    views, episodes, objects = (
+        column[name].dictionary_encode() for name in ("camera", "episode_id", "object_id")
+    )
+    shot, names = views.dictionary.to_pylist(), tuple(objects.dictionary.to_pylist())
+    if unknown := [name for name in column["camera"].unique().to_pylist() if name not in cameras]:
         raise VineError(f"unknown camera {unknown[0]!r}", where=f"{root / BOXES}, column camera")
-    episodes, objects = column["episode_id"].dictionary_encode(), column["object_id"].dictionary_encode()
-    names = tuple(objects.dictionary.to_pylist())
-    episode, frame = episodes.indices.to_numpy(), column["frame"].to_numpy()
-    values = (frame, camera.to_numpy().astype(np.int32), objects.indices.to_numpy().astype(np.int32))
-    box = np.stack([column[name].to_numpy() for name in _CORNERS], -1)
+    camera = np.array([list(cameras).index(name) for name in shot], np.int32)[to_numpy(views.indices)]
+    episode, frame = to_numpy(episodes.indices), to_numpy(column["frame"])
+    values = (frame, camera, to_numpy(objects.indices))
+    box = np.stack([to_numpy(column[name]) for name in _CORNERS], -1)
     order = np.lexsort((frame, episode))
     starts = np.searchsorted(episode[order], np.arange(len(episodes.dictionary) + 1))
     return {
