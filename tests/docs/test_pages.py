@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.figures import ROOT
+from docs.figures import ROOT, blocks
 from vine_vla.cli import commands, main
 from vine_vla.evaluation.arms import ALWAYS, find_arm
 
@@ -54,6 +54,20 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert not broken
+
+
+PRIVATE = re.compile(
+    r"\b(eyes|(learned|scripted|perfect) hands|drills?|corrections|remarks?|haste|luck|listening"
+    r"|blind operators|workshops?|adopt(s|ed)?|paint(ed)?|hues?|mend(s|ed)?|as_seen)\b",
+    re.IGNORECASE,
+)
+"""Words that a robotics engineer would have to learn; the glossary has the standard ones."""
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=names(CURRENT))
+def test_words_are_the_fields_own(page: Path) -> None:
+    found = [(b.line, m[0]) for b in blocks(page.read_text("utf-8")) for m in PRIVATE.finditer(b.text)]
+    assert not found
 
 
 @cache
