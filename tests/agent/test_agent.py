@@ -22,7 +22,7 @@ from vine_vla.agent import (
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Relation, SceneGraph
 from vine_vla.core.options import Subgoal
-from vine_vla.core.protocols import Plan, PlanStatus
+from vine_vla.core.protocols import Plan, PlanStatus, SkillSignals
 from vine_vla.core.text import describe
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import make_planner
@@ -303,3 +303,31 @@ def test_agreement_reads_only_what_was_predicted_to_change():
     # Relations other than `held` follow from boxes and do not count.
     extra = SceneGraph(before.objects, (Relation("inside", "plug", "socket_1"),))
     assert agreement(before, extra, before, grasp, "front") is None
+
+
+class AwareSkill(LineSkill):
+    """Knows how many times it was asked."""
+
+    asked = 0
+
+    def signals(self):
+        self.asked += 1
+        return SkillSignals(0.25, float(self.asked))
+
+
+def test_what_a_skill_knows_of_itself_is_on_record():
+    for skill, wanted in ((AwareSkill(), True), (AwareSkill(), False), (LineSkill(), True)):
+        _, record = run(0, skill=skill, config=replace(CONFIG, signals=wanted))
+        for execution in record.executions:
+            if not wanted:
+                assert execution.signals is None
+            elif isinstance(skill, AwareSkill):
+                assert execution.signals.shape == (len(execution.done), 2)
+                assert (execution.signals[:, 0] == 0.25).all() and (
+                    np.diff(execution.signals[:, 1]) == 1
+                ).all()
+            else:
+                assert np.isnan(execution.signals).all()
+        assert getattr(skill, "asked", 0) == (
+            sum(len(e.done) for e in record.executions) if wanted and isinstance(skill, AwareSkill) else 0
+        )

@@ -254,6 +254,34 @@ def test_skill_is_deterministic_and_fast(saved: tuple[VineSkillPolicy, Path]) ->
     assert np.median(times) < 0.05  # 10 ms on an idle core
 
 
+def test_signals_tell_strange_scenes_from_those_of_training(
+    saved: tuple[VineSkillPolicy, Path], skills: Path, tmp_path: Path
+) -> None:
+    policy, folder = saved
+    skill, world = FlowSkill.load(folder, SCHEMA), ToyWorld(3)
+    with pytest.raises(VineError, match="has not acted yet"):
+        skill.signals()
+    skill.start(Subgoal("reach", ("block_1",)), "reach", 5)
+    first = skill.act(world.observe(), world.graph())
+    assert np.isnan(skill.signals().distance), "its statistics were never taken"
+    batch = batch_of(skills, skill.policy, 60)
+    skill.policy.fit_features([skill._pre(batch)])
+    near = skill.policy.features.distance(skill.policy.encode(skill._pre(batch))[0])
+    assert near.mean() == pytest.approx(1.0, abs=0.3)
+    known = skill.signals()
+    assert known.spread > 0 and known == skill.signals(), "asking changes nothing"
+    strange = world.observe()
+    strange = strange._replace(proprioception=strange.proprioception + 50)
+    second = skill.act(strange, world.graph())
+    assert skill.signals().distance > 2 * known.distance
+    skill.start(Subgoal("reach", ("block_1",)), "reach", 5)
+    assert np.array_equal(skill.act(world.observe(), world.graph()).actions, first.actions)
+    assert np.array_equal(skill.act(strange, world.graph()).actions, second.actions)
+    skill.policy.save_pretrained(tmp_path)
+    again = VineSkillPolicy.from_pretrained(tmp_path, strict=True)
+    assert torch.equal(again.features.whitening, skill.policy.features.whitening)
+
+
 def test_skill_refuses_another_vocabulary_and_layout(
     saved: tuple[VineSkillPolicy, Path], tmp_path: Path
 ) -> None:
