@@ -267,7 +267,7 @@ def test_signals_tell_strange_scenes_from_those_of_training(
     batch = batch_of(skills, skill.policy, 60)
     skill.policy.fit_features([skill._pre(batch)])
     near = skill.policy.features.distance(skill.policy.encode(skill._pre(batch))[0])
-    assert near.mean() == pytest.approx(1.0, abs=0.3)
+    assert near.square().mean() == pytest.approx(1.0, abs=0.01)
     known = skill.signals()
     assert known.spread > 0 and known == skill.signals(), "asking changes nothing"
     strange = world.observe()

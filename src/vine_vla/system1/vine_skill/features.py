@@ -32,9 +32,11 @@ class FeatureStatistics(nn.Module):
         self.count.fill_(len(values))
         self.mean.copy_(torch.from_numpy(found.location_))
         self.whitening.copy_(torch.from_numpy(np.linalg.cholesky(precision)))
+        # Shrinkage overstates the spread where frames are few; training frames are to be at 1 nevertheless.
+        self.whitening /= self.distance(features).square().mean().sqrt().clamp(min=1e-6)
 
     def distance(self, features: Tensor) -> Tensor:
-        """Mahalanobis distance over the root of the width: about 1 for training frames, more farther away.
+        """Mahalanobis distance, 1 for training frames (root of their mean square); more is farther away.
 
         NaN before `fit`. [B, width] to [B].
         """
