@@ -20,6 +20,7 @@ from vine_vla.tasks.line.drawing import CAMERAS, SIZE
 from vine_vla.tasks.line.expert import SUBGOAL_STEPS, LineExpert, ScriptedSkill
 from vine_vla.tasks.line.graph import SCHEMA, situation_of
 from vine_vla.tasks.line.operators import FixedChoice, LineOperator
+from vine_vla.tasks.line.scenes import SIDES
 from vine_vla.tasks.line.world import ACTION, STATE, LineWorld
 
 
@@ -52,10 +53,9 @@ TASK = Task(
     expert=LineExpert,
     skill=ScriptedSkill,
     constants={
-        "left-nearest": FixedChoice("left"),
-        "right-nearest": FixedChoice("right"),
-        "left-farthest": FixedChoice("left", farthest=True),
-        "right-farthest": FixedChoice("right", farthest=True),
+        f"{style}-{'farthest' if far else 'nearest'}": FixedChoice(style, far)
+        for style in (*rules.STYLES, *SIDES)
+        for far in (False, True)
     },
     oracle=Oracle(plans=_plans, value=_value),
 )

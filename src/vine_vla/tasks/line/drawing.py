@@ -13,61 +13,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vine_vla.core.graph import Box
-from vine_vla.tasks.line.scenes import (
-    BALL,
-    CUP_HEIGHT,
-    CUP_WIDTH,
-    HAND_HEIGHT,
-    HAND_WIDTH,
-    HIGH,
-    POST_WIDTH,
-    RGB,
-    STAND,
-    Scene,
-)
+from vine_vla.tasks.line.scenes import HAND_HEIGHT, HIGH, RGB, STAND, Scene
 
 SIZE = 64
 CAMERAS = ("front", "wrist")
-RAIL = HIGH + HAND_HEIGHT + 8  # height of the rail
-TABLE_ROW = 54  # row of the front image where the table begins
-SCENERY = ("wall", "table", "steel")
-_STEEL, _HAND = (0.3, 0.3, 0.33), (0.95, 0.55, 0.1)
+OUT_OF_SIGHT = -20.0
+"""Height of what no camera shows."""
 
-Map = NDArray[np.int64]
+_DEPTH = ("post", "cup", "gripper", "ball")  # from the back to the front
+_WALL, _TABLE, _STEEL, _FIRST = range(4)  # what a pixel shows: the scenery, and from `_FIRST` on bodies
+_STEEL_RGB = (0.3, 0.3, 0.33)
+_RAIL = HIGH + HAND_HEIGHT + 8
 
 
 @dataclass(frozen=True)
 class Body:
-    """One thing on the line.
+    """A thing on the line: a disc if it is a ball, else a rectangle.
 
     Args:
-        kind: class of the object. x: of its middle. height: of its lower end.
-        size: how high it is, of a post. rgb: colour, of a cup. hidden: whether it is out of sight.
+        kind: class of the object. x: of its middle. low: height of its lower end.
+        width, height: of what is seen. rgb: colour.
     """
 
     kind: str
     x: float
+    low: float
+    width: float
     height: float
-    size: float = 0.0
-    rgb: RGB = (0.0, 0.0, 0.0)
-    hidden: bool = False
+    rgb: RGB
 
 
 def draw(scene: Scene, bodies: Sequence[Body], camera: str, hand: float) -> NDArray[np.uint8]:
     """The image of a camera, uint8 [SIZE, SIZE, 3]. `hand`: x of the hand, which carries `wrist`."""
-    colours = {"gripper": _HAND, "post": scene.post, "ball": scene.ball}
-    palette = [scene.wall, scene.table, _STEEL, *(colours.get(b.kind, b.rgb) for b in bodies)]
-    shown = _map(bodies, camera, hand, scene.balls)
-    return (255 * np.array(palette)).round().astype(np.uint8)[shown]
+    palette = np.array([scene.wall, scene.table, _STEEL_RGB, *(body.rgb for body in bodies)])
+    return (255 * palette).round().astype(np.uint8)[_map(bodies, camera, hand, scene.balls)]
 
 
-def body_boxes(bodies: Sequence[Body], hand: float) -> list[dict[str, Box]]:
-    """Camera role -> visible box, for each body; a camera that shows nothing of it has no entry."""
+def visible_boxes(bodies: Sequence[Body], hand: float) -> list[dict[str, Box]]:
+    """Camera role -> box of each body; a camera that shows nothing of it has no entry."""
     found: list[dict[str, Box]] = [{} for _ in bodies]
     for camera in CAMERAS:
         shown = _map(bodies, camera, hand)
-        for index, boxes in enumerate(found):
-            mine = shown == len(SCENERY) + index
+        for index, boxes in enumerate(found, _FIRST):
+            mine = shown == index
             columns, rows = np.flatnonzero(mine.any(0)), np.flatnonzero(mine.any(1))
             if len(columns):
                 edges = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
@@ -75,38 +63,29 @@ def body_boxes(bodies: Sequence[Body], hand: float) -> list[dict[str, Box]]:
     return found
 
 
-def _map(bodies: Sequence[Body], camera: str, hand: float, stands: Sequence[float] = ()) -> Map:
-    """Index into `SCENERY` and bodies of what each pixel shows. [SIZE, SIZE]"""
-    middle = (np.arange(SIZE) + 0.5) if camera == "front" else (np.arange(SIZE) + 0.5) / 2
-    x = middle if camera == "front" else middle + hand - SIZE / 4
-    height = TABLE_ROW - middle if camera == "front" else 28.0 - middle
-    shown = np.repeat(np.where(height > 0, 0, 1)[:, None], SIZE, 1)
+def _map(bodies: Sequence[Body], camera: str, hand: float, stands: Sequence[float] = ()) -> NDArray[np.int64]:
+    """What each pixel shows. Stands hide nothing. [SIZE, SIZE]"""
+    middle = np.arange(SIZE) + 0.5
+    if camera == "front":
+        x, height = middle, 54.0 - middle
+    else:
+        x, height = middle / 2 + hand - SIZE / 4, 28.0 - middle / 2
+    shown = np.repeat(np.where(height > 0, _WALL, _TABLE)[:, None], SIZE, 1)
 
-    def fill(index: int, left: float, right: float, low: float, high: float) -> None:
-        columns = slice(*np.searchsorted(x, (left, right)))
+    def fill(index: int, middle: float, width: float, low: float, high: float) -> None:
+        columns = slice(*np.searchsorted(x, (middle - width / 2, middle + width / 2)))
         shown[(height > low) & (height < high), columns] = index
 
-    fill(2, 0, 10 * SIZE, RAIL, RAIL + 2)
+    fill(_STEEL, 0.0, 1000.0, _RAIL, _RAIL + 2)
     for place in stands:
-        fill(2, place - 1, place + 1, 0, STAND)
-    # From the back to the front; the hand hangs before everything but the ball it holds.
-    for index, body in sorted(enumerate(bodies, len(SCENERY)), key=lambda pair: _DEPTH[pair[1].kind]):
-        if body.hidden:
-            continue
+        fill(_STEEL, place, 2.0, 0.0, STAND)
+    for index, body in sorted(enumerate(bodies, _FIRST), key=lambda pair: _DEPTH.index(pair[1].kind)):
+        top = body.low + body.height
         if body.kind == "ball":
-            away = (x[None] - body.x) ** 2 + (height[:, None] - body.height - BALL) ** 2
-            shown[away <= BALL**2] = index
-            continue
-        half, size = _SIZES[body.kind]
-        fill(index, body.x - half, body.x + half, body.height, body.height + (size or body.size))
+            away = np.hypot(x[None] - body.x, height[:, None] - (body.low + top) / 2)
+            shown[away <= body.width / 2] = index
+        else:
+            fill(index, body.x, body.width, body.low, top)
         if body.kind == "gripper":
-            fill(2, body.x - 0.75, body.x + 0.75, body.height + HAND_HEIGHT, RAIL)
+            fill(_STEEL, body.x, 1.5, top, _RAIL)
     return shown
-
-
-_DEPTH = {"post": 0, "cup": 1, "gripper": 2, "ball": 3}
-_SIZES = {
-    "post": (POST_WIDTH / 2, 0.0),
-    "cup": (CUP_WIDTH / 2, CUP_HEIGHT),
-    "gripper": (HAND_WIDTH / 2, HAND_HEIGHT),
-}

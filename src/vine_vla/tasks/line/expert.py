@@ -67,7 +67,9 @@ class LineExpert:
         self._travels = False
 
     def _lift(self, height: float, magnet: bool) -> Iterator[Float]:
-        while abs(self.world.height - height) > 0.1:
+        for _ in range(SUBGOAL_STEPS // 8):
+            if abs(self.world.height - height) < 0.1:
+                break
             yield self._action(0, height - self.world.height, magnet)
 
     def _action(self, dx: float, dz: float, magnet: bool) -> Float:

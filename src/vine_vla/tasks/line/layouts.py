@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from vine_vla.core.errors import VineError
-from vine_vla.tasks.line.rules import clean_plans, fixed_moves, is_clean
+from vine_vla.tasks.line.rules import STYLES, clean_plans, fixed_moves, is_clean
 from vine_vla.tasks.line.scenes import (
     BALL,
     COLOURS,
@@ -30,8 +30,10 @@ from vine_vla.tasks.line.scenes import (
 )
 
 STREAMS = {"demo": 1, "seen": 2, "unseen": 3}
-CELL = 14.0  # room on the line for a cup, or for a ball on its stand, with a hand or a post on either side
+CUP_CELL, BALL_CELL = 20.0, 14.0  # room on the line, with a hand or a post on either side
 PITCH = 2 * BALL + 0.5  # between the centres of two balls
+CUP_POST, BALL_POST, TALL = 0.6, 0.35, 0.75
+"""How often a post stands at a side of a cup and of the balls, and how often it is a tall one."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Appearance:
 
 
 SEEN = Appearance(
-    orders=("bccc", "cccb"),
+    orders=("bcc", "ccb"),
     value=(0.75, 0.9),
     saturation=(0.75, 0.95),
     walls=((0.85, 0.88, 0.9), (0.93, 0.9, 0.84)),
@@ -76,7 +78,7 @@ SEEN = Appearance(
     },
 )
 UNSEEN = Appearance(
-    orders=("cbcc", "ccbc"),
+    orders=("cbc",),
     value=(0.5, 0.65),
     saturation=(0.8, 1.0),
     walls=((0.7, 0.78, 0.72), (0.8, 0.74, 0.8)),
@@ -95,8 +97,8 @@ UNSEEN = Appearance(
 _HUES = {"red": 0.0, "yellow": 0.15, "green": 0.36, "blue": 0.6, "purple": 0.8}
 
 TRAPS = {True: (0.05, 0.40, 0.55, 0.0), False: (0.05, 0.25, 0.3, 0.4)}
-"""How often neither fixed side, the right, the left, or both meet something on the way to the nearest cup.
-Key: whether one ball goes into a named cup, which one of the sides must then reach."""
+"""How often neither style of the fixed choice meets something, `away` alone, `toward` alone, or both do.
+Key: whether one ball goes into a named cup, which one of the two must then reach."""
 
 
 @lru_cache(maxsize=4096)
@@ -117,34 +119,33 @@ def line_scene(split: str, number: int) -> Scene:
     count, named = (2 if rng.random() < 0.6 else 1), bool(rng.random() < 0.5)
     # Whether a fixed choice works is drawn first, and layouts until one has it: so no choice that looks at
     # nothing is worth much, in any split.
-    left_meets, right_meets = divmod((0, 1, 2, 3)[rng.choice(4, p=TRAPS[count == 1 and named])], 2)
+    wanted = divmod(int(rng.choice(4, p=TRAPS[count == 1 and named])), 2)
     while True:
         scene = _draw(look, count, named, rng)
-        meets = tuple(not is_clean(scene, fixed_moves(scene, side)) for side in SIDES)
-        if meets == (left_meets, right_meets) and clean_plans(scene):
+        meets = tuple(not is_clean(scene, fixed_moves(scene, style)) for style in STYLES)
+        if meets == wanted and clean_plans(scene):
             return scene
 
 
 def _draw(look: Appearance, count: int, named: bool, rng: np.random.Generator) -> Scene:
     """A layout with `count` balls; whether it can be solved is not checked."""
     order = str(rng.choice(look.orders))
-    widths = [CELL + (count - 1) * PITCH if kind == "b" else CELL for kind in order]
+    widths = [BALL_CELL + (count - 1) * PITCH if kind == "b" else CUP_CELL for kind in order]
     slack = WIDTH - sum(widths)
     spaces = slack * np.diff(np.sort(rng.uniform(0, 1, len(order))), prepend=0.0)
     middles = np.cumsum(spaces) + np.cumsum(widths) - np.array(widths) / 2
     balls: tuple[float, ...] = ()
-    places, colours = [], [str(c) for c in rng.choice(COLOURS, 3, replace=False)]
+    places, colours = [], [str(c) for c in rng.choice(COLOURS, order.count("c"), replace=False)]
     for kind, x in zip(order, middles, strict=True):
         if kind == "b":
             balls = tuple(float(x + (i - (count - 1) / 2) * PITCH) for i in range(count))
         else:
             places.append(float(x))
     cups = tuple(Cup(x, colour, _shade(colour, look, rng)) for x, colour in zip(places, colours, strict=True))
-    target = int(rng.integers(3)) if named else None
+    target = int(rng.integers(len(cups))) if named else None
     phrase = str(rng.choice(look.phrases[count, named]))
     if target is not None:
-        place = ("left", "", "right")[target]
-        phrase = phrase.format(place if place and rng.random() < 0.4 else cups[target].colour)
+        phrase = phrase.format(SIDES[target] if rng.random() < 0.3 else cups[target].colour)
     grey = float(rng.uniform(0.45, 0.6))
     return Scene(
         phrase,
@@ -161,21 +162,16 @@ def _draw(look: Appearance, count: int, named: bool, rng: np.random.Generator) -
 
 
 def _posts(balls: Sequence[float], cups: Sequence[float], rng: np.random.Generator) -> tuple[Post, ...]:
-    """At most one post between two neighbours and at either end, beside the one or the other."""
-    things = sorted([*((x, BALL) for x in balls), *((x, CUP_WIDTH / 2) for x in cups)])
-    away = POST_GAP + POST_WIDTH / 2
-    sides = [(things[0][0] - things[0][1] - away,)]
-    for (a, a_half), (b, b_half) in zip(things, things[1:], strict=False):
-        if b - a > CELL / 2 + PITCH:
-            sides.append((a + a_half + away, b - b_half - away))
-    sides.append((things[-1][0] + things[-1][1] + away,))
+    """Posts beside the cups and beside the outermost balls, drawn for each side alone."""
+    things = [(x, x, CUP_WIDTH / 2, CUP_POST) for x in cups] + [(min(balls), max(balls), BALL, BALL_POST)]
     found = []
-    for options in sides:
-        if rng.random() < 0.75:
-            tall = rng.random() < 0.75
-            height = rng.uniform(11, 14) if tall else rng.uniform(3, 5)
-            found.append(Post(float(rng.choice(options)), float(height)))
-    return tuple(found)
+    for left, right, half, share in things:
+        away = half + POST_GAP + POST_WIDTH / 2
+        for x in (left - away, right + away):
+            if rng.random() < share:
+                height = rng.uniform(11, 14) if rng.random() < TALL else rng.uniform(3, 5)
+                found.append(Post(float(x), float(height)))
+    return tuple(sorted(found, key=lambda post: post.x))
 
 
 def _shade(colour: str, look: Appearance, rng: np.random.Generator) -> RGB:

@@ -11,60 +11,55 @@ from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Outcome, Subgoal
 from vine_vla.tasks.base import History, OperatorDials
 from vine_vla.tasks.line import rules
-from vine_vla.tasks.line.rules import IN_HAND, ON_STAND, Move, fixed_route
-from vine_vla.tasks.line.scenes import SIDES
+from vine_vla.tasks.line.rules import IN_HAND, ON_STAND, STYLES, Move, fixed_route
 from vine_vla.tasks.line.world import LineWorld
 
-HABIT = "left"
-"""The side by which operators take a ball, unless they do not."""
 MISHEARD = 0.06
 """How often an operator fills another cup than the named one."""
 
 
 class LineOperator:
-    """Takes balls from the left, by the left side, into the nearest cup; now and then something else."""
+    """Takes balls by the side that faces the nearest cup and puts them there; now and then something else."""
 
     def __init__(self, world: LineWorld, dials: OperatorDials, rng: np.random.Generator) -> None:
         self.world, self.rng, self.habit = world, rng, 0.5 if dials.explore else dials.habit
-        self._mishears = bool(rng.random() < MISHEARD)
-        self._from = self._usually(HABIT)
+        self._target = None if rng.random() < MISHEARD else world.scene.target
         self._aware = bool(rng.random() < dials.awareness)
+        self._cup = -1
 
     def next(self, history: History) -> Subgoal | None:
         """The next subgoal; None to stop: solved, hopeless, or given up after twice what is needed."""
         world = self.world
         if world.is_success() or world.is_dead() or len(history) >= 4 * len(world.scene.balls):
             return None
-        if self._aware:
-            plans = rules.clean_plans(world.scene, world.now)
-            if plans:
-                return world.subgoal_of(plans[int(self.rng.integers(len(plans)))][0])
-        again = history and history[-1][1] is Outcome.SLIPPED
-        if again and self.rng.random() < 0.7:
+        if self._aware and (plans := rules.clean_plans(world.scene, world.now)):
+            return world.subgoal_of(plans[int(self.rng.integers(len(plans)))][0])
+        if history and history[-1][1] is Outcome.SLIPPED and self.rng.random() < 0.7:
             return history[-1][0]
         return world.subgoal_of(self._choose())
 
     def _choose(self) -> Move:
         scene, now = self.world.scene, self.world.now
-        held = now.balls.index(IN_HAND) if IN_HAND in now.balls else None
-        if held is None:
-            waiting = [ball for ball, place in enumerate(now.balls) if place == ON_STAND]
-            return Move("take", waiting[0 if self._from == "left" else -1], self._usually(HABIT))
-        empty = {i: cup.x for i, cup in enumerate(scene.cups) if i not in now.balls}
-        target = None if self._mishears else scene.target
-        far = self._usually(HABIT) != HABIT
-        ((_, cup),) = fixed_route({held: scene.balls[held]}, empty, target, HABIT, farthest=far)
-        return Move("put", held, cup=cup)
+        if IN_HAND in now.balls and self._cup not in now.balls:
+            return Move("put", now.balls.index(IN_HAND), cup=self._cup)
+        balls = {i: x for i, x in enumerate(scene.balls) if now.balls[i] in (ON_STAND, IN_HAND)}
+        cups = {i: cup.x for i, cup in enumerate(scene.cups) if i not in now.balls}
+        style = STYLES[not self._is_habitual()]
+        route = fixed_route(balls, cups, self._target, style, farthest=not self._is_habitual())
+        ball, side, self._cup = route[0]
+        if not self._is_habitual():
+            ball = int(self.rng.choice(list(balls)))
+        return Move("take", ball, side)
 
-    def _usually(self, side: str) -> str:
-        return side if self.rng.random() < self.habit else SIDES[1 - SIDES.index(side)]
+    def _is_habitual(self) -> bool:
+        return bool(self.rng.random() < self.habit)
 
 
 @dataclass(frozen=True)
 class FixedChoice:
-    """Always the same side, and always the nearest cup, or always the farthest."""
+    """Always the same style (`rules.fixed_route`), and always the nearest cup, or always the farthest."""
 
-    side: str
+    style: str
     farthest: bool = False
 
     def __call__(self, graph: SceneGraph, instruction: str) -> Sequence[Subgoal]:
@@ -76,15 +71,14 @@ class FixedChoice:
         cups = {c.id: seen[c.id] for c in graph.of_class("cup") if c.id in seen}
         target = named_cup(graph, instruction)
         empty = {name: x for name, x in cups.items() if name not in filled.values()}
-        first = {b: balls[b] for b in holds if b in balls}
-        route = fixed_route(first, empty, target, self.side, self.farthest)
-        rest = {b: x for b, x in balls.items() if b not in first}
-        left = {name: x for name, x in empty.items() if name not in {cup for _, cup in route}}
-        route += fixed_route(rest, left, target, self.side, self.farthest)
         found: list[Subgoal] = []
-        for ball, cup in route:
-            found += [] if ball in first else [Subgoal(f"take_{self.side}", (ball,))]
-            found.append(Subgoal("put", (ball, cup)))
+        if holds and holds[0] in balls:
+            ((_, _, cup),) = fixed_route(
+                {holds[0]: balls.pop(holds[0])}, empty, target, self.style, self.farthest
+            )
+            found, empty = [Subgoal("put", (holds[0], cup))], {n: x for n, x in empty.items() if n != cup}
+        for ball, side, cup in fixed_route(balls, empty, target, self.style, self.farthest):
+            found += [Subgoal(f"take_{side}", (ball,)), Subgoal("put", (ball, cup))]
         return found
 
 

@@ -16,6 +16,10 @@ ON_STAND, IN_HAND, LOST = -1, -2, -3
 """Where a ball may be that is in no cup."""
 
 
+STYLES = ("toward", "away")
+"""Ways to take a ball: by the side that faces the cup it is meant for, or by the other one."""
+
+
 class Move(NamedTuple):
     """A subgoal by indices: `take` ball by a side, or `put` ball into a cup."""
 
@@ -41,7 +45,7 @@ class Chances(NamedTuple):
 
 
 CLEAR = {"take": Chances(0.95, 0.05, 0.0), "put": Chances(0.96, 0.04, 0.0)}
-MET = {"take": Chances(0.3, 0.5, 0.2), "put": Chances(0.2, 0.2, 0.6)}
+MET = {"take": Chances(0.3, 0.5, 0.2), "put": Chances(0.15, 0.1, 0.75)}
 """Chances when nothing is in the hand's way, and when something is."""
 
 
@@ -141,35 +145,37 @@ def is_clean(scene: Scene, moves: Sequence[Move]) -> bool:
     return True
 
 
-def fixed_moves(scene: Scene, side: str) -> list[Move]:
-    """The fixed choice of a side: each ball by it, into the named or else the nearest empty cup."""
+def fixed_moves(scene: Scene, style: str) -> list[Move]:
+    """The fixed choice of a style in a whole scene: a take and a put for each ball."""
     cups = dict(enumerate(cup.x for cup in scene.cups))
     found = []
-    for ball, cup in fixed_route(dict(enumerate(scene.balls)), cups, scene.target, side):
+    for ball, side, cup in fixed_route(dict(enumerate(scene.balls)), cups, scene.target, style):
         found += [Move("take", ball, side), Move("put", ball, cup=cup)]
     return found
 
 
 def fixed_route[B, C](
-    balls: Mapping[B, float], cups: Mapping[C, float], target: C | None, side: str, farthest: bool = False
-) -> list[tuple[B, C]]:
-    """Which ball goes into which cup when nothing that stands beside them matters.
+    balls: Mapping[B, float], cups: Mapping[C, float], target: C | None, style: str, farthest: bool = False
+) -> list[tuple[B, str, C]]:
+    """Which ball is taken by which side and put into which cup, if what stands beside them does not matter.
 
     Args:
         balls, cups: name -> place, of the balls still to be put away and of the empty cups.
-        target: the cup that must be filled, if it is still empty.
-        side: balls are taken in the order in which they stand, from this side.
+        target: the cup that must be filled, if it is still empty; it comes first.
+        style: a side, or `toward` or `away`: the side that faces the cup, or the other one. Of several balls
+            the outermost on that side is taken.
         farthest: take the cup farthest away instead of the nearest.
     """
-    left = dict(cups)
+    balls, cups = dict(balls), dict(cups)
     found = []
-    for ball in sorted(balls, key=balls.__getitem__, reverse=side == "right"):
-        if not left:
-            break
-        away = {cup: abs(x - balls[ball]) for cup, x in left.items()}
-        cup = max(away, key=away.__getitem__) if farthest else min(away, key=away.__getitem__)
-        if target is not None and target in left:
-            cup = target
-        found.append((ball, cup))
-        del left[cup]
+    while balls and cups:
+        middle = sum(balls.values()) / len(balls)
+        order = sorted(cups, key=lambda name: abs(cups[name] - middle), reverse=farthest)
+        cup = target if target is not None and target in cups else order[0]
+        side = style
+        if style in STYLES:
+            side = SIDES[(cups[cup] > middle) == (style == "toward")]
+        ball = (max if side == "right" else min)(balls, key=balls.__getitem__)
+        found.append((ball, side, cup))
+        del balls[ball], cups[cup]
     return found

@@ -16,17 +16,32 @@ from numpy.typing import NDArray
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Box, SceneGraph
-from vine_vla.core.options import Outcome, Subgoal
+from vine_vla.core.options import Outcome, Subgoal, check_subgoal
 from vine_vla.core.protocols import Float, Observation
 from vine_vla.tasks.base import Space
 from vine_vla.tasks.line import rules
-from vine_vla.tasks.line.drawing import CAMERAS, Body, body_boxes, draw
+from vine_vla.tasks.line.drawing import CAMERAS, OUT_OF_SIGHT, Body, draw, visible_boxes
 from vine_vla.tasks.line.graph import SCHEMA, name_objects, scene_graph
 from vine_vla.tasks.line.layouts import line_scene
 from vine_vla.tasks.line.rules import IN_HAND, LOST, ON_STAND, Move, Situation
-from vine_vla.tasks.line.scenes import HIGH, HOLD, LOW, SIDES, WIDTH, Scene
+from vine_vla.tasks.line.scenes import (
+    BALL,
+    CUP_HEIGHT,
+    CUP_WIDTH,
+    HAND_HEIGHT,
+    HAND_WIDTH,
+    HIGH,
+    HOLD,
+    LOW,
+    POST_WIDTH,
+    SIDES,
+    STAND,
+    WIDTH,
+    Scene,
+)
 
 ACTION = Space(("dx", "dz", "magnet"), (-6.0, -8.0, -1.0), (6.0, 8.0, 1.0))
+HAND_RGB = (0.95, 0.55, 0.1)
 STATE = Space.unbounded("x", "height", "magnet", "holds")
 NEAR = 1.2
 """The hand acts on what it is beside or over to within this distance."""
@@ -50,14 +65,15 @@ class LineWorld:
         """The task text of this scene."""
         return self.scene.instruction
 
-    def reset(self, scene: int, seed: int) -> Observation:
-        """Start an episode; the seed places the hand and decides all chances."""
-        self._scene = line_scene(self.split, scene)
-        self.rng = np.random.default_rng([scene, seed, 2])
+    def reset(self, scene: int | Scene, seed: int) -> Observation:
+        """Start an episode in a numbered or a given scene; the seed places the hand and draws chances."""
+        numbered = not isinstance(scene, Scene)
+        self._scene = line_scene(self.split, scene) if numbered else scene
+        self.rng = np.random.default_rng([scene if numbered else 0, seed, 2])
         self.x, self.height, self.magnet = float(self.rng.uniform(4, WIDTH - 4)), HIGH, False
         self.now = rules.start(self.scene)
         self.steps, self.onset, self._failure = 0, None, None
-        self.names = name_objects(self.scene, self._boxes())
+        self.names = name_objects(self.scene, visible_boxes(self.bodies(), self.x))
         return self.observe()
 
     def observe(self) -> Observation:
@@ -139,58 +155,54 @@ class LineWorld:
 
     def bodies(self) -> list[Body]:
         """Everything on the line, in the order of its objects."""
+        scene = self.scene
         return [
-            Body("gripper", self.x, self.height),
-            *(Body("cup", cup.x, 0.0, rgb=cup.rgb) for cup in self.scene.cups),
-            *(Body("post", post.x, 0.0, size=post.height) for post in self.scene.posts),
-            *(self._ball(index, place) for index, place in enumerate(self.now.balls)),
+            Body("gripper", self.x, self.height, HAND_WIDTH, HAND_HEIGHT, HAND_RGB),
+            *(Body("cup", cup.x, 0.0, CUP_WIDTH, CUP_HEIGHT, cup.rgb) for cup in scene.cups),
+            *(Body("post", post.x, 0.0, POST_WIDTH, post.height, scene.post) for post in scene.posts),
+            *(
+                Body("ball", *self._place(ball), 2 * BALL, 2 * BALL, scene.ball)
+                for ball in range(len(scene.balls))
+            ),
         ]
 
-    def _ball(self, index: int, place: int) -> Body:
-        if place == ON_STAND:
-            return Body("ball", self.scene.balls[index], rules.STAND)
+    def _place(self, ball: int) -> tuple[float, float]:
+        """x of a ball, and height of its lower end."""
+        place = self.now.balls[ball]
         if place == IN_HAND:
-            return Body("ball", self.held_place, self.height - 1.5)
-        if place == LOST:
-            return Body("ball", 0.0, 0.0, hidden=True)
-        return Body("ball", self.scene.cups[place].x, 1.0)
-
-    def _boxes(self) -> list[dict[str, Box]]:
-        return body_boxes(self.bodies(), self.x)
+            return self.held_place, self.height - (LOW - STAND)
+        if place == ON_STAND:
+            return self.scene.balls[ball], STAND
+        return (0.0, OUT_OF_SIGHT) if place == LOST else (self.scene.cups[place].x, 1.0)
 
     def true_graph(self, earlier: SceneGraph | None = None) -> SceneGraph:
         """The scene graph of this moment; ids stay those of the episode's first graph."""
-        return scene_graph(self.scene, self.now, self.magnet, self.names, self._boxes())
+        return scene_graph(
+            self.scene, self.now, self.magnet, self.names, visible_boxes(self.bodies(), self.x)
+        )
 
     def true_boxes(self) -> Mapping[str, Mapping[str, Box]]:
         """Camera role -> object id -> visible box."""
-        found = list(zip(self.names, self._boxes(), strict=True))
+        found = list(zip(self.names, visible_boxes(self.bodies(), self.x), strict=True))
         return {role: {name: boxes[role] for name, boxes in found if role in boxes} for role in CAMERAS}
+
+    def _ids(self, kind: str) -> list[str]:
+        return [name for name, body in zip(self.names, self.bodies(), strict=True) if body.kind == kind]
 
     def move_of(self, subgoal: Subgoal) -> Move:
         """A subgoal by indices; raises VineError for unknown verbs and objects."""
-        verb = SCHEMA.verb(subgoal.verb)
-        known = dict(zip(self.names, self.bodies(), strict=True))
-        if tuple(known[a].kind if a in known else "?" for a in subgoal.args) != verb.arguments:
-            raise VineError(
-                f"subgoal {subgoal} does not fit {verb.name}({', '.join(verb.arguments)})",
-                hint=f"objects in the scene: {', '.join(self.names)}",
-            )
-        place = {
-            name: sum(n < i and known[self.names[n]].kind == known[name].kind for n in range(i))
-            for i, name in enumerate(self.names)
-        }
-        if verb.name == "put":
-            return Move("put", place[subgoal.args[0]], cup=place[subgoal.args[1]])
-        return Move("take", place[subgoal.args[0]], verb.name.removeprefix("take_"))
+        check_subgoal(subgoal, self.true_graph(), SCHEMA)
+        ball = self._ids("ball").index(subgoal.args[0])
+        if subgoal.verb == "put":
+            return Move("put", ball, cup=self._ids("cup").index(subgoal.args[1]))
+        return Move("take", ball, subgoal.verb.removeprefix("take_"))
 
     def subgoal_of(self, move: Move) -> Subgoal:
         """Inverse of `move_of`."""
-        kinds = [body.kind for body in self.bodies()]
-        ball = self.names[kinds.index("ball") + move.ball]
+        ball = self._ids("ball")[move.ball]
         if move.verb == "take":
             return Subgoal(f"take_{move.side}", (ball,))
-        return Subgoal("put", (ball, self.names[kinds.index("cup") + move.cup]))
+        return Subgoal("put", (ball, self._ids("cup")[move.cup]))
 
     def subgoal_status(self, subgoal: Subgoal) -> Outcome | None:
         """`reached` or `dead`; None while neither holds."""
