@@ -26,7 +26,7 @@ def execute(world: LineWorld, subgoal: Subgoal, seed: int = 0, scale: float = 0.
 
 
 def actions_of(world: LineWorld, subgoal: Subgoal) -> list[np.ndarray]:
-    """The expert's actions, found by executing them; the world is put back."""
+    """The expert's actions, the last two to lift the hand, found by executing them; the world is put back."""
     state, found = world.save_state(), []
     for action in TASK.expert(world, 0.0, 0.0, np.random.default_rng(0)).run(subgoal):
         found.append(action)
@@ -63,7 +63,7 @@ def test_scenes_are_pure_functions_and_can_be_solved():
         line_scene.cache_clear()
         assert scenes == [line_scene(split, number) for number in range(60)]
         assert len(set(scenes)) == 60
-        assert all(rules.clean_plans(scene) for scene in scenes)
+        assert all(rules.value(scene, rules.start(scene), 8) > 0.4 for scene in scenes)
         assert 0.3 < np.mean([scene.target is not None for scene in scenes]) < 0.7
         assert {len(scene.balls) for scene in scenes} == {1, 2}
 
@@ -85,7 +85,7 @@ def test_scenes_outside_the_lists_are_refused(split, number):
 
 
 # ---- chances -------------------------------------------------------------------------------------
-def example(verb: str, met: bool) -> tuple[LineWorld, Move]:
+def example(verb: str, hold: str, met: bool) -> tuple[LineWorld, Move]:
     """A world and a move that finds the hand's way free, or not."""
     world = LineWorld("demo", render=False)
     for number in range(200):
@@ -96,29 +96,30 @@ def example(verb: str, met: bool) -> tuple[LineWorld, Move]:
         situations = [rules.start(scene)]
         if verb == "put":
             rest = (ON_STAND,) * (len(scene.balls) - 1)
-            situations = [Situation((IN_HAND, *rest), side) for side in ("left", "right")]
+            situations = [Situation((IN_HAND, *rest), hold)]
         for now in situations:
             for move in rules.possible(scene, now):
-                if move.verb == verb and rules.meets_something(scene, now, move) == met:
-                    world.now, world.magnet = now, verb == "put"
+                fits = move.verb == verb and (move.hold or hold) == hold
+                if fits and rules.meets_something(scene, now, move) == met:
+                    world.now, world.closed = now, verb == "put"
                     return world, move
     raise AssertionError("no such scene")
 
 
-@pytest.mark.parametrize("verb", ["take", "put"])
-@pytest.mark.parametrize("met", [False, True])
-def test_chances_are_those_of_2000_executions(verb, met):
-    world, move = example(verb, met)
+@pytest.mark.parametrize("verb", ["grasp", "put"])
+@pytest.mark.parametrize(("hold", "met"), [("sides", False), ("sides", True), ("top", False)])
+def test_chances_are_those_of_2000_executions(verb, hold, met):
+    world, move = example(verb, hold, met)
     expected = rules.chances(world.scene, world.now, move)
-    subgoal, state = world.subgoal_of(move), world.save_state()
-    actions = actions_of(world, subgoal)  # the way there is always the same; the magnet draws once
-    counts: Counter[Outcome] = Counter()
-    own = world.rng
+    subgoal = world.subgoal_of(move)
+    *before, closing, _, _ = actions_of(world, subgoal)
+    for action in before:
+        world.step(action)
+    state, own, counts = world.save_state(), world.rng, Counter()
     for seed in range(2000):
         world.restore_state(state)
         world.rng = np.random.default_rng(seed)
-        for action in actions:
-            world.step(action)
+        world.step(closing)
         counts[world.subgoal_status(subgoal) or Outcome.SLIPPED] += 1
     world.rng = own
     shares = [counts[o] / 2000 for o in (Outcome.REACHED, Outcome.SLIPPED, Outcome.DEAD)]
@@ -127,21 +128,14 @@ def test_chances_are_those_of_2000_executions(verb, met):
 
 
 def test_what_stands_beside_decides():
-    """A post beside the cup spoils the side on which it stands, and a low one none."""
+    """A tall post on either side of the cup, and only for the fingers."""
     scene = next(s for s in (line_scene("seen", n) for n in range(99)) if len(s.balls) == 1)
-    cup = scene.cups[1]
-    for height, meets in ((12.0, True), (4.0, False)):
-        changed = replace(scene, posts=(Post(cup.x - 5.5, height),))
-        for side in ("left", "right"):
-            found = rules.meets_something(changed, Situation((IN_HAND,), side), Move("put", 0, cup=1))
-            assert found == (meets and side == "left")
-
-
-def test_a_ball_is_in_the_way_until_it_is_gone():
-    scene = next(s for s in (line_scene("seen", n) for n in range(99)) if len(s.balls) == 2)
-    scene, take = replace(scene, posts=()), Move("take", 0, "right")
-    assert rules.meets_something(scene, rules.start(scene), take)
-    assert not rules.meets_something(scene, Situation((ON_STAND, 2)), take)
+    x = scene.cups[1].x
+    for away, height, meets in ((-5.5, 12, True), (5.5, 12, True), (5.5, 4, False), (14.5, 12, False)):
+        changed = replace(scene, posts=(Post(x + away, height),))
+        for hold in ("sides", "top"):
+            found = rules.meets_something(changed, Situation((IN_HAND,), hold), Move("put", 0, cup=1))
+            assert found == (meets and hold == "sides")
 
 
 def test_dropped_and_in_the_wrong_cup():
@@ -150,7 +144,7 @@ def test_dropped_and_in_the_wrong_cup():
         n for n in range(99) if line_scene("demo", n).target == 0 and len(line_scene("demo", n).balls) == 1
     )
     world.reset(number, 0)
-    world.now, world.magnet = Situation((IN_HAND,), "left"), True
+    world.now, world.closed = Situation((IN_HAND,), "top"), True
     state = world.save_state()
     world.step(np.array([0, 0, -1]))
     assert world.is_dead() and world.failure_kind() == "dropped" and world.onset == 0
@@ -166,12 +160,7 @@ def test_dropped_and_in_the_wrong_cup():
 
 # ---- value ---------------------------------------------------------------------------------------
 def best_move(world: LineWorld, budget: int) -> Move:
-    def worth(move: Move) -> float:
-        p = rules.chances(world.scene, world.now, move)
-        reached = rules.value(world.scene, rules.after(world.now, move), budget - 1)
-        return p.reached * reached + p.slipped * rules.value(world.scene, world.now, budget - 1)
-
-    return max(rules.possible(world.scene, world.now), key=worth)
+    return rules.best_plan(world.scene, world.now, budget)[0]
 
 
 def test_exact_value_is_what_the_best_moves_reach():
@@ -188,7 +177,7 @@ def test_exact_value_is_what_the_best_moves_reach():
             execute(world, world.subgoal_of(best_move(world, budget)), scene)
             budget -= 1
         wins.append(world.is_success())
-    assert min(values) < 0.3 and max(values) > 0.85
+    assert min(values) < 0.5 and max(values) > 0.85
     for group in (slice(0, None, 2), slice(1, None, 2)):
         assert np.mean(wins[group]) == pytest.approx(np.mean(values[group]), abs=4 * 0.5 / 100**0.5)
 
@@ -220,8 +209,9 @@ def test_oracle_plans_succeed_and_fixed_choices_do_not():
                 check_subgoal(subgoal, graph, TASK.schema)
             wins.append(follow(world, plan))
         rates[name] = np.mean(wins)
-    assert rates.pop("oracle") > 0.97
-    assert all(0.35 < rate < 0.7 for rate in rates.values()), rates
+    oracle = rates.pop("oracle")
+    assert oracle > 0.7
+    assert all(0.3 < rate < oracle - 0.1 for rate in rates.values()), rates
 
 
 def test_constant_policies_resume():
@@ -238,8 +228,7 @@ def test_constant_policies_resume():
                     assert move in list(rules.possible(world.scene, now))
                     now = rules.after(now, move)
                 assert rules.is_goal(world.scene, now)
-            while execute(world, subgoal) is Outcome.SLIPPED:
-                pass
+            world.now = rules.after(world.now, world.move_of(subgoal))
         assert world.is_success()
         assert all(policy(world.true_graph(), world.instruction) == [] for policy in TASK.constants.values())
 
@@ -253,12 +242,11 @@ def test_operators_fail_as_often_as_meant_and_awareness_helps():
             history = operate(world, scene, OperatorDials(awareness=awareness))
             wins.append(world.is_success())
             if awareness == 0:
-                habit = rules.fixed_moves(world.scene, "toward")[0]
-                alternatives.append(history[0][0] != world.subgoal_of(habit))
+                alternatives += [s.verb == "grasp_top" for s, _ in history if s.verb != "put"]
         rates[awareness] = np.mean(wins)
     assert 0.4 < rates[0.0] < 0.65
-    assert rates[0.0] + 0.1 < rates[0.5] < rates[1.0]
-    assert 0.1 < np.mean(alternatives) < 0.4
+    assert rates[0.0] < rates[0.5] < rates[1.0] and rates[0.0] + 0.15 < rates[1.0]
+    assert 0.1 < np.mean(alternatives) < 0.25
 
 
 def test_operators_do_not_see_the_causes():
@@ -284,7 +272,7 @@ def test_skill_says_truly_how_it_ended():
     ends = Counter()
     for scene in range(60):
         world.reset(scene, 0)
-        skill, subgoal = TASK.skill(world, 0.3), TASK.constants["toward-nearest"](world.true_graph(), "")[0]
+        skill, subgoal = TASK.skill(world, 0.3), TASK.constants["sides-nearest"](world.true_graph(), "")[0]
         skill.start(subgoal, "", scene)
         for _ in range(TASK.subgoal_steps):
             output = skill.act(world.observe(), world.true_graph())
@@ -319,7 +307,7 @@ def test_episodes_repeat_bit_for_bit():
 def test_saved_states_are_returned_to_exactly():
     world = LineWorld("seen")
     world.reset(5, 0)
-    plan = TASK.constants["toward-nearest"](world.true_graph(), world.instruction)
+    plan = TASK.constants["sides-nearest"](world.true_graph(), world.instruction)
     actions = actions_of(world, plan[0])
     for action in actions[:3]:
         world.step(action)
@@ -381,7 +369,7 @@ def test_subgoals_that_do_not_fit_are_refused(subgoal):
         world.subgoal_status(subgoal)
 
 
-@pytest.mark.parametrize("action", [[0, 0], [np.nan, 0, 0], "left"])
+@pytest.mark.parametrize("action", [[0, 0], [np.nan, 0, 0]])
 def test_actions_that_do_not_fit_are_refused(action):
     world = LineWorld("seen", render=False)
     world.reset(0, 0)

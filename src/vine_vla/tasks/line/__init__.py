@@ -1,7 +1,8 @@
-"""`line`: a hand with a magnet on a rail puts balls into cups; no physics, tiny pictures, chance.
+"""`line`: a hand on a rail puts balls into cups; no physics, tiny pictures, chance.
 
-Balls are taken by their left or right side, which is easy. Hard is what follows from it: when the ball is put
-into a cup the hand comes down on that side, and a tall post there is in its way.
+A ball is grasped by its sides or from above, both of which are easy. Hard is what follows: held by its sides
+it is safe, unless a tall post stands beside the cup, where the fingers come down; held from above it needs no
+room, but falls beside the cup now and then.
 
 The task to copy for one of your own: `scenes` says what a scene is, `layouts` where scenes come from, `rules`
 what happens with which chances; `world` runs an episode, `drawing` and `graph` show it; `expert` moves,
@@ -20,12 +21,13 @@ from vine_vla.tasks.line.drawing import CAMERAS, SIZE
 from vine_vla.tasks.line.expert import SUBGOAL_STEPS, LineExpert, ScriptedSkill
 from vine_vla.tasks.line.graph import SCHEMA, situation_of
 from vine_vla.tasks.line.operators import FixedChoice, LineOperator
-from vine_vla.tasks.line.scenes import SIDES
+from vine_vla.tasks.line.scenes import HOLDS
 from vine_vla.tasks.line.world import ACTION, STATE, LineWorld
 
 
 def _plans(world: LineWorld) -> Sequence[Sequence[Subgoal]]:
-    return [[world.subgoal_of(m) for m in plan] for plan in rules.clean_plans(world.scene, world.now)]
+    plan = rules.best_plan(world.scene, world.now, 4 * len(world.scene.balls))
+    return [[world.subgoal_of(move) for move in plan]] if plan else []
 
 
 def _value(world: LineWorld, graph: SceneGraph, budget: int) -> float:
@@ -34,7 +36,7 @@ def _value(world: LineWorld, graph: SceneGraph, budget: int) -> float:
 
 TASK = Task(
     name="line",
-    about="a hand with a magnet on a rail puts balls into cups; no physics, an episode takes milliseconds",
+    about="a hand on a rail puts balls into cups; no physics, an episode takes milliseconds",
     schema=SCHEMA,
     splits={
         "demo": Split("the stream that demonstrations come from", lists=None),
@@ -53,8 +55,8 @@ TASK = Task(
     expert=LineExpert,
     skill=ScriptedSkill,
     constants={
-        f"{style}-{'farthest' if far else 'nearest'}": FixedChoice(style, far)
-        for style in (*rules.STYLES, *SIDES)
+        f"{hold}-{'farthest' if far else 'nearest'}": FixedChoice(hold, far)
+        for hold in HOLDS
         for far in (False, True)
     },
     oracle=Oracle(plans=_plans, value=_value),

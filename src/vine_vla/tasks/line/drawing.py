@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vine_vla.core.graph import Box
-from vine_vla.tasks.line.scenes import HAND_HEIGHT, HIGH, RGB, STAND, Scene
+from vine_vla.tasks.line.scenes import FINGER, HAND_HEIGHT, HIGH, RGB, STAND, Scene
 
 SIZE = 64
 CAMERAS = ("front", "wrist")
@@ -23,12 +23,13 @@ OUT_OF_SIGHT = -20.0
 _DEPTH = ("post", "cup", "gripper", "ball")  # from the back to the front
 _WALL, _TABLE, _STEEL, _FIRST = range(4)  # what a pixel shows: the scenery, and from `_FIRST` on bodies
 _STEEL_RGB = (0.3, 0.3, 0.33)
+PALM = 2.5
 _RAIL = HIGH + HAND_HEIGHT + 8
 
 
 @dataclass(frozen=True)
 class Body:
-    """A thing on the line: a disc if it is a ball, else a rectangle.
+    """A thing on the line: a ball is a disc, the gripper has fingers, the others are rectangles.
 
     Args:
         kind: class of the object. x: of its middle. low: height of its lower end.
@@ -84,8 +85,13 @@ def _map(bodies: Sequence[Body], camera: str, hand: float, stands: Sequence[floa
         if body.kind == "ball":
             away = np.hypot(x[None] - body.x, height[:, None] - (body.low + top) / 2)
             shown[away <= body.width / 2] = index
+        elif body.kind == "gripper":
+            palm = top - PALM
+            for side in (-1, 1):
+                fill(index, body.x + side * (body.width - FINGER) / 2, FINGER, body.low, palm)
+            fill(index, body.x, body.width, palm, top)
+            fill(index, body.x, 2.0, body.low, palm)  # the magnet, behind a ball between the fingers
+            fill(_STEEL, body.x, 1.5, top, _RAIL)
         else:
             fill(index, body.x, body.width, body.low, top)
-        if body.kind == "gripper":
-            fill(_STEEL, body.x, 1.5, top, _RAIL)
     return shown

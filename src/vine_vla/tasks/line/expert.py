@@ -1,4 +1,4 @@
-"""The scripted low-level policy: travels, lowers the hand, switches the magnet, lifts."""
+"""The scripted low-level policy: travels, lowers the hand, closes or opens it, lifts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Outcome, Subgoal
 from vine_vla.core.protocols import DONE, FAILED, RUNNING, Float, Observation, SkillOutput
-from vine_vla.tasks.line.rules import IN_HAND, Move, hand_place
-from vine_vla.tasks.line.scenes import HIGH, HOLD, LOW
+from vine_vla.tasks.line.rules import IN_HAND
+from vine_vla.tasks.line.scenes import HIGH, HOLDS, LOW
 from vine_vla.tasks.line.world import LineWorld
 
 SUBGOAL_STEPS = 40
@@ -21,7 +21,7 @@ _SPEED = 6.0
 class LineExpert:
     """Executes subgoals: `for action in expert.run(subgoal): world.step(action)`.
 
-    It knows nothing of what is in the hand's way: it comes down and hopes.
+    It knows nothing of what is in the fingers' way: it comes down and hopes.
 
     Args:
         scale: of the hand's tremor; up to 2 the hand still comes down where it should.
@@ -35,13 +35,14 @@ class LineExpert:
     def run(self, subgoal: Subgoal) -> Iterator[Float]:
         """Actions [3] until the subgoal is over; each is to be executed before the next is asked for."""
         world, move = self.world, self.world.move_of(subgoal)
-        holds = IN_HAND in world.now.balls
-        yield from self._travel(self._goal(move), holds)
-        yield from self._lift(LOW, holds)
-        if world.magnet == (move.verb == "take"):
-            yield self._action(0, 0, not world.magnet)  # after a slip: the magnet must be switched once more
-        yield self._action(0, 0, move.verb == "take")
-        yield from self._lift(HIGH, move.verb == "take" or IN_HAND in world.now.balls)
+        grasps, holds = move.verb == "grasp", IN_HAND in world.now.balls
+        place = world.scene.balls[move.ball] if grasps else world.scene.cups[move.cup].x
+        yield from self._travel(place, holds)
+        yield from self._lift(LOW[move.hold or world.now.hold or HOLDS[0]], holds)
+        if world.closed == grasps:
+            yield self._action(0, 0, not grasps)  # after a slip: once more from the beginning
+        yield self._action(0, 0, grasps)
+        yield from self._lift(HIGH, grasps or IN_HAND in world.now.balls)
 
     def disturbance(self, rng: np.random.Generator) -> Float | None:
         """A push along the rail while the hand travels, now and then."""
@@ -49,13 +50,7 @@ class LineExpert:
             return None
         return np.array([rng.normal(0, self.strength), 0, 0], np.float32)
 
-    def _goal(self, move: Move) -> float:
-        scene, side = self.world.scene, self.world.now.side
-        if move.verb == "take":
-            return hand_place(scene.balls[move.ball], move.side)
-        return scene.cups[move.cup].x + (-HOLD if side == "left" else HOLD)
-
-    def _travel(self, goal: float, magnet: bool) -> Iterator[Float]:
+    def _travel(self, goal: float, closed: bool) -> Iterator[Float]:
         """Go along the rail until the hand is over `goal`."""
         for _ in range(SUBGOAL_STEPS // 2):
             away = goal - self.world.x
@@ -63,17 +58,17 @@ class LineExpert:
                 break
             self._travels = True
             tremor = self.rng.normal(0, 0.2 * self.scale)
-            yield self._action(float(np.clip(away, -_SPEED, _SPEED)) + tremor, 0, magnet)
+            yield self._action(float(np.clip(away, -_SPEED, _SPEED)) + tremor, 0, closed)
         self._travels = False
 
-    def _lift(self, height: float, magnet: bool) -> Iterator[Float]:
+    def _lift(self, height: float, closed: bool) -> Iterator[Float]:
         for _ in range(SUBGOAL_STEPS // 8):
             if abs(self.world.height - height) < 0.1:
                 break
-            yield self._action(0, height - self.world.height, magnet)
+            yield self._action(0, height - self.world.height, closed)
 
-    def _action(self, dx: float, dz: float, magnet: bool) -> Float:
-        return np.array([dx, np.clip(dz, -8, 8), 1 if magnet else -1], np.float32)
+    def _action(self, dx: float, dz: float, closed: bool) -> Float:
+        return np.array([dx, np.clip(dz, -8, 8), 1 if closed else -1], np.float32)
 
 
 class ScriptedSkill:
@@ -100,7 +95,7 @@ class ScriptedSkill:
             assert self._subgoal is not None
             reached = self.world.subgoal_status(self._subgoal) is Outcome.REACHED
             done[DONE if reached else FAILED] = 1
-            action = np.array([0, 0, 1 if self.world.magnet else -1], np.float32)
+            action = np.array([0, 0, 1 if self.world.closed else -1], np.float32)
         else:
             done[RUNNING] = 1
         return SkillOutput(action[None], 1, done)

@@ -9,19 +9,19 @@ from vine_vla.core.identity import assign_ids
 from vine_vla.core.relations import derive_relations
 from vine_vla.tasks.line.drawing import CAMERAS
 from vine_vla.tasks.line.rules import IN_HAND, LOST, ON_STAND, Situation
-from vine_vla.tasks.line.scenes import COLOURS, Scene
+from vine_vla.tasks.line.scenes import COLOURS, HOLDS, Scene
 
 SCHEMA = Schema(
     classes=("ball", "gripper", "cup", "post"),
     attributes={
         "colour": COLOURS,  # of a cup
-        "hold": ("none", "left", "right"),  # of a ball: the side that the magnet is at
+        "hold": ("none", *HOLDS),  # of a ball
         "grip": ("open", "holding", "empty"),  # of the gripper
     },
     predicates=("left_of", "near", "inside", "held"),
     verbs=(
-        Verb("take_left", ("ball",), "take {0} by its left side"),
-        Verb("take_right", ("ball",), "take {0} by its right side"),
+        Verb("grasp_sides", ("ball",), "grasp {0} by its sides"),
+        Verb("grasp_top", ("ball",), "grasp {0} from above"),
         Verb("put", ("ball", "cup"), "put {0} into {1}"),
     ),
     cameras=CAMERAS,
@@ -40,14 +40,14 @@ def name_objects(scene: Scene, boxes: Boxes) -> tuple[str, ...]:
     return tuple(o.id for o in assign_ids(objects, CAMERAS[0]))
 
 
-def scene_graph(scene: Scene, now: Situation, magnet: bool, names: Sequence[str], boxes: Boxes) -> SceneGraph:
+def scene_graph(scene: Scene, now: Situation, closed: bool, names: Sequence[str], boxes: Boxes) -> SceneGraph:
     """The scene graph of one moment."""
     holding = IN_HAND in now.balls
     objects: list[tuple[str, dict[str, str]]] = [
-        ("gripper", {"grip": "holding" if holding else "empty" if magnet else "open"}),
+        ("gripper", {"grip": "holding" if holding else "empty" if closed else "open"}),
         *(("cup", {"colour": cup.colour}) for cup in scene.cups),
         *(("post", {}) for _ in scene.posts),
-        *(("ball", {"hold": now.side if place == IN_HAND else "none"}) for place in now.balls),
+        *(("ball", {"hold": now.hold if place == IN_HAND else "none"}) for place in now.balls),
     ]
     found = tuple(
         SceneObject(name, cls, box, attributes)
@@ -60,13 +60,13 @@ def situation_of(graph: SceneGraph) -> Situation:
     """Where each ball is as a true graph of the present scene shows it."""
     balls = graph.of_class("ball")
     cups = {cup.id: index for index, cup in enumerate(graph.of_class("cup"))}
-    places, side = [], ""
+    places, held = [], ""
     for ball in balls:
         inside = [cups[r.object] for r in graph.relations if r.predicate == "inside" and r.subject == ball.id]
         hold = str(ball.attributes["hold"])
         if hold != "none":
-            side = hold
+            held = hold
         places.append(
             IN_HAND if hold != "none" else inside[0] if inside else ON_STAND if ball.boxes else LOST
         )
-    return Situation(tuple(places), side)
+    return Situation(tuple(places), held)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from vine_vla.core.errors import VineError
-from vine_vla.tasks.line.rules import STYLES, clean_plans, fixed_moves, is_clean
+from vine_vla.tasks.line.rules import fixed_moves, meets_on_the_way
 from vine_vla.tasks.line.scenes import (
     BALL,
     COLOURS,
@@ -22,7 +22,6 @@ from vine_vla.tasks.line.scenes import (
     POST_GAP,
     POST_WIDTH,
     RGB,
-    SIDES,
     WIDTH,
     Cup,
     Post,
@@ -31,8 +30,8 @@ from vine_vla.tasks.line.scenes import (
 
 STREAMS = {"demo": 1, "seen": 2, "unseen": 3}
 CUP_CELL, BALL_CELL = 20.0, 14.0  # room on the line, with a hand or a post on either side
-PITCH = 2 * BALL + 0.5  # between the centres of two balls
-CUP_POST, BALL_POST, TALL = 0.6, 0.35, 0.75
+PITCH = 9.0  # between the centres of two balls
+CUP_POST, BALL_POST, TALL = 0.35, 0.15, 0.75
 """How often a post stands at a side of a cup and of the balls, and how often it is a tall one."""
 
 
@@ -96,9 +95,8 @@ UNSEEN = Appearance(
 )
 _HUES = {"red": 0.0, "yellow": 0.15, "green": 0.36, "blue": 0.6, "purple": 0.8}
 
-TRAPS = {True: (0.05, 0.40, 0.55, 0.0), False: (0.05, 0.25, 0.3, 0.4)}
-"""How often neither style of the fixed choice meets something, `away` alone, `toward` alone, or both do.
-Key: whether one ball goes into a named cup, which one of the two must then reach."""
+TRAPS = 0.62
+"""How often the habit, between the fingers into the nearest cup, meets something."""
 
 
 @lru_cache(maxsize=4096)
@@ -117,13 +115,11 @@ def line_scene(split: str, number: int) -> Scene:
     rng = np.random.default_rng([STREAMS[split], number, 20261201])
     look = UNSEEN if split == "unseen" else SEEN
     count, named = (2 if rng.random() < 0.6 else 1), bool(rng.random() < 0.5)
-    # Whether a fixed choice works is drawn first, and layouts until one has it: so no choice that looks at
-    # nothing is worth much, in any split.
-    wanted = divmod(int(rng.choice(4, p=TRAPS[count == 1 and named])), 2)
+    # Whether the habit is a trap is drawn first, and layouts until it is: the same share in every split.
+    trap = bool(rng.random() < TRAPS)
     while True:
         scene = _draw(look, count, named, rng)
-        meets = tuple(not is_clean(scene, fixed_moves(scene, style)) for style in STYLES)
-        if meets == wanted and clean_plans(scene):
+        if meets_on_the_way(scene, fixed_moves(scene, "sides")) == trap:
             return scene
 
 
@@ -145,7 +141,7 @@ def _draw(look: Appearance, count: int, named: bool, rng: np.random.Generator) -
     target = int(rng.integers(len(cups))) if named else None
     phrase = str(rng.choice(look.phrases[count, named]))
     if target is not None:
-        phrase = phrase.format(SIDES[target] if rng.random() < 0.3 else cups[target].colour)
+        phrase = phrase.format(("left", "right")[target] if rng.random() < 0.3 else cups[target].colour)
     grey = float(rng.uniform(0.45, 0.6))
     return Scene(
         phrase,

@@ -11,7 +11,8 @@ from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Outcome, Subgoal
 from vine_vla.tasks.base import History, OperatorDials
 from vine_vla.tasks.line import rules
-from vine_vla.tasks.line.rules import IN_HAND, ON_STAND, STYLES, Move, fixed_route
+from vine_vla.tasks.line.rules import IN_HAND, ON_STAND, Move, fixed_route
+from vine_vla.tasks.line.scenes import HOLDS
 from vine_vla.tasks.line.world import LineWorld
 
 MISHEARD = 0.06
@@ -19,7 +20,7 @@ MISHEARD = 0.06
 
 
 class LineOperator:
-    """Takes balls by the side that faces the nearest cup and puts them there; now and then something else."""
+    """Grasps balls by their sides and puts them into the nearest cup; now and then something else."""
 
     def __init__(self, world: LineWorld, dials: OperatorDials, rng: np.random.Generator) -> None:
         self.world, self.rng, self.habit = world, rng, 0.5 if dials.explore else dials.habit
@@ -32,8 +33,9 @@ class LineOperator:
         world = self.world
         if world.is_success() or world.is_dead() or len(history) >= 4 * len(world.scene.balls):
             return None
-        if self._aware and (plans := rules.clean_plans(world.scene, world.now)):
-            return world.subgoal_of(plans[int(self.rng.integers(len(plans)))][0])
+        if self._aware:
+            left = 4 * len(world.scene.balls) - len(history)
+            return world.subgoal_of(rules.best_plan(world.scene, world.now, left)[0])
         if history and history[-1][1] is Outcome.SLIPPED and self.rng.random() < 0.7:
             return history[-1][0]
         return world.subgoal_of(self._choose())
@@ -44,12 +46,8 @@ class LineOperator:
             return Move("put", now.balls.index(IN_HAND), cup=self._cup)
         balls = {i: x for i, x in enumerate(scene.balls) if now.balls[i] in (ON_STAND, IN_HAND)}
         cups = {i: cup.x for i, cup in enumerate(scene.cups) if i not in now.balls}
-        style = STYLES[not self._is_habitual()]
-        route = fixed_route(balls, cups, self._target, style, farthest=not self._is_habitual())
-        ball, side, self._cup = route[0]
-        if not self._is_habitual():
-            ball = int(self.rng.choice(list(balls)))
-        return Move("take", ball, side)
+        ball, self._cup = fixed_route(balls, cups, self._target, farthest=not self._is_habitual())[0]
+        return Move("grasp", ball, HOLDS[not self._is_habitual()])
 
     def _is_habitual(self) -> bool:
         return bool(self.rng.random() < self.habit)
@@ -57,9 +55,9 @@ class LineOperator:
 
 @dataclass(frozen=True)
 class FixedChoice:
-    """Always the same style (`rules.fixed_route`), and always the nearest cup, or always the farthest."""
+    """Always the same hold, and always the nearest cup, or always the farthest."""
 
-    style: str
+    hold: str
     farthest: bool = False
 
     def __call__(self, graph: SceneGraph, instruction: str) -> Sequence[Subgoal]:
@@ -73,12 +71,12 @@ class FixedChoice:
         empty = {name: x for name, x in cups.items() if name not in filled.values()}
         found: list[Subgoal] = []
         if holds and holds[0] in balls:
-            ((_, _, cup),) = fixed_route(
-                {holds[0]: balls.pop(holds[0])}, empty, target, self.style, self.farthest
-            )
-            found, empty = [Subgoal("put", (holds[0], cup))], {n: x for n, x in empty.items() if n != cup}
-        for ball, side, cup in fixed_route(balls, empty, target, self.style, self.farthest):
-            found += [Subgoal(f"take_{side}", (ball,)), Subgoal("put", (ball, cup))]
+            first = {holds[0]: balls.pop(holds[0])}
+            ((ball, cup),) = fixed_route(first, empty, target, self.farthest)
+            found.append(Subgoal("put", (ball, cup)))
+            del empty[cup]
+        for ball, cup in fixed_route(balls, empty, target, self.farthest):
+            found += [Subgoal(f"grasp_{self.hold}", (ball,)), Subgoal("put", (ball, cup))]
         return found
 
 

@@ -11,12 +11,14 @@ WIDTH = 64.0
 BALL, STAND = 2.5, 5.0  # radius of a ball; height of its stand
 CUP_WIDTH, CUP_HEIGHT = 8.0, 6.0
 POST_WIDTH, POST_GAP = 2.0, 0.5  # a post stands this far from the side of what it stands beside
-HAND_WIDTH, HAND_HEIGHT = 4.0, 8.0
-HOLD = BALL + HAND_WIDTH / 2  # from the centre of the hand to that of the ball it holds
-LOW, HIGH = 6.5, 22.0  # height of the hand's lower end when it takes or puts, and when it travels
+HAND_WIDTH, HAND_HEIGHT, FINGER = 10.0, 8.0, 2.5  # the hand over all, and the width of its two fingers
+HIGH = 22.0  # height of the hand's lower end when it travels
+LOW = {"sides": STAND + 1.5, "top": STAND + 2 * BALL}
+"""Height of the hand's lower end when it takes and puts: its fingers beside the ball, or its magnet on it."""
 
 COLOURS = ("red", "green", "blue", "yellow", "purple")
-SIDES = ("left", "right")
+HOLDS = ("sides", "top")
+"""How a ball may be held: between the fingers, or from above by a magnet."""
 
 RGB = tuple[float, float, float]
 

@@ -1,9 +1,9 @@
-"""The running simulation: a hand with a magnet on a rail, and what becomes of the balls.
+"""The running simulation: a hand on a rail, and what becomes of the balls.
 
 Actions, 5 a second, float32 [3]: step along the rail and step in height (pixels of the front camera), and the
-magnet (on above 0). Proprioception, float32 [4]: place, height and magnet of the hand, and whether it holds
-something. Chance decides at two moments alone: when the magnet is switched on beside a ball, and when it is
-switched off over a cup (`rules`).
+grip (closed above 0, which also switches the magnet on). Proprioception, float32 [4]: place, height and grip
+of the hand, and whether it holds something. Chance decides at two moments alone: when the hand closes at a
+ball, and when it opens over a cup (`rules`).
 """
 
 from __future__ import annotations
@@ -31,18 +31,17 @@ from vine_vla.tasks.line.scenes import (
     HAND_HEIGHT,
     HAND_WIDTH,
     HIGH,
-    HOLD,
+    HOLDS,
     LOW,
     POST_WIDTH,
-    SIDES,
     STAND,
     WIDTH,
     Scene,
 )
 
-ACTION = Space(("dx", "dz", "magnet"), (-6.0, -8.0, -1.0), (6.0, 8.0, 1.0))
+ACTION = Space(("dx", "dz", "grip"), (-6.0, -8.0, -1.0), (6.0, 8.0, 1.0))
 HAND_RGB = (0.95, 0.55, 0.1)
-STATE = Space.unbounded("x", "height", "magnet", "holds")
+STATE = Space.unbounded("x", "height", "grip", "holds")
 NEAR = 1.2
 """The hand acts on what it is beside or over to within this distance."""
 
@@ -70,7 +69,7 @@ class LineWorld:
         numbered = not isinstance(scene, Scene)
         self._scene = line_scene(self.split, scene) if numbered else scene
         self.rng = np.random.default_rng([scene if numbered else 0, seed, 2])
-        self.x, self.height, self.magnet = float(self.rng.uniform(4, WIDTH - 4)), HIGH, False
+        self.x, self.height, self.closed = float(self.rng.uniform(4, WIDTH - 4)), HIGH, False
         self.now = rules.start(self.scene)
         self.steps, self.onset, self._failure = 0, None, None
         self.names = name_objects(self.scene, visible_boxes(self.bodies(), self.x))
@@ -81,7 +80,7 @@ class LineWorld:
         images = {}
         if self.render:
             images = {role: draw(self.scene, self.bodies(), role, self.x) for role in CAMERAS}
-        state = np.array([self.x, self.height, self.magnet, IN_HAND in self.now.balls], np.float32)
+        state = np.array([self.x, self.height, self.closed, IN_HAND in self.now.balls], np.float32)
         return Observation(images, state)
 
     def step(self, action: Float | NDArray[np.float64]) -> bool:
@@ -90,38 +89,35 @@ class LineWorld:
         Raises:
             VineError: the action is not three finite numbers.
         """
-        dx, dz, magnet = ACTION.clip(action)
+        dx, dz, grip = ACTION.clip(action)
         self.x = float(np.clip(self.x + dx, 1, WIDTH - 1))
-        self.height = float(np.clip(self.height + dz, LOW, HIGH))
-        switched, self.magnet = self.magnet != (magnet > 0), bool(magnet > 0)
-        if switched and self.magnet and IN_HAND not in self.now.balls:
-            self._take()
-        elif switched and not self.magnet and IN_HAND in self.now.balls:
+        self.height = float(np.clip(self.height + dz, LOW["sides"], HIGH))
+        switched, self.closed = self.closed != (grip > 0), bool(grip > 0)
+        if switched and self.closed and IN_HAND not in self.now.balls:
+            self._grasp()
+        elif switched and not self.closed and IN_HAND in self.now.balls:
             self._put()
         self.steps += 1
         return False
 
-    # ---- what the magnet does --------------------------------------------------------------------
-    @property
-    def is_low(self) -> bool:
-        """Whether the hand is low enough to take and to put."""
-        return self.height < LOW + NEAR
+    # ---- what the hand does ----------------------------------------------------------------------
+    def _is_at(self, x: float, hold: str) -> bool:
+        """Whether the hand is where it grasps and puts in a hold at `x`."""
+        return abs(self.x - x) < NEAR and abs(self.height - LOW[hold]) < NEAR
 
-    def _take(self) -> None:
-        """The magnet is switched on: a ball beside the lowered hand is taken, or not."""
+    def _grasp(self) -> None:
+        """The hand closes: a ball between its fingers or under its magnet is grasped, or not."""
         for ball, x in enumerate(self.scene.balls):
-            for side in SIDES:
-                beside = abs(rules.hand_place(x, side) - self.x) < NEAR
-                if beside and self.is_low and self.now.balls[ball] == ON_STAND:
-                    self._try(Move("take", ball, side), "knocked_over")
+            for hold in HOLDS:
+                if self.now.balls[ball] == ON_STAND and self._is_at(x, hold):
+                    self._try(Move("grasp", ball, hold), "knocked_over")
                     return
 
     def _put(self) -> None:
-        """The magnet is switched off: the ball falls into a cup, clings to the magnet, or is lost."""
+        """The hand opens: the ball falls into a cup, sticks to the hand, or is lost."""
         ball = self.now.balls.index(IN_HAND)
         for index, cup in enumerate(self.scene.cups):
-            over = abs(self.held_place - cup.x) < NEAR
-            if over and self.is_low and index not in self.now.balls:
+            if index not in self.now.balls and self._is_at(cup.x, self.now.hold):
                 self._try(Move("put", ball, cup=index), "missed_cup")
                 return
         self._lose(ball, "dropped")
@@ -148,11 +144,6 @@ class LineWorld:
             raise VineError("no episode is running", hint="call reset(scene, seed) first")
         return self._scene
 
-    @property
-    def held_place(self) -> float:
-        """x of the ball in the hand."""
-        return self.x + (HOLD if self.now.side == "left" else -HOLD)
-
     def bodies(self) -> list[Body]:
         """Everything on the line, in the order of its objects."""
         scene = self.scene
@@ -170,7 +161,7 @@ class LineWorld:
         """x of a ball, and height of its lower end."""
         place = self.now.balls[ball]
         if place == IN_HAND:
-            return self.held_place, self.height - (LOW - STAND)
+            return self.x, self.height - (LOW[self.now.hold] - STAND)
         if place == ON_STAND:
             return self.scene.balls[ball], STAND
         return (0.0, OUT_OF_SIGHT) if place == LOST else (self.scene.cups[place].x, 1.0)
@@ -178,7 +169,7 @@ class LineWorld:
     def true_graph(self, earlier: SceneGraph | None = None) -> SceneGraph:
         """The scene graph of this moment; ids stay those of the episode's first graph."""
         return scene_graph(
-            self.scene, self.now, self.magnet, self.names, visible_boxes(self.bodies(), self.x)
+            self.scene, self.now, self.closed, self.names, visible_boxes(self.bodies(), self.x)
         )
 
     def true_boxes(self) -> Mapping[str, Mapping[str, Box]]:
@@ -195,13 +186,13 @@ class LineWorld:
         ball = self._ids("ball").index(subgoal.args[0])
         if subgoal.verb == "put":
             return Move("put", ball, cup=self._ids("cup").index(subgoal.args[1]))
-        return Move("take", ball, subgoal.verb.removeprefix("take_"))
+        return Move("grasp", ball, subgoal.verb.removeprefix("grasp_"))
 
     def subgoal_of(self, move: Move) -> Subgoal:
         """Inverse of `move_of`."""
         ball = self._ids("ball")[move.ball]
-        if move.verb == "take":
-            return Subgoal(f"take_{move.side}", (ball,))
+        if move.verb == "grasp":
+            return Subgoal(f"grasp_{move.hold}", (ball,))
         return Subgoal("put", (ball, self._ids("cup")[move.cup]))
 
     def subgoal_status(self, subgoal: Subgoal) -> Outcome | None:
@@ -226,13 +217,13 @@ class LineWorld:
 
     def save_state(self) -> Any:
         """Everything that the future depends on."""
-        own = (self._scene, self.x, self.height, self.magnet, self.now, self.steps, self.onset, self._failure)
+        own = (self._scene, self.x, self.height, self.closed, self.now, self.steps, self.onset, self._failure)
         return own, self.names, self.rng.bit_generator.state
 
     def restore_state(self, state: Any) -> None:
         """Return exactly to a saved state."""
         own, self.names, bits = state
-        self._scene, self.x, self.height, self.magnet, self.now, self.steps, self.onset, self._failure = own
+        self._scene, self.x, self.height, self.closed, self.now, self.steps, self.onset, self._failure = own
         self.rng.bit_generator.state = bits
 
     def close(self) -> None:
