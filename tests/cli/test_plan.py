@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,12 +15,13 @@ from system2.pictures import PictureSource
 
 from vine_vla import VineError
 from vine_vla.cli import main
-from vine_vla.cli._plan_text import plan_lines
-from vine_vla.cli.plan import Config, read_frames, read_images, read_proprioception
+from vine_vla.cli.plan import Config, observe
 from vine_vla.core.graph import Schema
 from vine_vla.core.protocols import PlanStatus
 from vine_vla.data import open_dataset
+from vine_vla.data.observations import read_frames, read_images, read_proprioception
 from vine_vla.search import SearchConfig, TabularModel, TreePlanner, load_trace
+from vine_vla.search.plan_text import plan_lines
 from vine_vla.system2.compact import OutcomeConfig, PerceptionConfig, System2Config, train_system2
 from vine_vla.system2.compact.fit import FitConfig
 
@@ -44,7 +46,7 @@ def test_a_plan_is_printed_with_scene_options_and_cuts():
             line.startswith(option.text) and f"{option.feasibility:.2f}  [{option.lower:.2f}" in line
             for line in lines
         )
-    assert f"cut ({len(cut)} of {len(plan.options)})" in text
+    assert f"pruned ({len(cut)} of {len(plan.options)})" in text
     flat = " ".join(text.split())
     for option in cut:
         assert f"{option.text}: P(reach)" in flat
@@ -95,31 +97,35 @@ def test_the_robots_state_is_a_flat_list(tmp_path):
 def test_a_frame_of_a_dataset_stands_in_for_images():
     schema = Schema(("cup",), {}, (), (), ("top",))
     excerpt = Path(__file__).parents[1] / "data/cr5_excerpt"
-    config = Config(excerpt, dataset=excerpt, episode=1, frame=3)
-    ((seen, instruction),) = read_frames(config, schema)
+    ((seen, instruction),) = read_frames(excerpt, schema, [1], 3)
     dataset = open_dataset(excerpt)
     np.testing.assert_array_equal(seen.images["top"], dataset.images(1, [3], "top")[0])
     np.testing.assert_array_equal(seen.proprioception, dataset.proprioception(1)[3])
     assert instruction == "put the USB stick on the book"
-    assert read_frames(replace(config, instruction="wait"), schema)[0][1] == "wait"
-    for change, message in (
-        ({"episode": 2}, "episode 2 of 2"),
-        ({"frame": 182}, "frame 182 of 182"),
-        ({"image": ("top=a.png",)}, "neither --image nor"),
-    ):
+    for episode, frame, message in ((2, 3, "episode 2 of 2"), (1, 182, "frame 182 of 182")):
         with pytest.raises(VineError, match=message):
-            read_frames(replace(config, **change), schema)
+            read_frames(excerpt, schema, [episode], frame)
     with pytest.raises(VineError, match="no camera 'front'"):
-        read_frames(config, Schema(("cup",), {}, (), (), ("front",)))
+        read_frames(excerpt, Schema(("cup",), {}, (), (), ("front",)), [1], 3)
 
 
 def test_frames_of_several_episodes():
     excerpt = Path(__file__).parents[1] / "data/cr5_excerpt"
     schema = Schema(("cup",), {}, (), (), ("top",))
-    both = read_frames(Config(excerpt, dataset=excerpt), schema, 2)
+    both = read_frames(excerpt, schema, range(2), 0)
     assert not np.array_equal(both[0][0].images["top"], both[1][0].images["top"])
     with pytest.raises(VineError, match="episode 2 of 2"):
-        read_frames(Config(excerpt, dataset=excerpt), schema, 3)
+        read_frames(excerpt, schema, range(3), 0)
+
+
+def test_the_words_given_come_before_the_datasets():
+    excerpt = Path(__file__).parents[1] / "data/cr5_excerpt"
+    model = SimpleNamespace(schema=Schema(("cup",), {}, (), (), ("top",)))
+    config = Config(excerpt, dataset=excerpt, episode=1, frame=3)
+    assert observe(config, model)[0][1] == "put the USB stick on the book"
+    assert observe(replace(config, instruction="wait"), model)[0][1] == "wait"
+    with pytest.raises(VineError, match="neither --image nor"):
+        replace(config, image=("top=a.png",))
 
 
 @pytest.fixture(scope="module")

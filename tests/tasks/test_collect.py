@@ -34,7 +34,7 @@ GOOD = OperatorDials(skill=(0.3, 0.3))
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> CollectConfig:
     """Six collected episodes."""
-    config = CollectConfig(tmp_path_factory.mktemp("staging"), "plug", 6)
+    config = CollectConfig(tmp_path_factory.mktemp("collected") / "demos", "plug", 6)
     assert sorted(collect(config, HERE)) == list(range(6))
     return config
 
@@ -61,11 +61,11 @@ def test_labels_are_consistent(staged: CollectConfig) -> None:
 
 
 def test_an_episode_depends_on_seed_and_number_alone(staged: CollectConfig, tmp_path: Path) -> None:
-    again = CollectConfig(tmp_path, "plug", 6)
+    again = CollectConfig(tmp_path / "demos", "plug", 6)
     record_operator(PlugInsertion("demo"), again, 2)
     name = again.episode_id(2)
     first = read_staged(staged_path(staged.staging, name))
-    second = read_staged(staged_path(tmp_path, name))
+    second = read_staged(staged_path(again.staging, name))
     assert np.array_equal(first.action, second.action)
     assert np.array_equal(first.proprioception, second.proprioception)
     assert first.demonstration == second.demonstration
@@ -88,7 +88,7 @@ class _Drifter:
 
 @pytest.mark.parametrize("actor", ["policy", "novice"])
 def test_an_expert_comes_back_from_wherever_others_got_to(tmp_path: Path, actor: str) -> None:
-    config, task = CollectConfig(tmp_path, "plug", 6, operators=GOOD), PlugInsertion("demo")
+    config, task = CollectConfig(tmp_path / "demos", "plug", 6, operators=GOOD), PlugInsertion("demo")
     who = PolicyActor(task, TASK.schema, _Drifter()) if actor == "policy" else NoviceActor(TASK, task)
     ends: dict[str, list[bool]] = {"grasp": [], "insert": []}
     for number in range(config.episodes):
@@ -119,9 +119,9 @@ class _Dropper(_Drifter):
 
 @pytest.mark.parametrize("watchful", [0.0, 1.0])
 def test_a_drop_is_seen_coming_or_shown(tmp_path: Path, watchful: float) -> None:
-    config = CollectConfig(tmp_path, "plug", 1, operators=GOOD, watchful=watchful)
+    config = CollectConfig(tmp_path / "demos", "plug", 1, operators=GOOD)
     task = PlugInsertion("demo")
-    path = record_intervention(task, PolicyActor(task, TASK.schema, _Dropper()), config, 2)
+    path = record_intervention(task, PolicyActor(task, TASK.schema, _Dropper()), config, 2, watchful)
     d = read_staged(path).demonstration
     carried = [s.outcome for s in d.segments if s.subgoal and s.subgoal.verb == "insert"]
     assert carried[0] in ([Outcome.CENSORED] if watchful else [Outcome.SLIPPED, Outcome.DEAD])
@@ -187,9 +187,9 @@ def test_pushes_change_the_way_but_are_not_in_the_actions(tmp_path: Path) -> Non
 
 def test_bad_settings_are_named(tmp_path: Path) -> None:
     with pytest.raises(VineError, match="episodes"):
-        CollectConfig(tmp_path, "plug", 0)
-    with pytest.raises(VineError, match="LEAST:GREATEST"):
-        CollectConfig(tmp_path, "plug", 1, operators=OperatorDials(skill=(1.0, 0.5)))
+        CollectConfig(tmp_path / "demos", "plug", 0)
+    with pytest.raises(VineError, match="LEAST GREATEST"):
+        CollectConfig(tmp_path / "demos", "plug", 1, operators=OperatorDials(skill=(1.0, 0.5)))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_the_command_refuses_other_settings_in_one_line(
     for more, line in (
         (["--seed", "1"], "seed was 0, now 1"),
         (["--split", "pushed-demo"], "split was demo, now pushed-demo"),
-        (["--skill", ".2"], "skill was [0.5, 1.0], now [0.2, 0.2]"),
+        (["--skill", ".2", ".2"], "skill was [0.5, 1.0], now [0.2, 0.2]"),
         (["--habit", ".5"], "habit was 0.85, now 0.5"),
     ):
         assert main([*command, *more]) == 2

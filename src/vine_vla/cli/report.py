@@ -5,10 +5,15 @@ filmstrips of episodes that VINE saved and lost, and the search tree behind a de
 no network.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+
+from vine_vla.report.config import ReportConfig
 
 
 @dataclass(frozen=True)
@@ -18,29 +23,23 @@ class Config:
     path: tyro.conf.Positional[Path]
     """Results directory: holds episodes.csv, and feasibility.csv, run.json and traces if there are any.
     Or a search tree that `vine plan` wrote (.json): then the page shows this one decision."""
+    shown: Annotated[ReportConfig, tyro.conf.OmitArgPrefixes] = ReportConfig()
     out: Path | None = None
     """The page; default: report.html in the results directory, or the tree's name with .html."""
-    camera: str = "front"
-    """Camera role shown in filmstrips."""
-    per_kind: int = 3
-    """Scenes shown of each kind: saved, lost, both failed."""
-    trees: int = 6
-    """Decisions whose search tree can be opened."""
     figures: Path | None = None
     """Folder for PNG pictures of success, reliability and one decision; default: none are drawn."""
-
     image: Path | None = None
     """Image of the camera that the tree was planned from; only with a search tree."""
 
 
 def run(config: Config) -> int:
+    """Write the page, and the pictures if they are asked for."""
     if config.path.suffix == ".json":
-        print(write_tree(config))
+        print(_write_tree(config))
         return 0
-    from vine_vla.report import ReportConfig, load_results, load_trace, trace_files, write_report
+    from vine_vla.report import load_results, load_trace, trace_files, write_report
 
-    options = ReportConfig(camera=config.camera, per_kind=config.per_kind, trees=config.trees)
-    print(write_report(config.path, config.out, options))
+    print(write_report(config.path, config.out, config.shown))
     if config.figures is not None:
         from vine_vla.report.figures import write_figures
 
@@ -50,15 +49,14 @@ def run(config: Config) -> int:
     return 0
 
 
-def write_tree(config: Config) -> Path:
+def _write_tree(config: Config) -> Path:
     """The page of one search tree, over its scene if the image is given."""
     from vine_vla.report import Decided, Frame, write_decision
     from vine_vla.search.trace import load_trace
 
-    tree = load_trace(config.path)
+    tree, camera = load_trace(config.path), config.shown.camera
     frame = None
     if config.image is not None and tree["nodes"]:
-        frame = Frame(0, {config.camera: str(config.image)}, tree["nodes"][0]["graph"])
-    title = tree["instruction"] or config.path.stem
-    decision = Decided(title, tree, str(config.path), frame, config.camera)
+        frame = Frame(0, {camera: str(config.image)}, tree["nodes"][0]["graph"])
+    decision = Decided(tree["instruction"] or config.path.stem, tree, str(config.path), frame, camera)
     return write_decision(decision, config.out or config.path.with_suffix(".html"))

@@ -4,9 +4,7 @@
 documents.
 """
 
-from vine_vla.report.inputs import Results, load_results
-from vine_vla.report.page import Decided, ReportConfig, build_report, write_decision, write_report
-from vine_vla.report.traces import Frame, Trace, load_trace, trace_files
+from vine_vla.report.config import ReportConfig
 
 __all__ = [
     "Decided",
@@ -21,3 +19,25 @@ __all__ = [
     "write_decision",
     "write_report",
 ]
+
+_LATE = {
+    "Decided": "page",
+    "Frame": "traces",
+    "Results": "inputs",
+    "Trace": "traces",
+    "build_report": "page",
+    "load_results": "inputs",
+    "load_trace": "traces",
+    "trace_files": "traces",
+    "write_decision": "page",
+    "write_report": "page",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Parts are imported when asked for, so that the command's help starts fast."""
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    raise AttributeError(name)

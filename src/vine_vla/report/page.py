@@ -14,6 +14,7 @@ from vine_vla.evaluation import statistics
 from vine_vla.evaluation.arms import ARMS
 from vine_vla.evaluation.final import list_names
 from vine_vla.report import calibration, film, headline, outcomes
+from vine_vla.report.config import ReportConfig
 from vine_vla.report.explanation import MOST
 from vine_vla.report.headline import Block
 from vine_vla.report.images import DrawnFrame, drawn_frame
@@ -25,23 +26,6 @@ from vine_vla.storage.files import write_bytes
 
 MAX_BYTES = 8_000_000
 """A larger page is refused: nobody opens it on a slow machine."""
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """What goes into a report.
-
-    Args:
-        camera: role of the camera shown in filmstrips.
-        per_kind: scenes shown a kind (saved, lost, both failed), at least 1.
-        trees: decisions whose tree can be opened, at least 0.
-        resamples: bootstrap resamples of reliability bands and AUROC.
-    """
-
-    camera: str = "front"
-    per_kind: int = 3
-    trees: int = 6
-    resamples: int = 300
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,6 @@
 """Search: feasibility-guided planning over a planning model. Layer 2, NumPy and numba only."""
 
 from vine_vla.search.config import SearchConfig
-from vine_vla.search.engine import Searched, search, search_everything
-from vine_vla.search.planners import (
-    PLANNERS,
-    ExhaustivePlanner,
-    GreedyPlanner,
-    ImitatePlanner,
-    TreePlanner,
-    make_planner,
-)
-from vine_vla.search.pruning import explain_pruning, prune_options
-from vine_vla.search.select import puct
-from vine_vla.search.tabular import (
-    ReachAvoid,
-    TabularModel,
-    perturb,
-    policy_evaluation,
-    random_problem,
-    sample_episode,
-    value_iteration,
-)
-from vine_vla.search.trace import load_trace, save_trace, validate_trace
 
 __all__ = [
     "PLANNERS",
@@ -48,3 +27,37 @@ __all__ = [
     "validate_trace",
     "value_iteration",
 ]
+
+_LATE = {
+    "ExhaustivePlanner": "planners",
+    "GreedyPlanner": "planners",
+    "ImitatePlanner": "planners",
+    "PLANNERS": "planners",
+    "ReachAvoid": "tabular",
+    "Searched": "engine",
+    "TabularModel": "tabular",
+    "TreePlanner": "planners",
+    "explain_pruning": "pruning",
+    "load_trace": "trace",
+    "make_planner": "planners",
+    "perturb": "tabular",
+    "policy_evaluation": "tabular",
+    "prune_options": "pruning",
+    "puct": "select",
+    "random_problem": "tabular",
+    "sample_episode": "tabular",
+    "save_trace": "trace",
+    "search": "engine",
+    "search_everything": "engine",
+    "validate_trace": "trace",
+    "value_iteration": "tabular",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Parts are imported when asked for: numba takes a second."""
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    raise AttributeError(name)

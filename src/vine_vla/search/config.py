@@ -65,10 +65,12 @@ class SearchConfig:
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise VineError(
-                    f"{name} is {getattr(self, name)}", where="SearchConfig", hint=f"use {low} to {high:g}"
+                    f"{name} is {getattr(self, name)}",
+                    where=f"--{name.replace('_', '-')}",
+                    hint=f"use {low} to {high:g}",
                 )
         if self.seconds is not None and not self.seconds > 0:
-            raise VineError(f"seconds is {self.seconds}", where="SearchConfig", hint="use more than 0")
+            raise VineError(f"seconds is {self.seconds}", where="--seconds", hint="use more than 0")
 
 
 def split_members(members: int, split: bool) -> tuple[list[int], list[int]]:

@@ -128,32 +128,38 @@ class Takeover(Protocol):
 class OperatorDials:
     """What the operators of a collection are like.
 
-    Args:
-        skill: least and greatest noise scale of their control, 0 perfect, .5 good, 1 ordinary, 2 poor; each
-            episode draws its own.
-        habit: how often they take their habitual choice, in [0, 1].
-        awareness: how often they choose a plan that works because they know why others fail; 0 is blind.
-        disturbance: strength of the disturbances injected while they act; 1 is the task's own, 0 none.
-        explore: choose evenly among all sensible plans, as recovery data wants it; `habit` counts for less.
-            As blind as ever: who knows what works would teach it.
+    Raises:
+        VineError: a number is out of its range.
     """
 
     skill: tuple[float, float] = (0.5, 1.0)
+    """Least and greatest noise scale of their control, within [0, 5]: 0 perfect, .5 good, 1 ordinary, 2 poor;
+    each episode draws its own."""
     habit: float = 0.85
+    """How often they take their habitual choice, in [0, 1]."""
     awareness: float = 0.0
+    """How often they choose a plan that works because they know why others fail, in [0, 1]; 0: never."""
     disturbance: float = 1.0
+    """Strength of the disturbances while they act, so that recoveries are recorded, in [0, 10]; 1: the task's
+    own, 0: none."""
     explore: bool = False
+    """Choose evenly among all sensible plans, as recovery data want it; `habit` counts for less. They know as
+    little of failure causes as ever: who knows what works would teach it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.skill[0] <= self.skill[1] <= 5:
             raise VineError(
-                f"skill {self.skill[0]}:{self.skill[1]}", hint="give LEAST:GREATEST within 0 and 5, e.g. .5:1"
+                f"skill is {self.skill[0]} {self.skill[1]}",
+                where="--skill",
+                hint="give LEAST GREATEST within 0 and 5, e.g. .5 1",
             )
         for name in ("habit", "awareness"):
             if not 0 <= getattr(self, name) <= 1:
-                raise VineError(f"{name} is {getattr(self, name)}", hint="give a share between 0 and 1")
+                raise VineError(
+                    f"{name} is {getattr(self, name)}", where=f"--{name}", hint="give a share between 0 and 1"
+                )
         if not 0 <= self.disturbance <= 10:
-            raise VineError(f"disturbance is {self.disturbance}", hint="give 0 to 10")
+            raise VineError(f"disturbance is {self.disturbance}", where="--disturbance", hint="give 0 to 10")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from vine_vla.core.text import describe
 from vine_vla.data import EpisodeRecorder, staged_ids
 from vine_vla.storage.settings import keep_settings
 from vine_vla.tasks.base import OperatorDials, Simulation, Task
-from vine_vla.tasks.registry import find_task
+from vine_vla.tasks.registry import DEFAULT_TASK, find_task
 
 SCENES_PER_SEED = 1_000_000
 HINT = "give the same settings again, or choose another folder"
@@ -34,32 +34,36 @@ _EPISODE = re.compile(r"(.+)-s(\d+)-\d{5}")
 class CollectConfig:
     """One collection.
 
-    Args:
-        staging: folder for the staged episodes.
-        task: name in the registry.
-        episodes: how many there shall be in the end.
-        split: stream of scenes; empty: the task's first.
-        seed: of the collection; other seeds give other scenes and episodes.
-        operators: what they are like.
-        graph_every: frames between the scene graphs recorded inside segments; 0 for none.
-        watchful: share of the interventions in which the expert steps in before the policy spoils its
-            subgoal; in the others it does so afterwards, so that the data show what that looks like.
+    Raises:
+        VineError: there is no such task or split, or a number is out of its range.
     """
 
-    staging: Path
-    task: str
-    episodes: int
+    out: Path
+    """Dataset folder; episodes are staged beside it, in OUT.staging, until the dataset is assembled."""
+    task: str = DEFAULT_TASK
+    """Simulated task."""
+    episodes: int = 600
+    """Episodes in the dataset, at least 1."""
     split: str = ""
+    """Stream of scenes for demonstrations; default: the task's first."""
     seed: int = 0
+    """Of scenes and operators, at least 0; other seeds give other scenes and episodes."""
     operators: OperatorDials = field(default_factory=OperatorDials)
+    """What the operators are like."""
     graph_every: int = 8
-    watchful: float = 0.7
+    """Frames between the scene graphs recorded inside segments; 0: none."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.episodes > SCENES_PER_SEED:
-            raise VineError(f"{self.episodes} episodes", hint=f"give 1 to {SCENES_PER_SEED}")
+            raise VineError(
+                f"{self.episodes} episodes", where="--episodes", hint=f"give 1 to {SCENES_PER_SEED}"
+            )
         if self.seed < 0:
-            raise VineError(f"seed {self.seed} is negative")
+            raise VineError(f"seed is {self.seed}", where="--seed", hint="give 0 or more")
+        if self.graph_every < 0:
+            raise VineError(
+                f"graph_every is {self.graph_every}", where="--graph-every", hint="give 0 or more"
+            )
         streams = find_task(self.task).demonstration_splits
         if not streams:
             raise VineError(f"task {self.task} has no scenes for demonstrations")
@@ -81,13 +85,18 @@ class CollectConfig:
         return f"{self._name}-i{self.seed}-{number:05d}"
 
     @property
+    def staging(self) -> Path:
+        """Folder of the staged episodes."""
+        return self.out.with_name(f"{self.out.name}.staging")
+
+    @property
     def settings_path(self) -> Path:
         """Where the settings of this seed and split are kept."""
         return self.staging / f"{self._name}-s{self.seed}.settings.json"
 
     def settings(self) -> dict[str, Any]:
         """What makes two collections the same one."""
-        return {k: v for k, v in asdict(self).items() if k not in ("staging", "episodes")}
+        return {k: v for k, v in asdict(self).items() if k not in ("out", "episodes")}
 
     @property
     def _name(self) -> str:

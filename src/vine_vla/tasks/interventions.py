@@ -26,6 +26,9 @@ from vine_vla.tasks.registry import find_task
 
 NOVICE_SCALE = 5.0
 """Noise of the worst novices of tasks that bring none of their own."""
+WATCHFUL = 0.7
+"""Share of the interventions in which the expert steps in before the actor spoils its subgoal; in the others
+it does so afterwards, so that the data show what that looks like."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,9 @@ class PolicyActor:
         return self.graph
 
 
-def record_intervention(simulation: Simulation, actor: Actor, config: CollectConfig, number: int) -> Path:
+def record_intervention(
+    simulation: Simulation, actor: Actor, config: CollectConfig, number: int, watchful: float = WATCHFUL
+) -> Path:
     """Record an episode in which `actor` acts and an expert takes over before each subgoal's end.
 
     The actor acts for a random time, until it stops by itself, or until it is about to spoil the subgoal,
@@ -138,6 +143,7 @@ def record_intervention(simulation: Simulation, actor: Actor, config: CollectCon
         actor: a policy's (`PolicyActor`) or a novice's (`NoviceActor`).
         config: where to stage; `config.operators` has the expert's noise.
         number: of the episode, which also chooses the scene.
+        watchful: how often the expert steps in before the actor spoils its subgoal, in [0, 1].
     """
     task, dials, scene = find_task(config.task), config.operators, config.scene(number)
     simulation.reset(scene, scene)
@@ -147,7 +153,7 @@ def record_intervention(simulation: Simulation, actor: Actor, config: CollectCon
     explorer = replace(dials, explore=True)
     operator = task.operator(simulation, explorer, np.random.default_rng([scene, 2]))
     takeover: Takeover = task.takeover or AnyTime(task.subgoal_steps)
-    watchful = bool(rng.random() < config.watchful)
+    foresees = bool(rng.random() < watchful)
     writer = EpisodeWriter(simulation, config, config.intervention_id(number))
     history: list[tuple[Subgoal, Outcome]] = []
     subgoal = operator.next(history)
@@ -156,7 +162,7 @@ def record_intervention(simulation: Simulation, actor: Actor, config: CollectCon
         writer.begin(subgoal)
         for n, action in enumerate(actor.actions(subgoal, limit, int(rng.integers(2**31)))):
             # A segment has at least one frame.
-            if watchful and n > 0 and takeover.about_to_slip(simulation, subgoal, action):
+            if foresees and n > 0 and takeover.about_to_slip(simulation, subgoal, action):
                 break
             writer.step(action)
             if simulation.is_dead():

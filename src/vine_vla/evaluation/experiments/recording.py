@@ -13,7 +13,9 @@ from vine_vla.evaluation.experiments.registry import Experiment
 from vine_vla.tasks.collect import CollectConfig, assemble_episodes, collect, missing
 from vine_vla.tasks.interventions import Actor, NoviceWorker, PolicyActor, missing_interventions
 
-STAGING = "demos.staging"
+DEMOS = "demos"
+"""Dataset of the operators' episodes."""
+STAGING = f"{DEMOS}.staging"
 """Folder of all staged episodes; each dataset is assembled from some of them."""
 RECOVERY_SEED = 50
 """What the recovery data's seed is away from the experiment's; DAgger rounds take the next ones to it."""
@@ -75,7 +77,7 @@ class PolicyWorker(NoviceWorker):
 
 
 def _config(e: Experiment, root: Path, episodes: int, seed: int) -> CollectConfig:
-    return CollectConfig(root / STAGING, e.task, episodes, split=e.demos, seed=seed)
+    return CollectConfig(root / DEMOS, e.task, episodes, split=e.demos, seed=seed)
 
 
 def _interventions(e: Experiment, root: Path, number: int, seed: int) -> CollectConfig:

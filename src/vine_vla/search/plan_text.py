@@ -1,4 +1,4 @@
-"""A plan as lines for a terminal: the scene, the subgoals in order, every option, what was cut and why."""
+"""A plan as lines for a terminal: the scene, the subgoals in order, every option, what was pruned and why."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def plan_lines(graph: SceneGraph, plan: Plan) -> list[str]:
     if plan.status is PlanStatus.PLANNED:
         lines += ["", "plan", *_steps(plan)]
     kept = [o for o in plan.options if o.pruned is None]
-    cut = [o for o in plan.options if o.pruned is not None]
+    pruned = [o for o in plan.options if o.pruned is not None]
     if kept:
         lines += ["", *_table(kept)]
-    if cut:
-        lines += ["", f"cut ({len(cut)} of {len(plan.options)})"]
-        for option in cut:
+    if pruned:
+        lines += ["", f"pruned ({len(pruned)} of {len(plan.options)})"]
+        for option in pruned:
             lines += _indented(textwrap.wrap(f"{option.text}: {option.pruned}", WIDTH - 2))
     nodes, calls = _count(plan.expansions, "expansion"), _count(plan.model_calls, "model call")
     return [*lines, "", f"{nodes}, {calls}, {1000 * plan.seconds:.0f} ms"]
