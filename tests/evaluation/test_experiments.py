@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,14 +15,14 @@ import pytest
 from vine_vla.compute.stages import find_needs
 from vine_vla.core.errors import VineError
 from vine_vla.evaluation.experiments.graph import experiment_stages
-from vine_vla.evaluation.experiments.registry import Experiment, experiments, find_experiment, with_changes
+from vine_vla.evaluation.experiments.registry import Experiment, experiments, find_experiment
 from vine_vla.evaluation.experiments.run import run_experiment
 from vine_vla.evaluation.experiments.training import executed, variants
 
 TINY = (
-    *("--demonstrations", "16", "--system1-steps", "40", "--detector-steps", "20"),
-    *("--drills", "4", "--rounds", "1", "--corrections", "4", "--correction-steps", "40"),
-    *("--flat-steps", "20", "--scenes", "0:2", "--calibrating", "24"),
+    *("--demonstrations", "16", "--system1-steps", "40", "--perception-steps", "20"),
+    *("--recovery-episodes", "4", "--dagger-rounds", "1", "--dagger-episodes", "4", "--dagger-steps", "40"),
+    *("--flat-steps", "20", "--scenes", "0:2", "--execution-probes", "24"),
     *("--arms", "flat", "imitate", "success-only", "vine", "vine:execution"),
 )
 
@@ -34,8 +35,9 @@ def test_unknown_experiments_are_answered_with_the_known_ones():
 
 def test_only_plug_full_touches_test_scenes():
     assert [name for name, e in experiments().items() if e.final] == ["plug-full"]
-    assert not with_changes(experiments()["plug-full"], scenes="0:60", seed=None).final
-    assert with_changes(experiments()["plug-quick"], seed=None) == experiments()["plug-quick"]
+    assert not replace(experiments()["plug-full"], scenes="0:60").final
+    quick = experiments()["plug-quick"]
+    assert quick.with_settings(quick.settings) == quick
 
 
 def test_arms_decide_which_variants_are_trained():
@@ -47,7 +49,7 @@ def test_arms_decide_which_variants_are_trained():
 
 
 def test_training_seeds_need_nothing_of_each_other_until_they_are_evaluated(tmp_path):
-    e = with_changes(find_experiment("plug-full"), training_seeds=(2, 0))
+    e = replace(find_experiment("plug-full"), training_seeds=(2, 0))
     assert e.training_seeds == (0, 2)
     needs = find_needs(experiment_stages(e, tmp_path, tmp_path / "results"))
     for stage, needed in needs.items():
@@ -56,7 +58,7 @@ def test_training_seeds_need_nothing_of_each_other_until_they_are_evaluated(tmp_
     assert {"seed_2/system1 1", "seed_0/system1 1", "seed_0/flat"} <= needs["evaluation"]
     assert "seed_0/flat" not in needs["seed_0/evaluation"]
     with pytest.raises(VineError, match="each once"):
-        with_changes(e, training_seeds=(1, 1))
+        replace(e, training_seeds=(1, 1))
 
 
 def test_the_first_training_seed_alone_has_the_stages_that_it_has_among_others(tmp_path):
@@ -64,7 +66,7 @@ def test_the_first_training_seed_alone_has_the_stages_that_it_has_among_others(t
         {
             stage.name: (stage.inputs, stage.outputs, stage.settings)
             for stage in experiment_stages(
-                with_changes(find_experiment("plug-full"), training_seeds=seeds), tmp_path, tmp_path / "r"
+                replace(find_experiment("plug-full"), training_seeds=seeds), tmp_path, tmp_path / "r"
             )
         }
         for seeds in ((0,), (0, 1))
@@ -78,13 +80,13 @@ def test_the_first_training_seed_alone_has_the_stages_that_it_has_among_others(t
 def test_a_toy_experiment_with_two_training_seeds(tmp_path):
     """The other task, from demonstrations to a summary; then a third seed is added to the same results."""
     e = Experiment(
-        "toy",
-        "two training seeds",
+        name="toy",
+        about="two training seeds",
         task="line",
         demonstrations=24,
-        drills=4,
+        recovery_episodes=4,
         system1_steps=20,
-        detector_steps=20,
+        perception_steps=20,
         scenes="0:2",
         training_seeds=(0, 1),
     )
@@ -99,7 +101,7 @@ def test_a_toy_experiment_with_two_training_seeds(tmp_path):
     assert run_experiment(e, work, results, said.append) == found
     assert said and all(line.endswith(": up to date") for line in said)
     said.clear()
-    run_experiment(with_changes(e, training_seeds=(0, 1, 2)), work, results, said.append)
+    run_experiment(replace(e, training_seeds=(0, 1, 2)), work, results, said.append)
     more = pd.read_csv(results / "episodes.csv")
     assert len(more) == 18 and set(more["training_seed"]) == {0, 1, 2}
     assert "seed_1/system1: up to date" in said and "collect: up to date" in said

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vine_vla.cli.experiment import Config as ExperimentConfig
-from vine_vla.cli.experiment import run_named
+from vine_vla.cli import experiment
+from vine_vla.evaluation.experiments.registry import find_experiment
 from vine_vla.tasks.registry import DEFAULT_TASK
 
 
@@ -28,16 +28,11 @@ class Config:
 
 def run(config: Config) -> int:
     """Run the quick experiment of the task; 0 when done."""
-    name = f"{config.task}-quick"
-    work = config.work or Path("runs") / name
-    code = run_named(
-        ExperimentConfig(
-            name=name,
-            work=work,
-            results=config.results or work / "results",
-            workers=config.workers,
-            threads=config.threads,
-        )
+    quick = find_experiment(f"{config.task}-quick")
+    settings = replace(quick.settings, workers=config.workers, threads=config.threads)
+    work = config.work or Path("runs") / quick.name
+    code = experiment.run(
+        experiment.Config(settings, quick, work=work, results=config.results or work / "results")
     )
     print(
         "The demo shows that everything works; what VINE is worth is for a full experiment to say, "

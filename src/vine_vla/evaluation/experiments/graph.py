@@ -43,7 +43,7 @@ def recording_stages(e: Experiment, root: Path) -> list[Stage]:
             "collect",
             partial(recording.collect_demonstrations, e, root),
             outputs=(recording.STAGING,),
-            settings={"task": e.task, "split": e.demos, "episodes": total, "seed": e.seed},
+            settings={"task": e.task, "split": e.demonstration_split, "episodes": total, "seed": e.seed},
             grows=True,
         )
     ]
@@ -51,18 +51,20 @@ def recording_stages(e: Experiment, root: Path) -> list[Stage]:
         if count:
             run = partial(recording.assemble_demonstrations, e, root, name, count)
             stages.append(Stage(name, run, (recording.STAGING,), (name,), {"episodes": count}))
-    if e.drills:
+    if e.recovery_episodes:
         run = partial(recording.record_recovery, e, root, "drilled")
-        stages.append(Stage("recovery data", run, ("demos",), ("drilled",), {"episodes": e.drills}))
+        stages.append(
+            Stage("recovery data", run, ("demos",), ("drilled",), {"episodes": e.recovery_episodes})
+        )
     source = base_data(e)
     export = partial(training.export_for_skills, root, source, "skills", None)
     stages.append(Stage("skills", export, (source,), ("skills",)))
-    return stages if e.rounds else stages + flat_data_stages(e, root, source, "")
+    return stages if e.dagger_rounds else stages + flat_data_stages(e, root, source, "")
 
 
 def base_data(e: Experiment) -> str:
     """The dataset that the first System 1 learns from."""
-    return "drilled" if e.drills else "demos"
+    return "drilled" if e.recovery_episodes else "demos"
 
 
 def flat_data_stages(e: Experiment, root: Path, source: str, folder: str) -> list[Stage]:
@@ -82,7 +84,7 @@ def run_folder(seed: int) -> str:
 
 def skill_folder(e: Experiment, seed: int, number: int) -> str:
     """Where System 1 after DAgger round `number` is."""
-    return f"{run_folder(seed)}/system1" if number == e.rounds else f"seed_{seed}/system1-{number}"
+    return f"{run_folder(seed)}/system1" if number == e.dagger_rounds else f"seed_{seed}/system1-{number}"
 
 
 def training_stages(e: Experiment, root: Path, seed: int) -> list[Stage]:
@@ -105,24 +107,24 @@ def training_stages(e: Experiment, root: Path, seed: int) -> list[Stage]:
         made = (out,) if before else (f"{run}/system2", out)
         stages.append(Stage(f"{own}/system2 {name}", train, inputs, made, asdict(config)))
         before = (out,)
-    for number in range(1, e.rounds + 1):
+    for number in range(1, e.dagger_rounds + 1):
         data, system2 = f"{own}/corrected-{number}", f"{run}/system2"
         record = partial(recording.record_dagger_round, e, root, seed, number, skill, system2, data)
-        inputs, settings = (skill, f"{system2}/all"), {"episodes": e.corrections}
+        inputs, settings = (skill, f"{system2}/all"), {"episodes": e.dagger_episodes}
         stages.append(Stage(f"{own}/DAgger round {number}", record, inputs, (data,), settings))
         earlier, skills = skills, f"{data}-skills"
         export = partial(training.export_for_skills, root, data, skills, earlier)
         stages.append(Stage(f"{own}/skills {number}", export, (data, earlier), (skills,)))
         start, skill = skill, skill_folder(e, seed, number)
         more = {"start": start, "learning_rate": training.DAGGER_RATE}
-        stages.append(policy(f"system1 {number}", skills, skill, e.correction_steps, (start,), **more))
-    if e.rounds:
-        stages += flat_data_stages(e, root, f"{own}/corrected-{e.rounds}", f"{own}/")
+        stages.append(policy(f"system1 {number}", skills, skill, e.dagger_steps, (start,), **more))
+    if e.dagger_rounds:
+        stages += flat_data_stages(e, root, f"{own}/corrected-{e.dagger_rounds}", f"{own}/")
     for name in (name for name in FLAT if name in e.arms):
         # They begin with the encoders of the newest System 1 that is there while its last round runs.
-        start = skill_folder(e, seed, max(0, e.rounds - 1))
+        start = skill_folder(e, seed, max(0, e.dagger_rounds - 1))
         more = {"imitate_all": not FLAT[name], "encoders": start}
-        data = f"{own}/{name}-data" if e.rounds else f"{name}-data"
+        data = f"{own}/{name}-data" if e.dagger_rounds else f"{name}-data"
         stages.append(policy(name, data, f"{run}/{name}", e.flat_steps, (start,), **more))
     if names := training.executed(e.arms):
         stages.append(
@@ -131,7 +133,7 @@ def training_stages(e: Experiment, root: Path, seed: int) -> list[Stage]:
                 partial(training.calibrate_by_execution, e, root, run, names),
                 (skill, *(f"{run}/system2/{name}" for name in training.variants(e.arms))),
                 tuple(f"{run}/system2/{name}{EXECUTED}" for name in names),
-                {"probes": e.calibrating, "variants": names, "seed": e.seed},
+                {"probes": e.execution_probes, "variants": names, "seed": e.seed},
             )
         )
     return stages
@@ -176,4 +178,4 @@ def trained_parts(e: Experiment, arms: Sequence[str], seed: int) -> list[str]:
     found = [f"{run}/{name}" for name in FLAT if name in arms]
     found += [f"{run}/system2/{name}" for name in training.variants(arms)]
     found += [f"{run}/system2/{name}{EXECUTED}" for name in training.executed(arms)]
-    return [skill_folder(e, seed, e.rounds), *found]
+    return [skill_folder(e, seed, e.dagger_rounds), *found]

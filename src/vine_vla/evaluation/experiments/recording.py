@@ -77,21 +77,21 @@ class PolicyWorker(NoviceWorker):
 
 
 def _config(e: Experiment, root: Path, episodes: int, seed: int) -> CollectConfig:
-    return CollectConfig(root / DEMOS, e.task, episodes, split=e.demos, seed=seed)
+    return CollectConfig(root / DEMOS, e.task, episodes, split=e.demonstration_split, seed=seed)
 
 
 def _interventions(e: Experiment, root: Path, number: int, seed: int) -> CollectConfig:
     """The interventions of round `number`, 0 for the recovery data: a seed, and so scenes, of their own."""
     if number:
-        return _config(e, root, e.corrections, e.seed + number + DAGGER_SEEDS * seed)
-    return _config(e, root, e.drills, e.seed + RECOVERY_SEED)
+        return _config(e, root, e.dagger_episodes, e.seed + number + DAGGER_SEEDS * seed)
+    return _config(e, root, e.recovery_episodes, e.seed + RECOVERY_SEED)
 
 
 def _episodes(e: Experiment, root: Path, number: int, seed: int) -> list[str]:
     """Episodes that System 1 learns from after round `number`."""
     operators = _config(e, root, e.demonstrations, e.seed)
     found = [operators.episode_id(n) for n in range(e.demonstrations)]
-    for earlier in range(0 if e.drills else 1, number + 1):
+    for earlier in range(0 if e.recovery_episodes else 1, number + 1):
         config = _interventions(e, root, earlier, seed)
         found += [config.intervention_id(n) for n in range(config.episodes)]
     return found

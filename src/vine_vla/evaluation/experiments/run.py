@@ -39,8 +39,10 @@ def run_experiment(
     Raises:
         VineError: the experiment cannot be run so, or a stage failed.
     """
-    if executed(experiment.arms) and experiment.calibrating < 1:
-        raise VineError("arms with execution calibration need probes", hint="give --calibrating 100 or more")
+    if executed(experiment.arms) and experiment.execution_probes < 1:
+        raise VineError(
+            "arms with execution calibration need probes", hint="give --execution-probes 100 or more"
+        )
     lists = find_task(experiment.task).lists(experiment.split)
     check_scenes(parse_scenes(experiment.scenes), lists, final=experiment.final)
     root, results = root.resolve(), results.resolve()

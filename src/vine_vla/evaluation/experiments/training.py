@@ -82,8 +82,8 @@ def system2_config(e: Experiment, seed: int, name: str) -> TrainingConfig:
         failures=Failures(name),
         episodes=e.demonstrations if name == Failures.WITHHOLD_MATCHED else None,
         seed=seed,
-        perception_steps=e.detector_steps,  # type: ignore[call-arg]
-        frames=e.detector_frames,
+        perception_steps=e.perception_steps,  # type: ignore[call-arg]
+        frames=e.perception_frames,
     )
 
 
@@ -110,8 +110,8 @@ def calibrate_by_execution(e: Experiment, root: Path, run: str, names: Sequence[
     split = task.evaluation_splits[0]
     builder = RunBuilder(task=e.task, split=split, runs=(str(folder),))
     calibration = tuple(task.lists(split).calibration)
-    each = max(1, -(-e.calibrating // len(calibration)))
-    drawn = ProbeConfig(scenes=calibration[: -(-e.calibrating // each)], each=each, seed=e.seed)
+    each = max(1, -(-e.execution_probes // len(calibration)))
+    drawn = ProbeConfig(scenes=calibration[: -(-e.execution_probes // each)], each=each, seed=e.seed)
     probes = calibration_probes(builder, folder, drawn, workers=share.workers)
     for name in names:
         calibrate_run(folder, [name], probes, open_dataset(root / source_of(name)).demonstrations)
