@@ -43,13 +43,13 @@ def config_type(arguments: Sequence[str]) -> Any:
 
 def run(config: Config) -> int:
     """Run and report; 0 when done."""
+    experiment = config.experiment.with_settings(config.settings)
+    if experiment.final and not config.final:
+        raise VineError(f"{experiment.name} runs test scenes", hint="add --final, or --scenes 0:60 for dev")
     from vine_vla.evaluation.experiments.run import run_experiment
     from vine_vla.evaluation.verdicts import print_summary
     from vine_vla.report.page import write_report
 
-    experiment = config.experiment.with_settings(config.settings)
-    if experiment.final and not config.final:
-        raise VineError(f"{experiment.name} runs test scenes", hint="add --final, or --scenes 0:60 for dev")
     work = config.work or Path("runs") / experiment.name
     results = config.results or Path("results") / experiment.name
     found = run_experiment(experiment, work, results, parallel=config.parallel)

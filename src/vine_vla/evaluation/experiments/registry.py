@@ -36,7 +36,7 @@ class ExperimentSettings:
     recovery_episodes: int = 0
     """Episodes in which an expert takes over from a novice, for System 1 and the flat policies; 0: none."""
     system1_steps: int = 4500
-    """Gradient steps of the skill policy; a budget by the clock would depend on what else the machine does."""
+    """Gradient steps of the skill policy; a budget by the clock would depend on what else runs."""
     dagger_rounds: int = 0
     """Rounds in which an expert takes over from System 1, which is then trained on with these episodes."""
     dagger_episodes: int = 0
