@@ -30,6 +30,7 @@ ROOMS = {
     "core": "Nouns and boundaries: scene graphs, subgoals, outcomes, and what the parts owe each other.",
     "search": "Tree search over subgoals, and the reasons of a plan.",
     "agent": "The loop that perceives, plans, executes, verifies and plans again.",
+    "data": "LeRobot datasets and their sidecars: reading, recording, annotating, exporting.",
     "tasks": "The boundary to tasks, and the registry that finds them.",
     "system1": "Low-level policies: the project's own, others' policies, done heads.",
     "system2": "The boundary to kinds of System 2, and what works for all of them.",
@@ -38,6 +39,8 @@ ROOMS = {
     "serving": "The openpi server.",
 }
 """Packages with a page of the API reference."""
+INSIDES = {"compact", "line", "plug", "vine_skill"}
+"""Sub-packages that nobody outside builds on."""
 
 
 MODULE = "    options: {show_root_heading: false, show_root_toc_entry: false}"
@@ -102,10 +105,12 @@ def _help(words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _room(room: str, about: str) -> str:
-    """A page of a package: its modules, those of sub-packages excepted."""
+    """A page of a package: its modules, then those of its sub-packages."""
     package = ROOT / "src/vine_vla" / room
     parts = [f"# vine_vla.{room}", about]
-    for file in sorted(package.glob("*.py")):
-        if file.stem != "__init__" and not file.stem.startswith("_"):
-            parts.append(f"## {file.stem}\n\n::: vine_vla.{room}.{file.stem}\n{MODULE}")
+    for file in sorted(package.rglob("*.py"), key=lambda file: (len(file.parts), file)):
+        place = file.relative_to(package).with_suffix("").parts
+        if not file.stem.startswith("_") and INSIDES.isdisjoint(place):
+            name = ".".join(place)
+            parts.append(f"## {name}\n\n::: vine_vla.{room}.{name}\n{MODULE}")
     return "\n\n".join(parts)
