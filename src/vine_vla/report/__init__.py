@@ -4,40 +4,17 @@
 documents.
 """
 
+import lazy_loader
+
 from vine_vla.report.config import ReportConfig
 
-__all__ = [
-    "Decided",
-    "Frame",
-    "ReportConfig",
-    "Results",
-    "Trace",
-    "build_report",
-    "load_results",
-    "load_trace",
-    "trace_files",
-    "write_decision",
-    "write_report",
-]
-
-_LATE = {
-    "Decided": "page",
-    "Frame": "traces",
-    "Results": "inputs",
-    "Trace": "traces",
-    "build_report": "page",
-    "load_results": "inputs",
-    "load_trace": "traces",
-    "trace_files": "traces",
-    "write_decision": "page",
-    "write_report": "page",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Parts are imported when asked for, so that the command's help starts fast."""
-    if name in _LATE:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
-    raise AttributeError(name)
+# Imported when asked for, so that commands start fast.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "inputs": ["Results", "load_results"],
+        "page": ["Decided", "build_report", "write_decision", "write_report"],
+        "traces": ["Frame", "Trace", "load_trace", "trace_files"],
+    },
+)
+__all__ += ["ReportConfig"]

@@ -1,39 +1,19 @@
 """System 2: perceives scenes, proposes subgoals and judges them, by a backend of any kind."""
 
+import lazy_loader
+
 from vine_vla.system2.folder import EXECUTED
 
-__all__ = [
-    "EXECUTED",
-    "Backend",
-    "BackendInfo",
-    "BackendKind",
-    "Failures",
-    "Probe",
-    "backend_names",
-    "calibrate_variant",
-    "find_backend",
-    "load_system2",
-    "train_backend",
-]
-
-_LATE = {
-    "Backend": "backend",
-    "BackendInfo": "backend",
-    "BackendKind": "backend",
-    "Failures": "segments",
-    "Probe": "uncertainty.execution",
-    "backend_names": "registry",
-    "calibrate_variant": "uncertainty.execution",
-    "find_backend": "registry",
-    "load_system2": "load",
-    "train_backend": "training",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Parts are imported when asked for, so that importing the package does not import torch."""
-    if name in _LATE:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
-    raise AttributeError(name)
+# Imported when asked for, so that commands start fast.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "backend": ["Backend", "BackendInfo", "BackendKind"],
+        "load": ["load_system2"],
+        "registry": ["backend_names", "find_backend"],
+        "segments": ["Failures"],
+        "training": ["train_backend"],
+        "uncertainty.execution": ["Probe", "calibrate_variant"],
+    },
+)
+__all__ += ["EXECUTED"]

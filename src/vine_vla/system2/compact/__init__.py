@@ -6,42 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lazy_loader
+
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Demonstration
 from vine_vla.system2.backend import Backend, BackendKind, Report, TrainingData
 from vine_vla.system2.compact.options import CompactConfig
 from vine_vla.system2.segments import SegmentTable
 
-__all__ = [
-    "BACKEND",
-    "CompactConfig",
-    "GraphModel",
-    "OutcomeConfig",
-    "PerceptionConfig",
-    "System2",
-    "System2Config",
-    "train_outcomes",
-    "train_system2",
-]
-
-_LATE = {
-    "GraphModel": "model",
-    "OutcomeConfig": "config",
-    "PerceptionConfig": "perception_training",
-    "System2": "system2",
-    "System2Config": "training",
-    "train_outcomes": "learn",
-    "train_system2": "training",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Nets are imported when asked for, so that listing backends does not import torch."""
-    if name in _LATE:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
-    raise AttributeError(name)
+# Imported when asked for, so that commands start fast.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "config": ["OutcomeConfig"],
+        "learn": ["train_outcomes"],
+        "model": ["GraphModel"],
+        "perception_training": ["PerceptionConfig"],
+        "system2": ["System2"],
+        "training": ["System2Config", "train_system2"],
+    },
+)
+__all__ += ["BACKEND", "CompactConfig"]
 
 
 def _check_device(device: str | None) -> None:
