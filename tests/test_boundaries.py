@@ -56,7 +56,7 @@ def test_nothing_outside_its_folder_names_a_task_a_verb_or_an_object_class(repos
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ('"""An edge, e.g. `take_left(ball_2)`."""', True),
+        ('"""An edge, e.g. `grasp_sides(ball_2)`."""', True),
         ("holding = graph['plug']", True),
         ("names.insert(0, name)", False),
         ("run `insert(a, b)`", True),
@@ -68,7 +68,7 @@ def test_a_planted_name_is_found(tmp_path: Path, text: str, names: bool) -> None
     (tmp_path / "core" / "graph.py").write_text(text)
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "other.py").write_text(text)
-    found = list(named(tmp_path, {"line", "ball", "take_left", "plug", "insert"}))
+    found = list(named(tmp_path, {"line", "ball", "grasp_sides", "plug", "insert"}))
     assert bool(found) is names and all(line.startswith("core/graph.py:1") for line in found)
 
 
@@ -97,7 +97,7 @@ def first_cup(graph, instruction):
     ball = next((b for b in balls if b.attributes.get("hold") != "none"), None)
     if ball is not None:
         return [Subgoal("put", (ball.id, cups[0].id))]
-    return [Subgoal("take_left", (balls[0].id,))]
+    return [Subgoal("grasp_sides", (balls[0].id,))]
 
 
 TASK = replace(LINE, name="shelf", env_id="", constants={"first": first_cup})
