@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vine_vla.cli import doctor
+from vine_vla.compute import machine
 
 
 def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -37,13 +37,13 @@ def test_json_report_agrees_with_the_exit_code() -> None:
     assert status["packages"] != "failed"
 
 
-def test_a_backend_that_cannot_draw_fails_with_the_mend() -> None:
+def test_a_backend_that_cannot_draw_fails_with_a_hint() -> None:
     """An unknown back end stands for any broken one: MuJoCo refuses it in the probe's process."""
     done = call(MUJOCO_GL="no-such-backend")
     assert done.returncode == 1
     assert "rendering" in done.stdout
     assert "failed" in done.stdout
-    assert "mend" in done.stdout
+    assert "hint:" in done.stdout
     assert "something needed does not work" in done.stdout
 
 
@@ -51,14 +51,14 @@ def test_missing_egl_names_the_debian_packages(monkeypatch: pytest.MonkeyPatch) 
     """A real draw attempt with EGL switched to a vendor that does not exist."""
     monkeypatch.setenv("MUJOCO_GL", "egl")
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", "/no/such/vendor.json")
-    check = doctor.check_rendering()
+    check = machine.check_rendering()
     assert check.status == "failed"
     assert "apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri" in check.fix
     assert "egl" in check.detail
 
 
 def test_drawing_really_draws() -> None:
-    check = doctor.check_rendering()
+    check = machine.check_rendering()
     if check.status == "failed":
         pytest.skip(f"this machine cannot draw: {check.detail}")
     assert "ms for a 96 px frame" in check.detail
@@ -67,40 +67,40 @@ def test_drawing_really_draws() -> None:
 def test_versions_against_a_lock(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text(
-        f"# a comment\nnumpy=={doctor._installed('numpy')}\nnot-for-here==1.0 ; sys_platform == 'none'\n"
+        f"# a comment\nnumpy=={machine._installed('numpy')}\nnot-for-here==1.0 ; sys_platform == 'none'\n"
     )
-    assert doctor.check_versions(lock).status == "ok"
+    assert machine.check_versions(lock).status == "ok"
 
     lock.write_text("numpy==1.0.0\n")
-    check = doctor.check_versions(lock)
+    check = machine.check_versions(lock)
     assert check.status == "warning"
     assert "numpy" in check.detail
     assert "1.0.0" in check.detail
 
     lock.write_text("no-such-package-anywhere==3.1\n")
-    check = doctor.check_versions(lock)
+    check = machine.check_versions(lock)
     assert check.status == "failed"
     assert "no-such-package-anywhere" in check.detail
     assert check.fix
 
 
 def test_versions_without_a_lock(tmp_path: Path) -> None:
-    check = doctor.check_versions(tmp_path / "absent.lock")
+    check = machine.check_versions(tmp_path / "absent.lock")
     assert check.status == "ok"
     assert "as declared" in check.detail
 
 
 @pytest.mark.parametrize("codec", ["h264", "av1"])
 def test_video_round_trip(codec: str) -> None:
-    error, count = doctor.round_trip(codec)
+    error, count = machine.round_trip(codec)
     assert count == 8
     assert 0 < error < 6
 
 
 def test_full_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = doctor.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage._replace(free=int(4e8)))
-    check = doctor.check_disk(tmp_path)
+    usage = machine.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage._replace(free=int(4e8)))
+    check = machine.check_disk(tmp_path)
     assert check.status == "failed"
     assert "0.4 GB" in check.detail
     assert str(tmp_path) in check.fix

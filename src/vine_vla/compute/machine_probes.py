@@ -1,7 +1,7 @@
 """What `vine doctor` tries out in a process of its own, because a broken driver may take it down.
 
-    python -m vine_vla.cli._probes render     # draws one MuJoCo frame, prints JSON
-    python -m vine_vla.cli._probes torch      # imports torch, prints JSON
+    python -m vine_vla.compute.machine_probes render     # draws one MuJoCo frame, prints JSON
+    python -m vine_vla.compute.machine_probes torch      # imports torch, prints JSON
 
 A probe prints one JSON object on the last line of stdout, or dies with a traceback on stderr.
 """
@@ -57,4 +57,4 @@ def torch() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"render": render, "torch": torch}[sys.argv[1]]()))
+    print(json.dumps({"render": render, "torch": torch}[sys.argv[1]]()))  # noqa: T201
