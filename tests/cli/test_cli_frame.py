@@ -10,7 +10,7 @@ from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import get_args, get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -161,7 +161,7 @@ def test_every_command_keeps_the_convention(name: str) -> None:
     hints = get_type_hints(run)
     assert hints["return"] is int
     kinds = [hints["config"]] if isinstance(hints["config"], type) else get_args(hints["config"])
-    for kind in kinds:
+    for kind in (get_origin(kind) or kind for kind in kinds):
         assert is_dataclass(kind)
         assert kind.__dataclass_params__.frozen, kind
 

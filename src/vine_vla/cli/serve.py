@@ -16,7 +16,7 @@ from typing import Literal
 
 import tyro
 
-from vine_vla.cli._options import Device
+from vine_vla.cli._options import Device, read_keys
 from vine_vla.core.errors import VineError
 
 
@@ -111,16 +111,3 @@ def run(config: Config) -> int:
 
     asyncio.run(PolicyServer(served, listening).run(ready))
     return 0
-
-
-def read_keys(
-    pairs: tuple[str, ...], where: str = "--key", example: str = "front=observation/top"
-) -> dict[str, str]:
-    """NAME=KEY pairs; raises VineError for anything else."""
-    found = {}
-    for pair in pairs:
-        name, equals, key = pair.partition("=")
-        if not equals or not name or not key:
-            raise VineError(f"{pair!r} is not NAME=KEY", where=where, hint=f"e.g. {example}")
-        found[name] = key
-    return found

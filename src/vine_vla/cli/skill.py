@@ -12,15 +12,12 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from vine_vla.cli._options import Device
 from vine_vla.core.errors import VineError
-
-if TYPE_CHECKING:
-    from vine_vla.system1.sensitivity import Sensitivity
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def run(config: Config) -> int:
 def _import(config: Import) -> int:
     from lerobot.utils.import_utils import register_third_party_plugins
 
-    from vine_vla.cli.serve import read_keys
+    from vine_vla.cli._options import read_keys
     from vine_vla.data import open_dataset
     from vine_vla.system1.adapters.importing import import_policy
 
@@ -130,12 +127,18 @@ def _check(config: Check) -> int:
     import torch
     from lerobot.utils.import_utils import register_third_party_plugins
 
-    from vine_vla.cli.serve import read_keys
+    from vine_vla.cli._options import read_keys
     from vine_vla.compute.progress import progress_bars
     from vine_vla.data import open_dataset
     from vine_vla.data.export.crops import LAYOUT
     from vine_vla.system1.adapters.loading import load_skill
-    from vine_vla.system1.sensitivity import action_spread, advice, measure_sensitivity, situations
+    from vine_vla.system1.sensitivity import (
+        action_spread,
+        advice,
+        change_lines,
+        measure_sensitivity,
+        situations,
+    )
 
     for name, least in (("frames", 1), ("subgoals", 2), ("steps", 1), ("least", 0)):
         value = getattr(config, name)
@@ -174,16 +177,3 @@ def _check(config: Check) -> int:
         print("\n".join(change_lines(found)))
         print(verdict)
     return 0 if found.sensitive else 1
-
-
-def change_lines(found: Sensitivity) -> list[str]:
-    """A table: how much each kind of pair changes the actions, and other noise."""
-    width = max(len("subgoals"), *(len(pair.pair) for pair in found.pairs))
-    lines = [
-        f"{found.situations} frames; changes in units of the actions' spread",
-        f"{'subgoals':<{width}}  pairs  change  other noise",
-    ]
-    for pair in found.pairs:
-        mark = "" if pair.sensitive else "  insensitive"
-        lines.append(f"{pair.pair:<{width}}  {pair.count:>5}  {pair.change:>6.3f}  {pair.noise:>11.3f}{mark}")
-    return lines

@@ -207,3 +207,16 @@ def advice(found: Sensitivity, config: PreTrainedConfig | None) -> str:
         f"the policy may read {' and '.join(inputs)}, but hardly acts on it ({names}): train it longer on "
         "`vine export skills`, on scenes in which several subgoals are shown"
     )
+
+
+def change_lines(found: Sensitivity) -> list[str]:
+    """A table: how much each kind of pair changes the actions, and other noise."""
+    width = max(len("subgoals"), *(len(pair.pair) for pair in found.pairs))
+    lines = [
+        f"{found.situations} frames; changes in units of the actions' spread",
+        f"{'subgoals':<{width}}  pairs  change  other noise",
+    ]
+    for pair in found.pairs:
+        mark = "" if pair.sensitive else "  insensitive"
+        lines.append(f"{pair.pair:<{width}}  {pair.count:>5}  {pair.change:>6.3f}  {pair.noise:>11.3f}{mark}")
+    return lines

@@ -108,3 +108,26 @@ def _row(name: str, scores: Mapping[str, Any]) -> str:
 def _in_words(scores: Mapping[str, Any]) -> str:
     auroc = "" if scores["auroc"] is None else f", AUROC {scores['auroc']:.3f}"
     return f"n {scores['count']}, Brier {scores['brier']:.3f}, ECE {scores['ece']:.3f}{auroc}"
+
+
+def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """A variant's metrics (`metrics.json`) for a terminal."""
+    lines = [f"on {metrics['judged_on']}, {metrics['graphs']} graphs:"]
+    rows = {"all verbs": metrics["outcomes"]["reach"], **metrics["outcomes"]["by_verb"]}
+    for name, scores in rows.items():
+        if scores["count"]:
+            auroc = "   -" if scores["auroc"] is None else f"{scores['auroc']:.3f}"
+            lines.append(
+                f"  {name:<16} n {scores['count']:>4}  reached {scores['rate']:.2f}  "
+                f"Brier {scores['brier']:.3f}  log-loss {scores['log_loss']:.3f}  "
+                f"ECE {scores['ece']:.3f}  AUROC {auroc}"
+            )
+    perception = metrics.get("perception")
+    if perception:
+        px = ", ".join(f"{camera} {value:.1f} px" for camera, value in perception["box_error_px"].items())
+        boxes = f"off by {px}" if px else "not found"
+        lines.append(
+            f"  perception: boxes {boxes}; classes {perception['class_accuracy']:.3f}, attributes "
+            f"{perception['attribute_accuracy']:.3f}, relation F1 {perception['relation_f1']:.3f}"
+        )
+    return lines

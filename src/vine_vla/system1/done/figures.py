@@ -139,3 +139,30 @@ def _ends(
 
 def _share(right: NDArray[np.bool_]) -> float | None:
     return round(float(right.mean()), 4) if len(right) else None
+
+
+def figure_lines(found: dict[str, Any]) -> list[str]:
+    """The figures of held-out clips, for people."""
+    recalls = ", ".join(f"{name} {_share(value)}" for name, value in found["recall"].items())
+    lines = [
+        f"on {found['clips']} clips of {found['episodes']} held-out episodes, {found['frames']} frames:",
+        f"  accuracy {found['accuracy']:.3f} (always running: {found['always_running']:.3f}); "
+        f"recall {recalls}",
+    ]
+    for end in ("done", "failed"):
+        row = found[end]
+        if not row["clips"]:
+            lines.append(f"  {end:<7} no held-out clip ends so: nothing is known of it")
+            continue
+        error = row["error_frames"]
+        shown = "-" if error["mean"] is None else f"{error['mean']:+.1f} (median {error['median']:+.1f})"
+        rates = ", ".join(f"{n} {_share(row[n])}" for n in ("right", "premature", "confused", "missed"))
+        lines.append(f"  {end:<7} {row['clips']:>4} clips: {rates}; frames from the end {shown}")
+    if found["running"]["clips"]:
+        row, alarm = found["running"], _share(found["running"]["premature"])
+        lines.append(f"  running {row['clips']:>4} clips in which nothing ended: alarm {alarm}")
+    return lines
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
