@@ -32,13 +32,14 @@ class EvalConfig:
     out: Path | None = None
     """Results directory; default: results/NAME of the first run."""
     policy_seeds: tuple[int, ...] = (0,)
-    """Repetitions with other luck of System 1."""
+    """Seeds of System 1's noise; every episode is run once with each."""
     workers: int = 2
     """Processes, one thread each; 0: in this one."""
     max_steps: int | None = None
     """Limit of an episode in robot actions, the same for every arm; default: the task's."""
-    watch: int = 4
-    """Robot steps between two looks at the rest of the plan, for `uncertainty`; 0: between subgoals only."""
+    update_every: int = 4
+    """Robot steps between two perception updates while a subgoal runs, for arms that replan by uncertainty;
+    0: between subgoals only."""
     keep: int = 3
     """Scenes whose traces are kept, of each kind (won, lost, both failed, both succeeded)."""
     probes: int = 0
@@ -81,7 +82,7 @@ def run(config: EvalConfig) -> int:
         skill=config.skill,
         max_steps=config.max_steps,
         device=config.device,
-        agent=AgentConfig(frames="subgoals", watch=config.watch),
+        agent=AgentConfig(frames="subgoals", watch=config.update_every),
     )
     builder.check(labels)
     if config.final:
