@@ -18,7 +18,7 @@ from vine_vla.serving.modeling_vine import VinePolicy
 
 @pytest.fixture
 def policy(monkeypatch, tmp_path) -> VinePolicy:
-    monkeypatch.setattr(modeling_vine, "load_agent", lambda run, **_: make_served())
+    monkeypatch.setattr(modeling_vine, "load_agent", lambda run, *_: make_served())
     config = VineConfig(
         device="cpu",
         push_to_hub=False,

@@ -494,6 +494,6 @@ def test_settings_are_checked():
     for options in ({"port": 70000}, {"threads": 0}, {"rate": 0}, {"drain": -1.0}):
         with pytest.raises(VineError):
             ServeConfig(**options)
-    assert ServeConfig().host == Config(Path("run")).host == "127.0.0.1"
+    assert ServeConfig().host == Config(Path("run")).listen.host == "127.0.0.1"
     assert replace(ServeConfig(), host="0.0.0.0", api_key="k").api_key == "k"
     assert make_planner("tree", LineModel(), SearchConfig()).name == "tree"

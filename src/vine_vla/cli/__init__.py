@@ -11,7 +11,11 @@ How to add a command: drop `cli/NAME.py` into this folder; nothing else has to c
 - Fields of `C` carry their default, and their docstring gives meaning and unit. Both become the
   help: `seconds: float = 2.0` followed by a docstring of its own, `Time for one plan, in seconds.`
   A positional argument is `path: tyro.conf.Positional[Path]`; `json: bool = False` is the flag `--json`.
+- `C` embeds the library's own frozen dataclasses (`Annotated[SearchConfig, tyro.conf.OmitArgPrefixes]`) and
+  declares only what is the command's: an option is declared, explained and checked once. Texts are the
+  attribute docstrings of those classes, ranges are checked in their `__post_init__`.
 - A command whose options depend on its arguments also defines `config_type(arguments)`, which gives `C`.
+- A module imports at its top only what is light (the classes that it embeds); the work is imported in `run`.
 - `run` returns the exit code: 0 all well, 1 the command did its work and the answer is "no" (a check
   that failed). Bad input raises `VineError`: one line on stderr, exit code 2. Ctrl-C exits with 130.
 - Results go to stdout, progress and warnings to stderr, so that `--json` can be piped.
@@ -37,8 +41,8 @@ LEAST = {"threads": 1, "workers": 0}
 
 # The order of work, for reading only: a command that is not named here is listed after these.
 ORDER = (
-    *("inspect", "annotate", "export", "collect", "train", "skill", "calibrate", "plan"),
-    *("explain", "eval", "experiment", "report", "serve", "demo", "doctor"),
+    *("quickstart", "demo", "inspect", "doctor", "annotate", "export", "merge", "collect", "train"),
+    *("calibrate", "plan", "explain", "skill", "eval", "experiment", "report", "serve"),
 )
 
 

@@ -9,6 +9,7 @@ import tyro
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Split
+from vine_vla.serving.config import AgentSettings
 
 if TYPE_CHECKING:
     from vine_vla.data.lerobot.dataset import DemoDataset
@@ -90,16 +91,7 @@ class Policy:
     """Run with System 1 and System 2."""
     out: tyro.conf.Positional[Path]
     """Folder of the checkpoint; replaced if it is an older one."""
-    planner: Literal["tree", "greedy", "exhaustive", "imitate"] = "tree"
-    """How to search."""
-    expansions: int = 64
-    """Nodes that the search expands."""
-    replanning: Literal["never", "on-failure", "fixed", "uncertainty"] = "on-failure"
-    """When to plan again."""
-    max_steps: int = 400
-    """Actions of an episode."""
-    fps: float = 10.0
-    """Actions a second."""
+    settings: Annotated[AgentSettings, tyro.conf.OmitArgPrefixes] = AgentSettings(deadline=10.0)
 
 
 Config = (
@@ -145,40 +137,30 @@ def run(config: Config) -> int:
     if isinstance(config, Policy):
         from vine_vla.serving.modeling_vine import export_policy
 
-        settings = {
-            n: getattr(config, n) for n in ("planner", "expansions", "replanning", "max_steps", "fps")
-        }
-        print(export_policy(config.run, config.out, **settings))
+        print(export_policy(config.run, config.out, **vars(config.settings)))
         return 0
     if isinstance(config, Language):
         return _language(config)
-    from tqdm import tqdm
-
+    from vine_vla.compute.progress import progress_bars
     from vine_vla.core.options import Outcome
     from vine_vla.data.export.skills import KNOWN, export_flat, export_joint, export_skills
     from vine_vla.data.lerobot.dataset import open_dataset
 
     dataset = open_dataset(config.path)
     perception = _perception(config, dataset)
-    bar = tqdm(desc="export", unit="clip", disable=not sys.stderr.isatty())
-
-    def progress(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
     splits = tuple(Split(s) for s in config.splits)
     shared: dict[str, Any] = {"splits": splits, "threads": config.threads, "earlier": config.earlier}
-    shared |= {"perception": perception, "progress": progress}
-    if isinstance(config, Joint):
-        summary = export_joint(dataset, config.out, images=config.images, pixels=config.pixels, **shared)
-    else:
-        shared |= {"images": config.images, "whole_pixels": config.whole_pixels}
-        if isinstance(config, Skills):
-            outcomes = (Outcome.REACHED,) if config.reached_only else KNOWN
-            summary = export_skills(dataset, config.out, outcomes=outcomes, **shared)
+    with progress_bars() as report:
+        shared |= {"perception": perception, "progress": lambda done, all_: report("export", done, all_)}
+        if isinstance(config, Joint):
+            summary = export_joint(dataset, config.out, images=config.images, pixels=config.pixels, **shared)
         else:
-            summary = export_flat(dataset, config.out, successful_only=not config.all, **shared)
-    bar.close()
+            shared |= {"images": config.images, "whole_pixels": config.whole_pixels}
+            if isinstance(config, Skills):
+                outcomes = (Outcome.REACHED,) if config.reached_only else KNOWN
+                summary = export_skills(dataset, config.out, outcomes=outcomes, **shared)
+            else:
+                summary = export_flat(dataset, config.out, successful_only=not config.all, **shared)
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.outcomes.items()))
     state = "" if summary.fresh else " (up to date)"
     if perception is None and summary.unboxed > UNBOXED * summary.frames:

@@ -13,6 +13,7 @@ from vine_vla.agent import AgentConfig, Replanning
 from vine_vla.core.errors import VineError
 from vine_vla.core.protocols import Planner
 from vine_vla.search import SearchConfig, make_planner
+from vine_vla.serving.config import AgentSettings
 from vine_vla.serving.deadline import DeadlinePlanner
 from vine_vla.serving.observations import ObservationKeys
 from vine_vla.serving.session import Hold, ServedAgent
@@ -20,29 +21,21 @@ from vine_vla.serving.session import Hold, ServedAgent
 
 def load_agent(
     run: Path,
+    settings: AgentSettings | None = None,
     *,
-    planner: str = "tree",
-    expansions: int = 64,
-    replanning: str = "on-failure",
-    max_steps: int = 400,
-    subgoal_steps: int = 150,
     variant: str | None = None,
     device: str | None = None,
-    deadline: float = 0.5,
     keys: Mapping[str, str] | None = None,
-    fps: float = 10.0,
     hold: Hold | None = None,
 ) -> ServedAgent:
     """What `vine serve` serves.
 
     Args:
         run: folder with `system1` and `system2`.
-        planner, expansions: how to search. replanning: when to plan again.
-        max_steps, subgoal_steps: limits in actions, of an episode and of a subgoal.
+        settings: how it plans and acts.
+        variant: which planning model of the run; default: all, if it was trained.
         device: where nets run; default: cuda if there is one.
-        deadline: seconds that a planning call may take.
         keys: further keys of clients' messages, see `ObservationKeys`.
-        fps: actions a second that the client executes.
         hold: what to send when there is nothing to do; default: `still` if System 1's actions are motions,
             else `repeat`.
 
@@ -52,6 +45,7 @@ def load_agent(
     from vine_vla.system1.adapters.importing import load_run_skill, skill_actions, vet_run
     from vine_vla.system2.load import load_system2
 
+    settings = settings or AgentSettings()
     vet_run(run / "system1")
     model = load_system2(run, variant, device=device)
     state = model.info.state
@@ -67,14 +61,14 @@ def load_agent(
             hint="record what is commanded in observation.state, or give --hold still if actions are steps",
         )
     pool = ThreadPoolExecutor(4, thread_name_prefix="vine-plan")
-    shared = make_planner(planner, model, SearchConfig(expansions=expansions, evidence=0))
+    shared = make_planner(settings.planner, model, SearchConfig(expansions=settings.expansions, evidence=0))
     config = AgentConfig(
-        replanning=Replanning(replanning),
+        replanning=Replanning(settings.replanning),
         budget=model.info.budget,
-        max_steps=max_steps,
-        subgoal_steps=subgoal_steps,
+        max_steps=settings.max_steps,
+        subgoal_steps=settings.subgoal_steps,
     )
-    new_planner: Callable[[], Planner] = lambda: DeadlinePlanner(shared, pool, deadline)  # noqa: E731
+    new_planner: Callable[[], Planner] = lambda: DeadlinePlanner(shared, pool, settings.deadline)  # noqa: E731
     return ServedAgent(
         name=run.name,
         schema=model.schema,
@@ -87,7 +81,7 @@ def load_agent(
         action_low=np.array(actions.low, np.float32),
         action_high=np.array(actions.high, np.float32),
         horizon=skill.horizon,
-        fps=fps,
+        fps=settings.fps,
         hold=hold or ("still" if actions.motions else "repeat"),
         switches=actions.switches,
         places=tuple(actions.places),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 
 from vine_vla.core.errors import VineError
+from vine_vla.serving.config import AgentSettings
 from vine_vla.serving.configuration_vine import VineConfig
 from vine_vla.serving.load import load_agent
 from vine_vla.serving.session import ServedAgent, Session, answer_plan
@@ -54,8 +56,9 @@ class VinePolicy(PreTrainedPolicy):
         self.config: VineConfig = config
         self.run = Path(run)
         self.register_buffer("format", torch.ones((), dtype=torch.int64))
-        names = ("planner", "expansions", "replanning", "max_steps", "subgoal_steps", "deadline", "fps")
-        self.served: ServedAgent = load_agent(self.run, **{name: getattr(config, name) for name in names})
+        names = [field.name for field in fields(AgentSettings)]
+        settings = AgentSettings(**{name: getattr(config, name) for name in names})
+        self.served: ServedAgent = load_agent(self.run, settings)
         self._episodes = 0
         self.reset()
 

@@ -20,8 +20,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -29,60 +27,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from vine_vla.core.errors import VineError
+from vine_vla.serving.config import ServeConfig
 from vine_vla.serving.recording import SessionRecorder
 from vine_vla.serving.session import ServedAgent, Session, answer_plan
-from vine_vla.system1.adapters.openpi_wire import WireLimits, pack_message, unpack_message
+from vine_vla.system1.adapters.openpi_wire import pack_message, unpack_message
 
 LOGGER = logging.getLogger("vine.serving")
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 PATHS = ("/", "/plan")
 _EPISODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True)
-class ServeConfig:
-    """How the server listens and what it takes.
-
-    Args:
-        host, port: where; 0 takes any free port.
-        api_key: clients must send `Authorization: Api-Key KEY`; needed when not on the loopback.
-        threads: requests worked on at once.
-        connections: at most, others are turned away.
-        sessions: episodes kept for clients that name them (`episode_id`); the least recently used go first.
-        idle: seconds after which a named session is forgotten.
-        rate: requests a second and connection, in the long run; burst: at once.
-        limits: of a message.
-        record: dataset folder whose staging gets every episode; None records nothing.
-        drain: seconds that running requests get at the end.
-
-    Raises:
-        VineError: no key on an open address, or a number below its least.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    api_key: str | None = None
-    threads: int = 4
-    connections: int = 64
-    sessions: int = 256
-    idle: float = 600.0
-    rate: float = 100.0
-    burst: int = 100
-    limits: WireLimits = field(default_factory=WireLimits)
-    record: Path | None = None
-    drain: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.host not in LOOPBACK and not self.api_key:
-            raise VineError(
-                f"{self.host} can be reached from elsewhere and there is no API key",
-                hint="set VINE_API_KEY (clients send Authorization: Api-Key KEY), or listen on 127.0.0.1",
-            )
-        if not 0 <= self.port <= 65535:
-            raise VineError(f"port {self.port}", hint="give 0 to 65535")
-        for name in ("threads", "connections", "sessions", "idle", "rate", "burst", "drain"):
-            if getattr(self, name) <= 0:
-                raise VineError(f"{name} is {getattr(self, name)}", hint="it must be above 0")
 
 
 class PolicyServer:
