@@ -93,7 +93,7 @@ def trained(skills):
     """The head that a user gets from the command line, and its figures."""
     torch.set_num_threads(1)
     out = skills.parent / "head"
-    options = ["--steps", "150", "--batch-size", "16", "--learning-rate", "2e-3", "--threads", "1"]
+    options = ["--steps", "250", "--batch-size", "16", "--learning-rate", "2e-3", "--threads", "1"]
     assert main(["train", "done", str(skills), "--out", str(out), *options]) == 0
     return out, json.loads((out / "metrics.json").read_text())
 
@@ -154,13 +154,13 @@ def test_saved_and_loaded_it_says_the_same(trained, tmp_path):
 
 def test_a_finished_head_is_kept_and_judged_again(trained, skills, monkeypatch):
     out, metrics = trained
-    config = DoneTraining(steps=150, batch_size=16, learning_rate=2e-3)
+    config = DoneTraining(steps=250, batch_size=16, learning_rate=2e-3)
     monkeypatch.setattr(done_training, "_fit", None)
     again = train_done(skills, out, config, Stopping(0.5, 0.6, 2, every=3))
     assert again["held_out"]["accuracy"] == metrics["held_out"]["accuracy"]
     assert again["stopping"]["every"] == 3
     with pytest.raises(VineError, match="holds a done head trained otherwise"):
-        train_done(skills, out, DoneTraining(steps=151), AGENT)
+        train_done(skills, out, DoneTraining(steps=251), AGENT)
 
 
 class KilledError(Exception):
@@ -210,7 +210,7 @@ def test_what_does_not_fit_at_run_time_is_told(trained, tmp_path):
 def test_a_damaged_head_is_refused(trained, tmp_path):
     for name, change, message in (
         (WEIGHTS, lambda data: data[:-1] + bytes([data[-1] ^ 1]), "weights have changed"),
-        (INFO, lambda data: data[:40], "cannot be read"),
+        (INFO, lambda data: data[:40], "damaged JSON"),
         (INFO, lambda data: data.replace(b'"format": 1', b'"format": 9'), "not a done head of this version"),
         (INFO, lambda data: data.replace(b'"width"', b'"height"'), "damaged done head"),
     ):
