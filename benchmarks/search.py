@@ -22,7 +22,8 @@ A run that was stopped goes on when it is started again: what stands in the tabl
 
 Columns of `speed.csv`: planner, family, model, threads, B, K, depth, budget (expansions or simulations),
 regret, seconds (CPU time of the process for a call of the planner, for all B: other work on the machine
-matters less to it than to wall time), model_calls, graphs (evaluated by the model, a problem), repeat.
+matters less to it than to wall time), model_calls, graphs (evaluated by the model, a problem), evaluations
+(of a subgoal in a graph, whose outcome the model predicts, a problem: the work that both sides have), repeat.
 """
 
 import argparse
@@ -45,7 +46,7 @@ from search_problems import Problems, make_problems
 from search_vine import Planner, vine
 
 COLUMNS = ("planner", "family", "model", "threads", "B", "K", "depth", "budget", "regret", "seconds")
-COLUMNS += ("model_calls", "graphs", "repeat")
+COLUMNS += ("model_calls", "graphs", "evaluations", "repeat")
 
 
 def measure(planner: Planner, problems: Problems, batch: int, repeats: int) -> Iterator[dict[str, float]]:
@@ -56,7 +57,7 @@ def measure(planner: Planner, problems: Problems, batch: int, repeats: int) -> I
     order = np.arange(problems.count).reshape(-1, batch)
     planner(order[0])
     for repeat in range(repeats):
-        regret, seconds, calls, graphs = [], [], [], []
+        regret, seconds, calls, graphs, evaluations = [], [], [], [], []
         for problem in order:
             start = time.process_time()
             answer = planner(problem)
@@ -64,11 +65,13 @@ def measure(planner: Planner, problems: Problems, batch: int, repeats: int) -> I
             regret.append(problems.regret(problem, answer.action))
             calls.append(answer.model_calls)
             graphs.append(answer.graphs)
+            evaluations.append(answer.evaluations)
         yield {
             "regret": float(np.concatenate(regret).mean()),
             "seconds": float(np.median(seconds)),
             "model_calls": float(np.mean(calls)),
             "graphs": float(np.mean(graphs)),
+            "evaluations": float(np.mean(evaluations)),
             "repeat": repeat,
         }
         if sum(seconds) > 30:
@@ -212,10 +215,10 @@ def sweep(rows: Callable[[int], list[dict[str, str]]], budgets: tuple[int, ...])
 def summarise(file: Path, out: Path) -> None:
     """A row a cell: VINE at the target beside the best of mctx at it, and the model call that breaks even.
 
-    Columns: family, model, B, K; of either side planner, budget, regret, model_calls, graphs, milliseconds
-    (median over calls, the best repeat); `calls_ratio` and `time_ratio` (mctx / VINE, above 1 for VINE), and
-    `break_even_us`: how long a model call has to take beyond what this one does for VINE to be the
-    faster, 0 where it is. Where a side misses the target with its largest budget, that is its row.
+    Columns: family, model, B, K; of either side planner, budget, regret, model_calls, graphs, evaluations,
+    milliseconds (median over calls, the best repeat); `calls_ratio` and `time_ratio` (mctx / VINE, above 1
+    for VINE), and `break_even_us`: how long a model call has to take beyond what this one does for VINE to
+    be the faster, 0 where it is. Where a side misses the target with its largest budget, that is its row.
     """
     with file.open() as stream:
         rows = list(csv.DictReader(stream))
@@ -226,7 +229,7 @@ def summarise(file: Path, out: Path) -> None:
         if side not in cell or _rank(row) < _rank(cell[side]):
             cell[side] = row
     with out.open("w", newline="") as stream:
-        names = ("planner", "budget", "regret", "model_calls", "graphs")
+        names = ("planner", "budget", "regret", "model_calls", "graphs", "evaluations")
         columns = ["family", "model", "B", "K"]
         columns += [f"{side}_{n}" for side in ("vine", "mctx") for n in (*names, "ms")]
         table = csv.DictWriter(

@@ -67,7 +67,7 @@ class Mctx:
             action = run(jnp.asarray((problem * problems.block).astype(np.int32)))
             # A stochastic simulation asks for a decision and a chance outcome and uses one: it counts as one.
             graphs = 1 + budget * (1 if problems.network is None or self.policy != "stochastic" else 3)
-            return Answer(np.asarray(action), budget + 1, graphs)
+            return Answer(np.asarray(action), budget + 1, graphs, budget)
 
         return plan
 

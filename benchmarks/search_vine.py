@@ -18,7 +18,7 @@ class Believed(TabularModel):
     def __init__(self, problems: Problems) -> None:
         super().__init__([problems.world], budget=problems.depth)
         self._value = problems.value[None]
-        self.evaluated = 0
+        self.evaluated = self.expanded = 0
 
     def pack(self, states: NDArray[np.int64], budget: int) -> PackedGraphs:
         """Scenes of several states as arrays [B], without a graph object for each."""
@@ -30,6 +30,7 @@ class Believed(TabularModel):
         self, graphs: PackedGraphs, instructions: list[str], k: int, context: Context | None = None
     ) -> Expansion:
         self.evaluated += len(instructions)
+        self.expanded += len(instructions)
         return super().expand(graphs, instructions, k)
 
 
@@ -49,6 +50,7 @@ class BelievedByNetwork(Believed):
         outcomes = 2 if self.slips else 1  # without slips nothing is asked about the graph after one
         count = len(instructions)
         self.evaluated += count * (1 + outcomes * k)
+        self.expanded += count
         state = self.states_of(graphs)
         after = self.members[0].next[state][..., :outcomes].ravel()
         hidden = self.hidden(np.concatenate([state, after]))
@@ -81,11 +83,18 @@ class BelievedByNetwork(Believed):
 
 
 class Answer(NamedTuple):
-    """What a planner chose for B problems, and the calls and graphs that it took."""
+    """What a planner chose for B problems, and what it took.
+
+    Args:
+        model_calls: calls of the model, each for the whole batch.
+        graphs: graphs that the model evaluates, a problem.
+        evaluations: pairs of a graph and a subgoal whose outcome it predicts, a problem.
+    """
 
     action: NDArray[np.int64]
     model_calls: int
     graphs: float
+    evaluations: float
 
 
 Planner = Callable[[NDArray[np.int64]], Answer]
@@ -110,12 +119,13 @@ def vine(problems: Problems, budget: int, leaves: int, explore: float) -> Planne
     )
 
     def plan(problem: NDArray[np.int64]) -> Answer:
-        model.evaluated = 0
+        model.evaluated = model.expanded = 0
         roots = model.pack(problem * problems.block, problems.depth)
         found = search(model, roots, ["go"] * len(problem), config)
         firsts = zip(found.tree.nodes.row[:, 0].tolist(), found.tree.nodes.best[:, 0].tolist(), strict=True)
         verbs = [found.outputs.subgoals[row][best].verb for row, best in firsts]
         action = np.array([int(verb.removeprefix("do_")) for verb in verbs])
-        return Answer(action, found.outputs.model_calls, model.evaluated / len(problem))
+        graphs, evaluations = model.evaluated / len(problem), k * model.expanded / len(problem)
+        return Answer(action, found.outputs.model_calls, graphs, evaluations)
 
     return plan
