@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from vine_vla.cli._options import Device
+from vine_vla.evaluation.settings import ArmSettings
 from vine_vla.tasks.registry import DEFAULT_TASK
 
 
 @dataclass(frozen=True)
-class EvalConfig:
-    """What to run."""
+class Config:
+    """Options of `vine eval`."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run directories with trained systems, one for each training seed."""
@@ -35,8 +36,7 @@ class EvalConfig:
     """Seeds of System 1's noise; every episode is run once with each."""
     workers: int = 2
     """Processes, one thread each; 0: in this one."""
-    max_steps: int | None = None
-    """Limit of an episode in robot actions, the same for every arm; default: the task's."""
+    settings: Annotated[ArmSettings, tyro.conf.OmitArgPrefixes] = ArmSettings()
     update_every: int = 4
     """Robot steps between two perception updates while a subgoal runs, for arms that replan by uncertainty;
     0: between subgoals only."""
@@ -44,16 +44,12 @@ class EvalConfig:
     """Scenes whose traces are kept, of each kind (won, lost, both failed, both succeeded)."""
     probes: int = 0
     """Single subgoals executed on the same scenes to check calibration; 0: none."""
-    perception: Annotated[Literal["learned", "true"] | None, tyro.conf.arg(metavar="learned|true")] = None
-    """Overrides the arms' perception: `true` gives everyone the simulator's graphs."""
-    skill: Annotated[str | None, tyro.conf.arg(metavar="learned|scripted|URL")] = None
-    """Overrides the arms' System 1: `scripted` lets the expert execute, ws://host:port an openpi server."""
     device: Device = None
     json: bool = False
     """Print the summary as JSON."""
 
 
-def run(config: EvalConfig) -> int:
+def run(config: Config) -> int:
     """Evaluate; 0 when done."""
     from vine_vla.agent import AgentConfig
     from vine_vla.core.errors import VineError
@@ -78,11 +74,9 @@ def run(config: EvalConfig) -> int:
         task=config.task,
         split=split,
         runs=tuple(str(path) for path in config.runs),
-        perception=config.perception,
-        skill=config.skill,
-        max_steps=config.max_steps,
         device=config.device,
         agent=AgentConfig(frames="subgoals", watch=config.update_every),
+        **vars(config.settings),
     )
     builder.check(labels)
     if config.final:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vine_vla.agent import AgentConfig, Wording
 from vine_vla.core.errors import VineError
@@ -23,6 +23,7 @@ from vine_vla.evaluation.arms import ALWAYS, Arm, find_arm
 from vine_vla.evaluation.episodes import Parts
 from vine_vla.evaluation.oracles import OracleValuePlanner, RightPlanner, WholeTaskPlanner
 from vine_vla.evaluation.rivals import ConstantPlanner, RandomPlanner
+from vine_vla.evaluation.settings import ArmSettings
 from vine_vla.evaluation.world import TruePerceiver
 from vine_vla.search.config import SearchConfig
 from vine_vla.search.planners import make_planner
@@ -33,18 +34,14 @@ from vine_vla.tasks.base import Simulation
 from vine_vla.tasks.registry import find_task
 
 
-@dataclass(frozen=True)
-class RunBuilder:
+@dataclass(frozen=True, kw_only=True)
+class RunBuilder(ArmSettings):
     """Builds arms from run directories, one for each training seed.
 
     Args:
         task, split: of the registry.
         runs: run directories. seeds: their training seeds; empty: 0, 1, ...
-        perception, skill: override what the arms say, for gates (`true` graphs, `scripted` expert); a skill
-            may also be the URL of an openpi server.
-        max_steps, subgoal_steps: limits in robot actions, the same for every arm; None: the task's.
-        scripted_scale: noise scale of the scripted expert, 0 perfect.
-        agent: of the subgoal arms; `max_steps` and `subgoal_steps` above are put in.
+        agent: of the subgoal arms; `max_steps` and `subgoal_steps` are put in.
         search: of the planners.
         device: where nets run; default: cuda if there is one.
     """
@@ -52,23 +49,13 @@ class RunBuilder:
     task: str
     split: str
     runs: tuple[str, ...]
-    perception: Literal["learned", "true"] | None = None
-    skill: str | None = None
-    max_steps: int | None = None
-    subgoal_steps: int | None = None
-    scripted_scale: float = 0.3
     agent: AgentConfig = AgentConfig(frames="subgoals")
     search: SearchConfig = SearchConfig()
     device: str | None = None
     seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.skill not in (None, "learned", "scripted") and not is_url(self.skill):
-            raise VineError(
-                f"no skill {self.skill!r}",
-                where="--skill",
-                hint="give learned, scripted, or the URL of an openpi server (ws://host:port)",
-            )
+        super().__post_init__()
         task = find_task(self.task)
         task.lists(self.split)
         object.__setattr__(self, "max_steps", self.max_steps or task.max_steps)
