@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from vine_vla.cli import commands
+
 HEAVY = {
     *("torch", "torchvision", "lerobot", "datasets", "transformers", "mujoco", "gymnasium"),
     *("pandas", "scipy", "sklearn", "statsmodels", "matplotlib", "plotly", "numba"),
@@ -32,7 +34,7 @@ def test_the_overview_imports_no_library() -> None:
     assert not imported("--help") & {*HEAVY, "numpy", "tyro", "pyarrow", "rich"}
 
 
-@pytest.mark.parametrize("command", ["inspect", "collect"])
+@pytest.mark.parametrize("command", commands())
 def test_help_imports_nothing_heavy(command: str) -> None:
     assert not imported(command, "--help") & HEAVY
 
