@@ -71,7 +71,8 @@ def run(config: Config) -> int:
         builder.check(("vine",))
         drawn = ProbeConfig(scenes=scenes, each=config.each, seed=config.seed)
         probes = calibration_probes(builder, config.run, drawn, workers=config.workers)
-    for folder in calibrate_run(config.run, config.variants, probes, demonstrations):
+    folders = calibrate_run(config.run, config.variants, probes, demonstrations, device=config.device)
+    for folder in folders:
         scores = read_json(folder / METRICS)["outcomes"]["reach"]
         auroc = "-" if scores["auroc"] is None else f"{scores['auroc']:.3f}"
         print(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from vine_vla.core.errors import VineError
+
+CPU = torch.device("cpu")
 
 
 def usable_device(name: str | None = None) -> torch.device:
@@ -23,3 +29,14 @@ def usable_device(name: str | None = None) -> torch.device:
             f"no device {name!r}: {str(error).splitlines()[0]}", where="--device", hint="give --device cpu"
         ) from error
     return device
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """`array` as a tensor on `device`; on the CPU the two share their memory."""
+    return torch.from_numpy(array).to(device)
+
+
+def to_numpy(tensor: Tensor) -> NDArray[Any]:
+    """`tensor`, which no gradient goes through, as an array; the two share their memory on the CPU."""
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array

@@ -172,7 +172,13 @@ class Load(Protocol):
 
 class Calibrate(Protocol):
     def __call__(
-        self, folder: Path, name: str, probes: SegmentTable, demonstrations: Sequence[Demonstration]
+        self,
+        folder: Path,
+        name: str,
+        probes: SegmentTable,
+        demonstrations: Sequence[Demonstration],
+        *,
+        device: str | None,
     ) -> Path:
         """Write the variant `name` once more as `NAME-executed`, calibrated on executed `probes`."""
         ...

@@ -96,7 +96,12 @@ def train_backend(
 
 
 def calibrate_from_outside(
-    folder: Path, name: str, probes: SegmentTable, demonstrations: Sequence[Demonstration]
+    folder: Path,
+    name: str,
+    probes: SegmentTable,
+    demonstrations: Sequence[Demonstration],
+    *,
+    device: str | None = None,
 ) -> Path:
     """`calibrate_variant` for a kind whose probabilities are raw."""
     kind = find_backend(read_info(folder)["kind"])
@@ -111,7 +116,7 @@ def calibrate_from_outside(
             hint="give the dataset that it was trained on",
         )
     train, _ = _tables(usable, probes.schema, config)
-    inner = kind.load(folder, name, device=None)
+    inner = kind.load(folder, name, device=device)
     found = calibrate(inner, folder, probes, train, "execution", alpha=config.alpha, tau_stop=config.tau_stop)
     variant = folder / f"{name}{EXECUTED}"
     found.save(folder, variant.name)

@@ -39,9 +39,14 @@ def as_system2(probes: Sequence[ExecutedProbe]) -> list[Probe]:
 
 
 def calibrate_run(
-    run: Path, variants: Sequence[str], probes: Sequence[ExecutedProbe], data: Sequence[Demonstration]
+    run: Path,
+    variants: Sequence[str],
+    probes: Sequence[ExecutedProbe],
+    data: Sequence[Demonstration],
+    *,
+    device: str | None = None,
 ) -> list[Path]:
     """Write `VARIANT-executed` of each of the `variants` that were trained on `data`; see
     `calibrate_variant`."""
     found = as_system2(probes)
-    return [calibrate_variant(run / "system2", name, found, data) for name in variants]
+    return [calibrate_variant(run / "system2", name, found, data, device=device) for name in variants]

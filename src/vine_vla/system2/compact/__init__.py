@@ -7,7 +7,6 @@ from pathlib import Path
 
 import lazy_loader
 
-from vine_vla.core.errors import VineError
 from vine_vla.core.options import Demonstration
 from vine_vla.system2.backend import Backend, BackendKind, Report, TrainingData
 from vine_vla.system2.compact.options import CompactConfig
@@ -28,40 +27,31 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 __all__ += ["BACKEND", "CompactConfig"]
 
 
-def _check_device(device: str | None) -> None:
-    """Raises VineError for any device but the CPU, where these nets are small enough to be quick."""
-    from vine_vla.learning.device import usable_device
-
-    if device is not None and usable_device(device).type != "cpu":
-        raise VineError(
-            f"the compact backend computes on the CPU alone, not on {device}",
-            where="--device",
-            hint="leave --device out",
-        )
-
-
 def _train(
     dataset: TrainingData, out: Path, config: CompactConfig, *, device: str | None, report: Report
 ) -> Path:
     from vine_vla.system2.compact.training import train_system2
 
-    _check_device(device)
-    return train_system2(dataset, out, config.plain(), report)
+    return train_system2(dataset, out, config.plain(), report, device=device)
 
 
 def _load(folder: Path, variant: str, *, device: str | None) -> Backend:
     from vine_vla.system2.compact.system2 import load
 
-    _check_device(device)
-    return load(folder, variant)
+    return load(folder, variant, device=device)
 
 
 def _calibrate(
-    folder: Path, name: str, probes: SegmentTable, demonstrations: Sequence[Demonstration]
+    folder: Path,
+    name: str,
+    probes: SegmentTable,
+    demonstrations: Sequence[Demonstration],
+    *,
+    device: str | None,
 ) -> Path:
     from vine_vla.system2.compact.execution import calibrate_variant
 
-    return calibrate_variant(folder, name, probes, demonstrations)
+    return calibrate_variant(folder, name, probes, demonstrations, device=device)
 
 
 BACKEND = BackendKind(

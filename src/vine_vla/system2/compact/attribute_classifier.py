@@ -25,7 +25,9 @@ from vine_vla.learning.augmentation import (
     negate_channels,
     regions,
 )
-from vine_vla.learning.precision import bfloat16_pays
+from vine_vla.learning.device import CPU, to_device, to_numpy
+from vine_vla.learning.precision import half_precision
+from vine_vla.system2.compact.nets import Dropout
 
 Float = NDArray[np.float32]
 
@@ -60,10 +62,10 @@ def painted(
     Args:
         images: of one camera. [B, H, W, 3]. boxes: corners in shares. [B, O, 4]. seen: [B, O]
     """
-    where = torch.from_numpy(regions(images, boxes, seen & (rng.random(seen.shape) < PAINTED)))
-    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    where = to_device(regions(images, boxes, seen & (rng.random(seen.shape) < PAINTED)), CPU)
+    x = to_device(np.ascontiguousarray(images), CPU).permute(0, 3, 1, 2).float() / 255
     x = augment_objects(x, where, torch.full(seen.shape, TINT), TONE, rng)
-    return (255 * x).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return to_numpy((255 * x).round().to(torch.uint8).permute(0, 2, 3, 1))
 
 
 def windows(image: NDArray[np.uint8], boxes: Float, side: int = SIDE, spare: int = 0) -> NDArray[np.uint8]:
@@ -84,13 +86,13 @@ def windows(image: NDArray[np.uint8], boxes: Float, side: int = SIDE, spare: int
     pixels = side + spare
     step = torch.linspace(-1 + 1 / pixels, 1 - 1 / pixels, pixels)
     offset = torch.stack(torch.meshgrid(step, step, indexing="xy"), -1)  # [S, S, 2]
-    place = torch.from_numpy(center)[:, None, None] + torch.from_numpy(reach)[:, None, None, None] * offset
-    grid = place * 2 / torch.from_numpy(size) - 1
-    whole = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    place = to_device(center, CPU)[:, None, None] + to_device(reach, CPU)[:, None, None, None] * offset
+    grid = place * 2 / to_device(size, CPU) - 1
+    whole = to_device(np.ascontiguousarray(image), CPU).permute(2, 0, 1)[None].float()
     # All windows are rows of one sheet: one image is sampled once.
     sheet = F.grid_sample(whole, grid.reshape(1, -1, pixels, 2), align_corners=False)[0]
     found = sheet.permute(1, 2, 0).reshape(len(boxes), pixels, pixels, 3)
-    return found.round().clamp(0, 255).to(torch.uint8).numpy()
+    return to_numpy(found.round().clamp(0, 255).to(torch.uint8))
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -120,12 +122,16 @@ class Reader(nn.Module):
         view = 24 * (SIDE // 8) ** 2
         self.squeeze = nn.ModuleList([nn.Linear(view, 96) for _ in range(cameras)])
         self.judge = nn.Sequential(
-            nn.Linear(cameras * 97 + classes, 128), nn.ReLU(), nn.Dropout(0.1), nn.Linear(128, attributes)
+            nn.Linear(cameras * 97 + classes, 128), nn.ReLU(), Dropout(0.1), nn.Linear(128, attributes)
         )
 
     @classmethod
     def of(cls, schema: Schema) -> Reader:
         return cls(len(schema.classes), len(schema.cameras), attribute_width(schema))
+
+    @property
+    def device(self) -> torch.device:
+        return self.squeeze[0].weight.device
 
     def forward(self, views: list[Tensor], seen: Tensor, classes: Tensor) -> Tensor:
         """Logits of the attributes' features. [K, F]
@@ -143,9 +149,10 @@ class Reader(nn.Module):
 
     def read(self, views: list[NDArray[np.uint8]], seen: Float, classes: Float) -> Float:
         """Logits [K, F] of windows as `windows` gives them, one array [K, SIDE, SIDE, 3] a camera."""
-        tensors = [torch.from_numpy(v).permute(0, 3, 1, 2).float() / 255 for v in views]
+        device = self.device
+        tensors = [to_device(v, device).permute(0, 3, 1, 2).float() / 255 for v in views]
         with torch.inference_mode():
-            found: Float = self(tensors, torch.from_numpy(seen), torch.from_numpy(classes)).numpy()
+            found: Float = to_numpy(self(tensors, to_device(seen, device), to_device(classes, device)))
         return found
 
 
@@ -192,6 +199,7 @@ def train_reader(
     colour: float = 0.15,
     tone: float = 0.9,
     seed: int = 0,
+    device: torch.device = CPU,
     report: Callable[[float], None] | None = None,
 ) -> Reader:
     """Fit a reader by cross-entropy.
@@ -199,15 +207,15 @@ def train_reader(
     Args:
         examples: of training episodes. steps, batch, rate: as usual, cosine decay.
         hues: share of the windows whose channels are mixed. negative: share of them in which each channel is
-            turned over or not. colour, tone: see `augment_colours`.
+            turned over or not. colour, tone: see `augment_colours`. device: where it is trained, and stays.
     """
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        reader = Reader.of(schema)
+        torch.default_generator.manual_seed(seed)
+        reader = Reader.of(schema).to(device)
         optimizer = torch.optim.AdamW(reader.parameters(), lr=rate, weight_decay=1e-2)
         slots = readable(schema)
-        classes = torch.eye(len(schema.classes))
+        classes = torch.eye(len(schema.classes), device=device)
         order: NDArray[np.int64] = np.zeros(0, np.int64)
         for step in range(steps):
             if len(order) < batch:
@@ -218,14 +226,14 @@ def train_reader(
                 group["lr"] = now
             views = []
             for c in range(examples.views.shape[1]):
-                x = _moved(examples.views[index, c], rng)
+                x = _moved(examples.views[index, c], rng, device)
                 x = negate_channels(mix_channels(x, hues, rng), negative, rng)
                 views.append(augment_colours(x, colour, tone, rng))
             # One camera alone is to be enough.
             seen = examples.seen[index] & (rng.random((len(index), len(views))) > 0.15)
-            one_hot = classes[torch.from_numpy(examples.cls[index])]
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_pays("cpu")):
-                raw = reader(views, torch.from_numpy(seen.astype(np.float32)), one_hot)
+            one_hot = classes[to_device(examples.cls[index], device)]
+            with half_precision(one_hot, True):
+                raw = reader(views, to_device(seen.astype(np.float32), device), one_hot)
             loss = _loss(raw.float(), examples.attributes[index], examples.known[index], slots)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -236,18 +244,18 @@ def train_reader(
     return reader.eval()
 
 
-def _moved(views: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+def _moved(views: NDArray[np.uint8], rng: np.random.Generator, device: torch.device) -> Tensor:
     """A window of SIDE of each, at random places. [K, 3, SIDE, SIDE] in [0, 1]"""
     corner = rng.integers(0, SPARE + 1, (len(views), 2))
     cut = np.stack([v[y : y + SIDE, x : x + SIDE] for v, (y, x) in zip(views, corner, strict=True)])
-    return torch.from_numpy(cut).permute(0, 3, 1, 2).float() / 255
+    return to_device(cut, device).permute(0, 3, 1, 2).float() / 255
 
 
 def _loss(raw: Tensor, want: Float, known: NDArray[np.bool_], slots: list[slice]) -> Tensor:
     total = raw.sum() * 0.0
     for slot in slots:
-        rows = torch.from_numpy(known[:, slot.start] & (want[:, slot].sum(-1) > 0.5))
+        rows = to_device(known[:, slot.start] & (want[:, slot].sum(-1) > 0.5), raw.device)
         if bool(rows.any()):
-            target = torch.from_numpy(want[:, slot])[rows].argmax(-1)
+            target = to_device(want[:, slot], raw.device)[rows].argmax(-1)
             total = total + F.cross_entropy(raw[rows][:, slot], target, label_smoothing=0.02)
     return total

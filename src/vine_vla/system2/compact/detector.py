@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vine_vla.core.graph import Schema
 from vine_vla.core.packing import attribute_width
+from vine_vla.learning.device import CPU, to_device, to_numpy
 
 SIZE = 96
 """Pixels: images of any size and shape are brought to SIZE x SIZE."""
@@ -53,9 +54,10 @@ def shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if image.shape[-3:-1] == (SIZE, SIZE):
         return image
     lead = image.shape[:-3]
-    flat = torch.from_numpy(np.ascontiguousarray(image.reshape(-1, *image.shape[-3:])))
+    flat = to_device(np.ascontiguousarray(image.reshape(-1, *image.shape[-3:])), CPU)
     pooled = F.adaptive_avg_pool2d(flat.permute(0, 3, 1, 2).float(), SIZE)
-    return pooled.round().to(torch.uint8).permute(0, 2, 3, 1).reshape(*lead, SIZE, SIZE, 3).numpy()
+    small = pooled.round().to(torch.uint8).permute(0, 2, 3, 1).reshape(*lead, SIZE, SIZE, 3)
+    return to_numpy(small)
 
 
 def _block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -129,6 +131,10 @@ class Detector(nn.Module):
             nn.Linear(read, 96), nn.ReLU(), nn.Linear(96, 64), nn.ReLU(), nn.Linear(64, config.attributes)
         )
 
+    @property
+    def device(self) -> torch.device:
+        return self.heat[0].weight.device
+
     def maps(self, camera: int, images: Tensor) -> Maps:
         """Maps of one camera from images [B, 3, SIZE, SIZE] in [0, 1]."""
         h = self.eyes[camera](images)
@@ -196,4 +202,4 @@ def peaks(maps: Maps, index: int = 0, least: float = 0.05, most: int = 64) -> De
     half = raw[:, 2:].clamp(-6, 0.7).exp() / 2
     boxes = torch.cat([center - half, center + half], -1)
     features = maps.features[index][:, y, x].T
-    return Detections(cls.numpy(), score.numpy(), boxes.numpy(), features.numpy())
+    return Detections(*(to_numpy(part) for part in (cls, score, boxes, features)))

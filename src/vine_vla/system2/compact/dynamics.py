@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vine_vla.core.packing import PackedGraphs, attribute_slots, attribute_width
 from vine_vla.core.protocols import DEAD, SLIPPED
+from vine_vla.learning.device import CPU, to_device, to_numpy
 from vine_vla.system2.compact.features import Encoder
 from vine_vla.system2.compact.fit import FitConfig, fit
 from vine_vla.system2.compact.nets import SubgoalNet, SubgoalTensors
@@ -72,9 +73,9 @@ class State(NamedTuple):
     attributes: Tensor
 
     @classmethod
-    def of(cls, graphs: PackedGraphs) -> State:
+    def of(cls, graphs: PackedGraphs, device: torch.device) -> State:
         arrays = graphs.boxes.transpose(2, 3, 1, 0), graphs.visible.transpose(2, 1, 0), graphs.attributes.T
-        return cls(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays))
+        return cls(*(to_device(np.ascontiguousarray(a, np.float32), device) for a in arrays))
 
     def at(self, index: Tensor) -> State:
         """Of the graphs `index` [n]."""
@@ -134,7 +135,7 @@ def _predict(
     gate = seen[:, None]
     center = torch.where(gate > 0, center, 0.5)
     size = torch.where(gate > 0, size, 0.2)
-    n = torch.arange(len(args))
+    n = torch.arange(len(args), device=args.device)
     new_center = center + parts.move[:, :, :2]
     for a in range(args.shape[1]):
         slot = args[:, a].clamp(min=0)
@@ -195,17 +196,17 @@ def next_graphs(
         inputs: features of the N (graph, subgoal) pairs.
     """
     schema = encoder.schema
-    before = State.of(graphs)
+    before = State.of(graphs, net.device)
     with torch.inference_mode():
         raw = net.object_heads["next"](net(inputs)[1])[0]
         predicted = _predict(_split(raw, encoder), before, inputs.args, encoder, changes.alters)
-    center, size = predicted.boxes[:, :, :2].numpy(), predicted.boxes[:, :, 2:].numpy()
+    center, size = to_numpy(predicted.boxes[:, :, :2]), to_numpy(predicted.boxes[:, :, 2:])
     boxes = np.concatenate([center - size / 2, center + size / 2], 2)  # [2, C, 4, O, N]
     present = graphs.cls.T >= 0
     moves = changes.moves.T[:, np.maximum(graphs.cls.T, 0)] & present  # [C, O, N]
-    visible = np.where(moves, predicted.visible.numpy() >= 0.5, graphs.visible.T)
-    boxes = np.where(moves[:, None], boxes, before.boxes.numpy()) * visible[:, :, None]
-    attributes = predicted.attributes.numpy() * present
+    visible = np.where(moves, to_numpy(predicted.visible) >= 0.5, graphs.visible.T)
+    boxes = np.where(moves[:, None], boxes, to_numpy(before.boxes)) * visible[:, :, None]
+    attributes = to_numpy(predicted.attributes) * present
     n, o = graphs.cls.shape
     result = PackedGraphs(
         cls=np.repeat(graphs.cls[:, None], 2, 1),
@@ -227,6 +228,7 @@ def train_dynamics(
     config: FitConfig,
     noise: float,
     seed: int,
+    device: torch.device = CPU,
     report: Callable[[float], None] | None = None,
 ) -> tuple[SubgoalNet, Changes]:
     """Fit on segments whose end is annotated: goal and reached teach one half, slipped the other.
@@ -237,21 +239,22 @@ def train_dynamics(
     changes = find_changes(table)
     table = table.where(usable)
     rng = np.random.default_rng(seed)
-    net = dynamics_net(encoder, width, torch.Generator().manual_seed(seed))
+    net = dynamics_net(encoder, width, torch.Generator().manual_seed(seed)).to(device)
     if not len(table):
         return net, changes
-    slipped = torch.from_numpy(table.outcome == SLIPPED)
-    after = State.of(table.after)
+    slipped = to_device(table.outcome == SLIPPED, device)
+    after = State.of(table.after, device)
     low, high = after.boxes[:, :2], after.boxes[:, 2:]
     wanted = after._replace(boxes=torch.cat([(low + high) / 2, (high - low).clamp(min=5e-3)], 1))
-    present = torch.from_numpy((table.graphs.cls.T >= 0).astype(np.float32))
+    present = to_device((table.graphs.cls.T >= 0).astype(np.float32), device)
     inputs: SubgoalTensors
     before: State
 
     def redraw(epoch: int) -> None:
         nonlocal inputs, before
         graphs = noisy(table.graphs, encoder, noise, rng) if noise > 0 else table.graphs
-        before, inputs = State.of(graphs), SubgoalTensors(table_inputs(encoder, table, graphs))
+        before = State.of(graphs, device)
+        inputs = SubgoalTensors(table_inputs(encoder, table, graphs), device)
 
     def loss(index: Tensor) -> Tensor:
         some = inputs[index]

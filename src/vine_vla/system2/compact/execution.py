@@ -9,6 +9,7 @@ from typing import Any
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.options import Demonstration, Split
+from vine_vla.learning.device import usable_device
 from vine_vla.storage.files import write_text
 from vine_vla.storage.json import write_json
 from vine_vla.system2.card import model_card
@@ -47,9 +48,15 @@ def calibrate_on_probes(
 
 
 def calibrate_variant(
-    folder: Path, name: str, table: SegmentTable, demonstrations: Sequence[Demonstration]
+    folder: Path,
+    name: str,
+    table: SegmentTable,
+    demonstrations: Sequence[Demonstration],
+    *,
+    device: str | None = "cpu",
 ) -> Path:
     """Write the variant `name` once more, calibrated on the probes `table`; see `BackendKind.calibrate`."""
+    where = usable_device(device)
     info = read_info(folder)
     metrics = read_json(folder / name / METRICS)
     config = _config_of(metrics)
@@ -64,7 +71,7 @@ def calibrate_variant(
             hint="give the dataset that it was trained on",
         )
     schema = read_schema(folder, info)
-    model = storage.read_model(folder / name, storage.read_shared(folder, info, schema))
+    model = storage.read_model(folder / name, storage.read_shared(folder, info, schema, where))
     logits, _ = judge_table(model.outcome, model.encoder, table)
     model = calibrate_on_probes(model, table, usable, own)
     train = [d for d in usable if d.split is Split.TRAIN]

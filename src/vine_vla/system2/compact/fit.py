@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vine_vla.learning.device import to_device
+
 Loss = Callable[[Tensor], Tensor]
 """Rows int64 [b] -> loss of each member and row, [M, b]."""
 
@@ -75,7 +77,8 @@ def fit(
             the epoch in which its out-of-bag loss was least.
         report: told the share of the work done, in [0, 1].
     """
-    w = torch.from_numpy(weights)
+    device = next(net.parameters()).device
+    w = to_device(weights, device)
     members, rows = w.shape
     decayed = [p for p in net.parameters() if p.dim() > 2]
     plain = [p for p in net.parameters() if p.dim() <= 2]
@@ -83,14 +86,14 @@ def fit(
     optimizer = torch.optim.AdamW(groups, lr=config.rate)
     rounds = config.rounds(rows)
     total = rounds * math.ceil(rows / config.batch)
-    best = torch.full((members,), torch.inf)
+    best = torch.full((members,), torch.inf, device=device)
     kept = {name: value.clone() for name, value in net.state_dict().items()}
     outside = (w == 0).float()
     step = 0
     for epoch in range(rounds):
         if each_epoch:
             each_epoch(epoch)
-        order = torch.from_numpy(rng.permutation(rows))
+        order = to_device(rng.permutation(rows), device)
         for index in order.split(config.batch):
             rate = config.rate * min(1.0, (step + 1) / config.warm_up)
             rate *= 0.5 * (1 + math.cos(math.pi * step / total))
@@ -119,7 +122,7 @@ def fit(
 def _clip(parameters: Iterable[nn.Parameter], members: int, limit: float) -> None:
     """Clip the gradient of every member on its own, so that members do not touch each other."""
     grads = [p.grad for p in parameters if p.grad is not None]
-    square = torch.zeros(members)
+    square = torch.zeros(members, device=grads[0].device)
     for g in grads:
         square += g.reshape(members, -1).pow(2).sum(1)
     scale = (limit / (square.sqrt() + 1e-6)).clamp(max=1.0)

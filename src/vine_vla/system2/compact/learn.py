@@ -12,6 +12,7 @@ from vine_vla.core.graph import Schema
 from vine_vla.core.options import Demonstration, Split
 from vine_vla.core.packing import PackedGraphs, concatenate
 from vine_vla.core.protocols import GOAL, REACHED, SLIPPED, PruningRule
+from vine_vla.learning.device import CPU, to_device, to_numpy
 from vine_vla.system2.backend import Report, silent
 from vine_vla.system2.compact.config import OutcomeConfig
 from vine_vla.system2.compact.dynamics import next_graphs, train_dynamics
@@ -44,6 +45,7 @@ def train_outcomes(
     *,
     shared: Shared | None = None,
     calibration: Sequence[Demonstration] | None = None,
+    device: torch.device = CPU,
     report: Report = silent,
 ) -> GraphModel:
     """A planning model from demonstrations with scene graphs; no images.
@@ -54,7 +56,7 @@ def train_outcomes(
         schema: their vocabulary. config: defaults to `OutcomeConfig()`.
         shared: encoder and proposals of another variant of the same data.
         calibration: the calibration episodes with other graphs, e.g. perceived ones.
-        report: progress.
+        device: where nets are trained, and stay; that of `shared` if given. report: progress.
 
     Raises:
         VineError: no usable episode is left.
@@ -63,12 +65,17 @@ def train_outcomes(
     splits = hold_out(demonstrations)
     marked = [replace(d, split=s) for d, s in zip(demonstrations, splits, strict=True)]
     if shared is None:
-        shared = train_shared(marked, schema, config, report)
+        shared = train_shared(marked, schema, config, device=device, report=report)
     return train_variant(marked, shared, config, calibration=calibration, report=report)
 
 
 def train_shared(
-    demonstrations: Sequence[Demonstration], schema: Schema, config: OutcomeConfig, report: Report = silent
+    demonstrations: Sequence[Demonstration],
+    schema: Schema,
+    config: OutcomeConfig,
+    *,
+    device: torch.device = CPU,
+    report: Report = silent,
 ) -> Shared:
     """Vocabulary, scales, proposals and budgets; the same for every variant of one data set."""
     chosen = choose_episodes(demonstrations, Failures.KEEP, config.episodes)
@@ -89,6 +96,7 @@ def train_shared(
             config=config.proposal,
             noise=config.noise,
             seed=config.seed,
+            device=device,
             report=lambda share, name=name: report(name, share),
         )
     return Shared(
@@ -114,6 +122,7 @@ def train_variant(
             keep their ids, so a bootstrap takes or leaves an episode in both forms.
     """
     encoder, schema = shared.encoder, shared.encoder.schema
+    device = shared.proposal.device
     drop_slips = config.failures is Failures.WITHHOLD_SLIPS
     chosen = choose_episodes(demonstrations, config.failures, config.episodes)
     replaced = {d.episode_id: d for d in calibration or ()}
@@ -135,6 +144,7 @@ def train_variant(
         noise=config.noise,
         shift=config.shift,
         seed=config.seed + 1,
+        device=device,
         report=lambda share: report("outcomes", share),
     )
     dynamics, changes = train_dynamics(
@@ -144,6 +154,7 @@ def train_variant(
         config=config.dynamics,
         noise=config.noise,
         seed=config.seed + 2,
+        device=device,
         report=lambda share: report("next graphs", share),
     )
     logits, embedding = judge_table(outcome, encoder, table)
@@ -170,6 +181,7 @@ def train_variant(
         trace=config.trace,
         rounds=3,
         seed=config.seed + 3,
+        device=device,
     )
     model = GraphModel(
         shared=shared,
@@ -200,6 +212,7 @@ def revalue(
         levels=model.budget,
         config=config.value,
         seed=config.seed + 4,
+        device=model.device,
         report=lambda share: report("values", share),
     )
     return replace(model, value=value)
@@ -260,7 +273,7 @@ def _options(model: GraphModel, graphs: PackedGraphs, texts: Texts, k: int = 8) 
         _, flat, inputs, _, picked = model.proposals(part, words, k, base)
         rows, columns = np.nonzero(picked >= 0)
         chosen = flat.place[rows, picked[rows, columns]]
-        inputs = inputs[torch.from_numpy(chosen)]
+        inputs = inputs[to_device(chosen, model.device)]
         judged = model.judge(part, rows, flat.verbs[chosen], flat.args[chosen], inputs)
         after = next_graphs(model.dynamics, model.encoder, model.changes, part.select(rows), inputs)
         place = np.full(picked.shape, -1, np.int64)
@@ -294,15 +307,15 @@ def _options(model: GraphModel, graphs: PackedGraphs, texts: Texts, k: int = 8) 
 def judge_table(net: SubgoalNet, encoder: Encoder, table: SegmentTable) -> tuple[Float, Float]:
     """Logits [M, N, 4] and embeddings [N, E] of a table's segments."""
     with torch.inference_mode():
-        logits, vector = outcome_logits(net, SubgoalTensors(table_inputs(encoder, table)))
+        logits, vector = outcome_logits(net, SubgoalTensors(table_inputs(encoder, table), net.device))
     flat = vector.transpose(0, 1).reshape(len(table), vector.shape[0] * vector.shape[2])
-    return logits.numpy(), flat.numpy()
+    return to_numpy(logits), to_numpy(flat)
 
 
 def rule_of(model: GraphModel, held_out: SegmentTable, config: OutcomeConfig) -> PruningRule:
     """Conformal thresholds of `model` from held-out segments."""
     rows = np.arange(len(held_out))
-    inputs = SubgoalTensors(table_inputs(model.encoder, held_out))
+    inputs = SubgoalTensors(table_inputs(model.encoder, held_out), model.device)
     texts = model.encoder.texts(held_out.instructions)
     judged = model.judge_in_doubt(held_out.graphs, texts, rows, held_out.verbs, held_out.args, inputs)
     return pruning_rule(

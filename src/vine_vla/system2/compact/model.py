@@ -26,6 +26,7 @@ from vine_vla.core.protocols import (
     Neighbours,
     PruningRule,
 )
+from vine_vla.learning.device import to_device, to_numpy
 from vine_vla.system2.compact.dynamics import Changes, next_graphs
 from vine_vla.system2.compact.features import Candidates, Encoder, Float, Int
 from vine_vla.system2.compact.hypotheses import categorical, likeliest, readings
@@ -119,6 +120,11 @@ class GraphModel:
         return self.shared.encoder.schema
 
     @property
+    def device(self) -> torch.device:
+        """Where the nets are, all of them."""
+        return self.outcome.device
+
+    @property
     def members(self) -> int:
         return self.outcome.members
 
@@ -142,7 +148,7 @@ class GraphModel:
         flat = Flat(candidates, self.encoder.arity)
         net = self.shared.proposal_all if self.imitate_all else self.shared.proposal
         features = self.encoder.subgoal_inputs(graphs, flat.rows, flat.verbs, flat.args, texts, base)
-        inputs = SubgoalTensors(features)
+        inputs = SubgoalTensors(features, net.device)
         likely = prior(net, inputs, flat)
         picked = np.argsort(-likely, axis=1, kind="stable")[:, :k]
         chance = np.take_along_axis(likely, np.maximum(picked, 0), 1)
@@ -156,8 +162,8 @@ class GraphModel:
         """Outcomes and support of N subgoals, each in one of B graphs, from their features."""
         with torch.inference_mode():
             logits_t, vector = outcome_logits(self.outcome, inputs)
-            logits = logits_t.numpy()
-            embedding = vector.transpose(0, 1).reshape(len(rows), vector.shape[0] * vector.shape[2]).numpy()
+            logits = to_numpy(logits_t)
+            embedding = to_numpy(vector.transpose(0, 1).reshape(len(rows), vector.shape[0] * vector.shape[2]))
         p = self.calibration.apply(logits, verbs)
         spread = (p[..., GOAL] + p[..., REACHED]).std(0)
         context = context_bits(self.schema, graphs, rows, args)
@@ -178,7 +184,7 @@ class GraphModel:
         rows, columns = np.nonzero(mask)
         chosen = flat.place[rows, picked[rows, columns]]
         verbs, args = flat.verbs[chosen], flat.args[chosen]
-        inputs = inputs[torch.from_numpy(chosen)]
+        inputs = inputs[to_device(chosen, self.device)]
         judged = self.judge_in_doubt(graphs, texts, rows, verbs, args, inputs)
         before = graphs.select(rows)
         after = next_graphs(self.dynamics, self.encoder, self.changes, before, inputs)
@@ -206,7 +212,9 @@ class GraphModel:
         pair, each = found.pair, np.arange(len(found.pair))
         read = likeliest(graphs.select(rows[pair])._replace(attributes=found.attributes), self._constant)
         told = texts.select(rows[pair])
-        inputs = SubgoalTensors(self.encoder.subgoal_inputs(read, each, verbs[pair], args[pair], told))
+        inputs = SubgoalTensors(
+            self.encoder.subgoal_inputs(read, each, verbs[pair], args[pair], told), self.device
+        )
         answer = self.judge(read, each, verbs[pair], args[pair], inputs)
         p, support = judged.p.copy(), judged.support.copy()
         p[:, pair], support[pair] = 0.0, 0.0
@@ -297,7 +305,7 @@ class GraphModel:
         verbs = np.array([[v.name for v in self.schema.verbs].index(subgoal.verb)], np.int64)
         rows = np.zeros(1, np.int64)
         texts = self.encoder.texts([""])
-        inputs = SubgoalTensors(self.encoder.subgoal_inputs(graphs, rows, verbs, args, texts))
+        inputs = SubgoalTensors(self.encoder.subgoal_inputs(graphs, rows, verbs, args, texts), self.device)
         judged = self.judge(graphs, rows, verbs, args, inputs)
         distance = self.support.distances(self.support.place(judged.embedding), verbs)[0]
         order = [int(i) for i in np.argsort(distance, kind="stable") if np.isfinite(distance[i])]

@@ -18,7 +18,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vine_vla.learning.device import CPU, to_device
 from vine_vla.system2.compact.features import GraphInputs, SubgoalInputs
+
+
+def dropout(x: Tensor, share: float) -> Tensor:
+    """`x` with a `share` of its values dropped, as in training.
+
+    Drawn on the CPU, so that a seed means the same on every device.
+    """
+    if share <= 0 or not x.numel():
+        return x
+    kept = torch.empty(x.shape, dtype=x.dtype).bernoulli_(1 - share).div_(1 - share)
+    return x * kept.to(x.device)
+
+
+class Dropout(nn.Module):
+    """`dropout` of a `share` in training."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x, self.share) if self.training else x
 
 
 class StackedLinear(nn.Module):
@@ -86,23 +109,28 @@ class SubgoalNet(nn.Module):
             {name: linear(width, n, 0.3) for name, n in (object_heads or {}).items()}
         )
 
-    def forward(self, x: SubgoalTensors, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+    @property
+    def device(self) -> torch.device:
+        return self.judge.weight.device
+
+    def forward(self, x: SubgoalTensors, share: float = 0.0) -> tuple[Tensor, Tensor]:
         """Vectors of the pairs [M, d, N] and of the objects [M, d, O, N].
 
-        In training a share `dropout` of the pairs' vectors is dropped, and of the tokens' features, each
+        In training a `share` of the pairs' vectors is dropped, and of the tokens' features, each
         feature for all objects of a graph at once: no single feature may carry the answer.
         """
         tokens = x.tokens
-        if dropout > 0:
-            tokens = tokens * (torch.rand(tokens.shape[0], 1, tokens.shape[2]) > dropout)
+        if share > 0:
+            kept = torch.rand(tokens.shape[0], 1, tokens.shape[2]) > share
+            tokens = tokens * kept.to(tokens.device)
         h = self._there(self.look_on(self.look.shared(tokens).relu_()).relu_(), x)
         pooled = torch.cat([h.sum(2) / 4, h.amax(2), *self._arguments(h, x.args)], 1)
         picture = F.relu(self.gather(pooled) + self.context.shared(x.context))
-        picture = F.dropout(picture, dropout, training=dropout > 0)
+        picture = dropout(picture, share)
         h = self._there(self.again(h).add_(self.show(picture)[:, :, None]).relu_(), x)
         pooled = torch.cat([h.sum(2) / 4, h.amax(2), *self._arguments(h, x.args), picture], 1)
         pair = F.relu(self.judge(pooled))
-        return F.dropout(pair, dropout, training=dropout > 0), h
+        return dropout(pair, share), h
 
     def _there(self, h: Tensor, x: SubgoalTensors) -> Tensor:
         return h if x.full else h * x.present
@@ -152,6 +180,10 @@ class GraphNet(nn.Module):
         with torch.no_grad():
             self.head.bias.fill_(bias)
 
+    @property
+    def device(self) -> torch.device:
+        return self.judge.weight.device
+
     def forward(self, x: GraphTensors) -> Tensor:
         """Outputs of the head. [M, outputs, N]"""
         one, other = self.one.shared(x.tokens), self.other.shared(x.tokens)
@@ -177,11 +209,11 @@ class SubgoalTensors:
     """`SubgoalInputs` as tensors. Attributes tokens, present (float), args, context, and whether no graph
     has padding (full)."""
 
-    def __init__(self, inputs: SubgoalInputs) -> None:
-        self.tokens = torch.from_numpy(np.ascontiguousarray(inputs.tokens, np.float32))
-        self.present = torch.from_numpy(inputs.present.astype(np.float32))
-        self.args = torch.from_numpy(np.ascontiguousarray(inputs.args))
-        self.context = torch.from_numpy(np.ascontiguousarray(inputs.context, np.float32))
+    def __init__(self, inputs: SubgoalInputs, device: torch.device = CPU) -> None:
+        self.tokens = to_device(np.ascontiguousarray(inputs.tokens, np.float32), device)
+        self.present = to_device(inputs.present.astype(np.float32), device)
+        self.args = to_device(np.ascontiguousarray(inputs.args), device)
+        self.context = to_device(np.ascontiguousarray(inputs.context, np.float32), device)
         self.full = bool(inputs.present.all())
 
     def __len__(self) -> int:
@@ -196,14 +228,14 @@ class SubgoalTensors:
 
 
 class GraphTensors:
-    """`GraphInputs` as tensors. Attributes tokens, pairs, present (float), context, and whether no graph has
-    padding (full)."""
+    """`GraphInputs` as tensors. Attributes tokens, pairs, present (float), context, and whether no graph
+    has padding (full)."""
 
-    def __init__(self, inputs: GraphInputs) -> None:
-        self.tokens = torch.from_numpy(np.ascontiguousarray(inputs.tokens, np.float32))
-        self.pairs = torch.from_numpy(np.ascontiguousarray(inputs.pairs, np.float32))
-        self.present = torch.from_numpy(inputs.present.astype(np.float32))
-        self.context = torch.from_numpy(np.ascontiguousarray(inputs.context, np.float32))
+    def __init__(self, inputs: GraphInputs, device: torch.device = CPU) -> None:
+        self.tokens = to_device(np.ascontiguousarray(inputs.tokens, np.float32), device)
+        self.pairs = to_device(np.ascontiguousarray(inputs.pairs, np.float32), device)
+        self.present = to_device(inputs.present.astype(np.float32), device)
+        self.context = to_device(np.ascontiguousarray(inputs.context, np.float32), device)
         self.full = bool(inputs.present.all())
 
     def __len__(self) -> int:

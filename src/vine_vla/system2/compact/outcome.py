@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vine_vla.core.packing import PackedGraphs
+from vine_vla.learning.device import CPU, to_device
 from vine_vla.system2.compact.features import Encoder, SubgoalInputs, jitter, move_cameras
 from vine_vla.system2.compact.fit import FitConfig, bootstrap, fit
 from vine_vla.system2.compact.hypotheses import categorical, likeliest
@@ -66,6 +67,7 @@ def train_outcome(
     config: FitConfig,
     noise: float,
     seed: int,
+    device: torch.device = CPU,
     shift: float = 0.0,
     report: Callable[[float], None] | None = None,
 ) -> SubgoalNet:
@@ -76,12 +78,12 @@ def train_outcome(
         members, width: M and d. config: see `FitConfig`.
         noise: standard deviation of box corners, image shares, drawn anew for every epoch.
         shift: of the cameras, see `move_cameras`; the zoom goes with it.
-        seed: of weights, bootstrap, order and noise.
+        seed: of weights, bootstrap, order and noise. device: where the nets are trained, and stay.
     """
     rng = np.random.default_rng(seed)
-    net = outcome_net(encoder, members, width, torch.Generator().manual_seed(seed))
-    target = torch.from_numpy(table.outcome)
-    clean = SubgoalTensors(table_inputs(encoder, table))
+    net = outcome_net(encoder, members, width, torch.Generator().manual_seed(seed)).to(device)
+    target = to_device(table.outcome, device)
+    clean = SubgoalTensors(table_inputs(encoder, table), device)
     current = clean
     dropout_seed = int(rng.integers(2**31))
 
@@ -90,7 +92,7 @@ def train_outcome(
         if noise > 0 or shift > 0:
             graphs = move_cameras(table.graphs, shift, shift / 2, rng)
             graphs = noisy(graphs, encoder, noise, rng)
-            current = SubgoalTensors(table_inputs(encoder, table, graphs))
+            current = SubgoalTensors(table_inputs(encoder, table, graphs), device)
 
     def loss(index: Tensor) -> Tensor:
         return _log_loss(outcome_logits(net, current[index], DROPOUT)[0], target[index])
@@ -100,7 +102,7 @@ def train_outcome(
 
     weights = bootstrap(table.episode, members, rng)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(dropout_seed)
+        torch.default_generator.manual_seed(dropout_seed)
         fit(net, loss, weights, config, rng, each_epoch=redraw, held_out=held_out, report=report)
     return net
 

@@ -17,6 +17,7 @@ from vine_vla.core.identity import assign_ids, linear_assignment, match_identity
 from vine_vla.core.packing import attribute_slots
 from vine_vla.core.protocols import Observation
 from vine_vla.core.relations import GRIPPER, derive_relations
+from vine_vla.learning.device import to_device, to_numpy
 from vine_vla.system2.compact.attribute_classifier import SIDE, Reader, readable, windows
 from vine_vla.system2.compact.detector import FEATURES, Detections, Detector, peaks, shrink
 from vine_vla.system2.compact.tracking import centers, weigh
@@ -138,7 +139,7 @@ class Perception:
                 f"proprioception has shape {state.shape}, training had {len(self.setup.state_mean)} numbers",
                 hint="use the robot that the demonstrations come from",
             )
-        return torch.from_numpy(self.setup.scaled(state))
+        return to_device(self.setup.scaled(state), self.detector.device)
 
     def _detect(self, observation: Observation) -> dict[int, Detections]:
         reference = self.schema.cameras[0]
@@ -149,9 +150,8 @@ class Perception:
         found = {}
         for c, role in enumerate(self.schema.cameras):
             if role in observation.images:
-                image = (
-                    torch.from_numpy(shrink(observation.images[role])).permute(2, 0, 1)[None].float() / 255
-                )
+                image = to_device(shrink(observation.images[role]), self.detector.device)
+                image = image.permute(2, 0, 1)[None].float() / 255
                 found[c] = peaks(self.detector.maps(c, image))
         return found
 
@@ -186,8 +186,8 @@ class Perception:
     def _places(self, camera: int, view: Detections, state: Tensor) -> Float:
         """Where a further camera's detections stand in the reference camera. [D, 2]"""
         one_hot = np.eye(len(self.schema.classes), dtype=np.float32)[view.classes]
-        inputs = (torch.from_numpy(a) for a in (view.features, view.boxes, one_hot))
-        places: Float = self.detector.link(camera, *inputs, state.expand(len(view.scores), -1)).numpy()
+        inputs = (to_device(a, state.device) for a in (view.features, view.boxes, one_hot))
+        places: Float = to_numpy(self.detector.link(camera, *inputs, state.expand(len(view.scores), -1)))
         return places
 
     def _join(
@@ -243,9 +243,13 @@ class Perception:
             for c, box in item.boxes.items():
                 views[i, c] = np.concatenate([item.features[c], [1.0], box])
         one_hot = np.eye(len(self.schema.classes), dtype=np.float32)[np.array([f.cls for f in found], int)]
-        raw: Float = self.detector.read(
-            torch.from_numpy(one_hot), state.expand(len(found), -1), torch.from_numpy(views)
-        ).numpy()
+        raw: Float = to_numpy(
+            self.detector.read(
+                to_device(one_hot, state.device),
+                state.expand(len(found), -1),
+                to_device(views, state.device),
+            )
+        )
         return raw
 
     def _read(

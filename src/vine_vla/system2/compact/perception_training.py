@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from vine_vla.core.graph import Schema
 from vine_vla.core.packing import attribute_slots
 from vine_vla.learning.augmentation import augment_colours, augment_objects, regions
-from vine_vla.learning.precision import bfloat16_pays
+from vine_vla.learning.device import CPU, to_device
+from vine_vla.learning.precision import half_precision
 from vine_vla.system2.compact.attribute_classifier import train_reader
 from vine_vla.system2.compact.detector import FEATURES, GRID, Detector, DetectorConfig, Maps, peaks, sample
 from vine_vla.system2.compact.frames import Frames
@@ -58,13 +59,15 @@ def train_perception(
     schema: Schema,
     constant: frozenset[str],
     config: PerceptionConfig,
+    *,
+    device: torch.device = CPU,
     report: Callable[[float], None] | None = None,
 ) -> Perception:
     """Fit the detector on annotated frames.
 
     Args:
         frames: of training episodes. constant: see `frames.constant_attributes`.
-        report: told the share of the steps done.
+        device: where it is trained, and stays. report: told the share of the steps done.
 
     The reader learns after the detector, if anything is there to read.
     """
@@ -72,8 +75,8 @@ def train_perception(
     reading = round(config.steps * config.reader)
     both = config.steps + reading
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        detector = Detector(DetectorConfig.of(schema, frames.state.shape[1]))
+        torch.default_generator.manual_seed(config.seed)
+        detector = Detector(DetectorConfig.of(schema, frames.state.shape[1])).to(device)
         setup = _setup(frames, schema, constant)
         _run(detector, setup, frames, config, lambda share: told(share * config.steps / both))
     detector.eval()
@@ -86,6 +89,7 @@ def train_perception(
             colour=config.colour,
             tone=config.tone,
             seed=config.seed,
+            device=device,
             report=lambda share: told((config.steps + share * reading) / both),
         )
     return Perception(detector, _with_thresholds(detector, setup, frames), reader)
@@ -135,7 +139,7 @@ def _run(
         [{"params": decayed, "weight_decay": 1e-3}, {"params": plain, "weight_decay": 0.0}], lr=config.rate
     )
     detector.train()
-    state = torch.from_numpy(setup.scaled(frames.state))
+    state = to_device(setup.scaled(frames.state), detector.device)
     order: NDArray[np.int64] = np.zeros(0, np.int64)
     for step in range(config.steps):
         if len(order) < config.batch:
@@ -145,10 +149,9 @@ def _run(
         rate *= 0.5 * (1 + math.cos(math.pi * step / config.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        noise = torch.from_numpy(
-            rng.normal(0, config.state_noise, (len(index), state.shape[1])).astype(np.float32)
-        )
-        loss = _loss(detector, setup, frames, index, state[index] + noise, config, rng)
+        noise = rng.normal(0, config.state_noise, (len(index), state.shape[1])).astype(np.float32)
+        noisy = state[to_device(index, state.device)] + to_device(noise, state.device)
+        loss = _loss(detector, setup, frames, index, noisy, config, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(detector.parameters(), 10.0)
@@ -167,51 +170,51 @@ def _loss(
     rng: np.random.Generator,
 ) -> Tensor:
     cls, boxes, seen = frames.cls[index], frames.boxes[index], frames.seen[index]
-    cameras = boxes.shape[2]
-    total = torch.zeros(())
+    cameras, device = boxes.shape[2], detector.device
+    total = torch.zeros((), device=device)
     # Hues may name things (a red shelf), so only classes without a describing attribute are tinted.
     plain = np.array([not set(names) & set(setup.schema.describing) for names in setup.allowed])
     n, o = np.nonzero(cls >= 0)
-    rows = torch.from_numpy(n)
-    one_hot = F.one_hot(torch.from_numpy(cls[n, o]), detector.config.classes).float()
-    views = torch.zeros(len(n), cameras, FEATURES + 5)
+    rows = to_device(n, device)
+    one_hot = F.one_hot(to_device(cls[n, o], device), detector.config.classes).float()
+    views = torch.zeros(len(n), cameras, FEATURES + 5, device=device)
     for c in range(cameras):
-        images = _images(frames.images[index, c])
+        images = _images(frames.images[index, c], device)
         if config.paint > 0:
             chosen = (cls >= 0) & seen[:, :, c] & (rng.random(cls.shape) < config.paint)
-            painted = torch.from_numpy(regions(frames.images[index, c], boxes[:, :, c], chosen))
-            tint = torch.from_numpy(np.where(plain[cls], config.tint, 0.0).astype(np.float32))
+            painted = to_device(regions(frames.images[index, c], boxes[:, :, c], chosen), device)
+            tint = to_device(np.where(plain[cls], config.tint, 0.0).astype(np.float32), device)
             images = augment_objects(images, painted, tint, config.tone, rng)
         images = augment_colours(images, config.colour, config.tone, rng)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_pays("cpu")):
+        with half_precision(images, True):
             maps = detector.maps(c, images)
         maps = Maps(*(m.float() for m in maps))
         total = total + _detection_loss(maps, cls, boxes[:, :, c], seen[:, :, c])
-        there = torch.from_numpy(seen[n, o, c])
-        box = torch.from_numpy(boxes[n, o, c])
+        there = to_device(seen[n, o, c], device)
+        box = to_device(boxes[n, o, c], device)
         # Read where a detector would look: half a cell off now and then.
-        jitter = torch.from_numpy(rng.normal(0, 0.25 / GRID, (len(n), 2)).astype(np.float32))
+        jitter = to_device(rng.normal(0, 0.25 / GRID, (len(n), 2)).astype(np.float32), device)
         features = sample(maps.features, rows, (box[:, :2] + box[:, 2:]) / 2 + jitter)
-        noisy = box + torch.from_numpy(rng.normal(0, 0.005, box.shape).astype(np.float32))
-        view = torch.cat([features, torch.ones(len(n), 1), noisy], -1)
+        noisy = box + to_device(rng.normal(0, 0.005, box.shape).astype(np.float32), device)
+        view = torch.cat([features, torch.ones(len(n), 1, device=device), noisy], -1)
         # Cameras are left out at times, so that one alone is enough.
-        keep = there & torch.from_numpy(rng.random(len(n)) > 0.1)
+        keep = there & to_device(rng.random(len(n)) > 0.1, device)
         views[:, c] = view * keep[:, None]
         if c:
-            both = there & torch.from_numpy(seen[n, o, 0])
+            both = there & to_device(seen[n, o, 0], device)
             if bool(both.any()):
                 guess = detector.link(c, features[both], noisy[both], one_hot[both], state[rows[both]])
-                front = torch.from_numpy(boxes[n, o, 0])[both]
+                front = to_device(boxes[n, o, 0], device)[both]
                 want = (front[:, :2] + front[:, 2:]) / 2
                 total = total + 10 * F.smooth_l1_loss(guess, want, beta=0.03)
     raw = detector.read(one_hot, state[rows], views)
     want, known = frames.attributes[index][n, o], frames.known[index][n, o]
-    return total + _attribute_loss(raw, torch.from_numpy(want), torch.from_numpy(known), cls[n, o], setup)
+    return total + _attribute_loss(raw, to_device(want, device), to_device(known, device), cls[n, o], setup)
 
 
-def _images(images: NDArray[np.uint8]) -> Tensor:
+def _images(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     """[B, S, S, 3] -> [B, 3, S, S] in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().contiguous() / 255
+    return to_device(np.ascontiguousarray(images), device).permute(0, 3, 1, 2).float().contiguous() / 255
 
 
 def _detection_loss(
@@ -219,6 +222,7 @@ def _detection_loss(
 ) -> Tensor:
     """Focal loss on centres (penalty-reduced), L1 on boxes at the centres."""
     b, classes = maps.heat.shape[:2]
+    device = maps.heat.device
     target = np.zeros((b, classes, GRID, GRID), np.float32)
     n, o = np.nonzero((cls >= 0) & seen)
     kind, box = cls[n, o], boxes[n, o]
@@ -229,7 +233,7 @@ def _detection_loss(
     gx = np.exp(-((axis - cell[:, :1]) ** 2) / (2 * sigma[:, :1] ** 2))
     gy = np.exp(-((axis - cell[:, 1:]) ** 2) / (2 * sigma[:, 1:] ** 2))
     np.maximum.at(target, (n, kind), (gy[:, :, None] * gx[:, None, :]).astype(np.float32))
-    want = torch.from_numpy(target)
+    want = to_device(target, device)
     count = max(1, len(n))
     p = maps.heat.sigmoid().clamp(1e-4, 1 - 1e-4)
     hit = (want == 1).float()
@@ -238,25 +242,25 @@ def _detection_loss(
     if not len(n):
         return focal / count
     raw = maps.boxes[
-        torch.from_numpy(n),
-        torch.from_numpy(kind),
+        to_device(n, device),
+        to_device(kind, device),
         :,
-        torch.from_numpy(cell[:, 1]),
-        torch.from_numpy(cell[:, 0]),
+        to_device(cell[:, 1], device),
+        to_device(cell[:, 0], device),
     ]
-    offset = torch.from_numpy((center * GRID - cell - 0.5).astype(np.float32))
+    offset = to_device((center * GRID - cell - 0.5).astype(np.float32), device)
     off = F.smooth_l1_loss(raw[:, :2], offset, beta=0.1, reduction="sum")
-    stretch = F.smooth_l1_loss(raw[:, 2:], torch.from_numpy(np.log(size)), beta=0.05, reduction="sum")
+    stretch = F.smooth_l1_loss(raw[:, 2:], to_device(np.log(size), device), beta=0.05, reduction="sum")
     return (focal + off + stretch) / count
 
 
 def _attribute_loss(
     raw: Tensor, want: Tensor, known: Tensor, cls: NDArray[np.int64], setup: PerceptionSetup
 ) -> Tensor:
-    total = torch.zeros(())
+    total = torch.zeros((), device=raw.device)
     for name, slot in attribute_slots(setup.schema).items():
         able = np.array([name in allowed for allowed in setup.allowed])[cls]
-        rows = torch.from_numpy(able) & known[:, slot.start]
+        rows = to_device(able, raw.device) & known[:, slot.start]
         if setup.schema.attributes[name]:
             rows = rows & (want[:, slot].sum(-1) > 0.5)
             if bool(rows.any()):
@@ -282,7 +286,7 @@ def _with_thresholds(
     real = np.zeros(classes)
     with torch.inference_mode():
         for i in index:
-            maps = detector.maps(0, _images(frames.images[i : i + 1, 0]))
+            maps = detector.maps(0, _images(frames.images[i : i + 1, 0], detector.device))
             view = peaks(maps)
             for c in range(classes):
                 there = frames.boxes[i, (frames.cls[i] == c) & frames.seen[i, :, 0], 0]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vine_vla.core.packing import PackedGraphs
+from vine_vla.learning.device import CPU, to_device, to_numpy
 from vine_vla.system2.compact.features import Candidates, Encoder, Int
 from vine_vla.system2.compact.fit import FitConfig, fit
 from vine_vla.system2.compact.nets import SubgoalNet, SubgoalTensors
@@ -50,7 +51,7 @@ class Flat:
 def prior(net: SubgoalNet, inputs: SubgoalTensors, flat: Flat) -> NDArray[np.float64]:
     """Probability of every candidate from its features, 0 where padded; rows sum to 1. [B, Q]"""
     with torch.inference_mode():
-        score = net.heads["score"](net(inputs)[0])[0, 0].numpy()
+        score = to_numpy(net.heads["score"](net(inputs)[0])[0, 0])
     padded = np.where(flat.place >= 0, score[flat.place] if len(score) else 0.0, -np.inf).astype(np.float64)
     top = padded.max(1, keepdims=True)
     weight = np.exp(padded - np.where(np.isfinite(top), top, 0.0))
@@ -65,6 +66,7 @@ def train_proposal(
     config: FitConfig,
     noise: float,
     seed: int,
+    device: torch.device = CPU,
     report: Callable[[float], None] | None = None,
 ) -> SubgoalNet:
     """Fit on segments: cross-entropy of the chosen subgoal among all candidates.
@@ -74,17 +76,19 @@ def train_proposal(
         Other arguments as in `train_outcome`.
     """
     rng = np.random.default_rng(seed)
-    net = proposal_net(encoder, width, torch.Generator().manual_seed(seed))
+    net = proposal_net(encoder, width, torch.Generator().manual_seed(seed)).to(device)
     candidates = encoder.candidates(table.graphs, {})
     flat = Flat(candidates, encoder.arity)
     chosen = torch.tensor(
-        [c.subgoals.index(s) for c, s in zip(candidates, table.subgoals, strict=True)], dtype=torch.int64
+        [c.subgoals.index(s) for c, s in zip(candidates, table.subgoals, strict=True)],
+        dtype=torch.int64,
+        device=device,
     )
-    place = torch.from_numpy(flat.place)
+    place = to_device(flat.place, device)
     texts = encoder.texts(table.instructions)
 
     def features(graphs: PackedGraphs) -> SubgoalTensors:
-        return SubgoalTensors(encoder.subgoal_inputs(graphs, flat.rows, flat.verbs, flat.args, texts))
+        return SubgoalTensors(encoder.subgoal_inputs(graphs, flat.rows, flat.verbs, flat.args, texts), device)
 
     current = features(table.graphs)
 
@@ -96,7 +100,7 @@ def train_proposal(
     def loss(index: Tensor) -> Tensor:
         where = place[index]
         there = where >= 0
-        score = torch.full(where.shape, -torch.inf)
+        score = torch.full(where.shape, -torch.inf, device=device)
         score[there] = net.heads["score"](net(current[where[there]])[0])[0, 0]
         return torch.nn.functional.cross_entropy(score, chosen[index], reduction="none")[None]
 

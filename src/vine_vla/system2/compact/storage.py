@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Schema
 from vine_vla.core.protocols import PruningRule
+from vine_vla.learning.device import CPU, to_device, to_numpy
 from vine_vla.storage.files import file_hash, write_atomically
 from vine_vla.storage.json import write_json
 from vine_vla.storage.untrusted import check_tensors
@@ -46,7 +47,7 @@ PERCEPTION, PROPOSALS, NETS = "perception.safetensors", "proposals.safetensors",
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write through a temporary name; returns the file's sha256."""
-    plain = {name: t.detach().contiguous().clone() for name, t in tensors.items()}
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     write_atomically(path, lambda file: save_file(plain, file))
     return file_hash(path)
 
@@ -104,8 +105,10 @@ def write_perception(folder: Path, perception: Perception) -> tuple[dict[str, An
     return found, write_tensors(folder / PERCEPTION, tensors)
 
 
-def read_perception(folder: Path, info: Mapping[str, Any], schema: Schema) -> Perception:
-    """Perception from `info["perception"]` and its weights."""
+def read_perception(
+    folder: Path, info: Mapping[str, Any], schema: Schema, device: torch.device = CPU
+) -> Perception:
+    """Perception from `info["perception"]` and its weights, which go to `device`."""
     data = info["perception"]
     setup = PerceptionSetup(
         schema=schema,
@@ -127,13 +130,14 @@ def read_perception(folder: Path, info: Mapping[str, Any], schema: Schema) -> Pe
     if data.get("reader"):
         reader = Reader.of(schema).eval()
         _fill(reader, "reader", tensors, path)
+        reader.to(device)
     try:
         detector.load_state_dict({n: t for n, t in tensors.items() if not n.startswith("reader.")})
     except RuntimeError as error:
         raise VineError(
             f"weights do not fit: {str(error).splitlines()[-1].strip()}", where=str(path)
         ) from error
-    return Perception(detector, setup, reader)
+    return Perception(detector.to(device), setup, reader)
 
 
 def write_shared(folder: Path, shared: Shared) -> tuple[dict[str, Any], str]:
@@ -149,8 +153,8 @@ def write_shared(folder: Path, shared: Shared) -> tuple[dict[str, Any], str]:
     return found, write_tensors(folder / PROPOSALS, tensors)
 
 
-def read_shared(folder: Path, info: Mapping[str, Any], schema: Schema) -> Shared:
-    """What the variants share, from `info["proposals"]` and its weights."""
+def read_shared(folder: Path, info: Mapping[str, Any], schema: Schema, device: torch.device = CPU) -> Shared:
+    """What the variants share, from `info["proposals"]` and its weights, which go to `device`."""
     data = info["proposals"]
     scales = tuple((str(n), float(m), float(s)) for n, m, s in data["scales"])
     encoder = Encoder(schema, Vocabulary(tuple(data["words"])), scales)
@@ -159,6 +163,7 @@ def read_shared(folder: Path, info: Mapping[str, Any], schema: Schema) -> Shared
     for name in ("proposal", "proposal_all"):
         nets.append(proposal_net(encoder, int(data["proposal_width"]), torch.Generator()))
         _fill(nets[-1], name, tensors, folder / PROPOSALS)
+        nets[-1].to(device)
     return Shared(encoder, nets[0], nets[1], int(data["budget"]), float(data["subgoals_a_plan"]))
 
 
@@ -183,7 +188,7 @@ def write_model(folder: Path, model: GraphModel) -> str:
         "calibration.bias": model.calibration.bias,
         "records.outcome": model.records.outcome,
     }
-    tensors |= {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+    tensors |= {name: to_device(np.ascontiguousarray(a), CPU) for name, a in arrays.items()}
     found = write_tensors(folder / NETS, tensors)
     write_json(
         folder / MODEL,
@@ -210,7 +215,7 @@ def write_model(folder: Path, model: GraphModel) -> str:
 
 
 def read_model(folder: Path, shared: Shared) -> GraphModel:
-    """A variant from its folder."""
+    """A variant from its folder; its weights go where those of `shared` are."""
     data = read_json(folder / MODEL)
     path = folder / NETS
     tensors = read_tensors(path, data.get("sha256"))
@@ -222,7 +227,8 @@ def read_model(folder: Path, shared: Shared) -> GraphModel:
     value_mu = value_net(encoder, 1, int(data["value_width"]), 1, g)
     for name, net in (("outcome", outcome), ("dynamics", dynamics), ("value", value), ("value_mu", value_mu)):
         _fill(net, name, tensors, path)
-    a = {name: t.numpy() for name, t in tensors.items() if name.split(".")[0] in _ARRAYS}
+        net.to(shared.proposal.device)
+    a = {name: to_numpy(t) for name, t in tensors.items() if name.split(".")[0] in _ARRAYS}
     pruning = data["pruning"]
     return GraphModel(
         shared=shared,

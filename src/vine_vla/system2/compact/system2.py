@@ -11,6 +11,7 @@ from vine_vla.core.graph import SceneGraph, Schema
 from vine_vla.core.options import Subgoal
 from vine_vla.core.packing import PackedGraphs
 from vine_vla.core.protocols import Context, Expansion, Neighbours, Observation, PruningRule
+from vine_vla.learning.device import usable_device
 from vine_vla.storage.files import write_bytes
 from vine_vla.storage.json import write_json
 from vine_vla.system2.backend import BackendInfo, StateSpec
@@ -145,14 +146,17 @@ class System2:
         write_json(folder / INFO, info)
 
 
-def load(folder: Path, variant: str) -> System2:
+def load(folder: Path, variant: str, *, device: str | None = None) -> System2:
     """The variant of the System 2 in `folder`; see `BackendKind.load`."""
+    where = usable_device(device)
     info = read_info(folder)
     schema = read_schema(folder, info)
     if "proposals" not in info.get("stages", {}):
         raise VineError("training has not finished", where=str(folder), hint="run `vine train system2` again")
-    shared = storage.read_shared(folder, info, schema)
-    perception = storage.read_perception(folder, info, schema) if "perception" in info["stages"] else None
+    shared = storage.read_shared(folder, info, schema, where)
+    perception = None
+    if "perception" in info["stages"]:
+        perception = storage.read_perception(folder, info, schema, where)
     own, there = "all" if variant == IMITATE_ALL else variant, trained_variants(folder)
     if own not in there:
         raise VineError(

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import Schema
 from vine_vla.core.options import Demonstration, Split
+from vine_vla.learning.device import usable_device
 from vine_vla.storage.files import write_text
 from vine_vla.storage.json import write_json
 from vine_vla.storage.provenance import environment
@@ -70,6 +72,8 @@ def train_system2(
     out: Path | str,
     config: System2Config | None = None,
     report: Report = silent,
+    *,
+    device: str | None = "cpu",
 ) -> Path:
     """Train a variant of System 2 into `out`; returns the variant's folder.
 
@@ -77,11 +81,12 @@ def train_system2(
         dataset: demonstrations with segments and scene graphs; with images unless perception is None.
         out: folder of System 2; other variants in it stay, what they share is checked and reused.
         config: see `System2Config`. report: progress by stage.
+        device: where nets are trained, see `usable_device`.
 
     Raises:
         VineError: nothing to learn from, or the folder's shared part was trained on other data or settings.
     """
-    config = config or System2Config()
+    config, where = config or System2Config(), usable_device(device)
     folder = Path(out)
     schema = dataset.schema
     splits = hold_out(dataset.demonstrations)
@@ -92,11 +97,11 @@ def train_system2(
     print_of_data = fingerprint(chosen)
     if own.failures is Failures.WITHHOLD_MATCHED and info["stages"]:
         # It comes with episodes that the others have not seen; what all share stays as it is.
-        shared = storage.read_shared(folder, info, schema)
-        perception = storage.read_perception(folder, info, schema) if config.perception else None
+        shared = storage.read_shared(folder, info, schema, where)
+        perception = storage.read_perception(folder, info, schema, where) if config.perception else None
     else:
-        shared = _shared_stage(folder, info, chosen, schema, own, print_of_data, report)
-        perception = _perception_stage(folder, info, dataset, chosen, config, print_of_data, report)
+        shared = _shared_stage(folder, info, chosen, schema, own, print_of_data, where, report)
+        perception = _perception_stage(folder, info, dataset, chosen, config, print_of_data, where, report)
     usable = choose_episodes(marked, own.failures, own.episodes)
     variant = folder / own.failures.value
     key = variant_key(config, usable, info["stages"])
@@ -209,6 +214,7 @@ def _shared_stage(
     schema: Schema,
     config: OutcomeConfig,
     data: str,
+    device: torch.device,
     report: Report,
 ) -> Shared:
     settings = {
@@ -217,8 +223,8 @@ def _shared_stage(
     }
     key = _key("proposals", settings, data)
     if _is_up_to_date(info, "proposals", key, folder):
-        return storage.read_shared(folder, info, schema)
-    shared = train_shared(chosen, schema, replace(config, episodes=None), report)
+        return storage.read_shared(folder, info, schema, device)
+    shared = train_shared(chosen, schema, replace(config, episodes=None), device=device, report=report)
     info["proposals"], info["hashes"]["proposals"] = storage.write_shared(folder, shared)
     _finish(folder, info, "proposals", key)
     return shared
@@ -231,13 +237,14 @@ def _perception_stage(
     chosen: Sequence[Demonstration],
     config: System2Config,
     data: str,
+    device: torch.device,
     report: Report,
 ) -> Perception | None:
     if config.perception is None:
         return None
     key = _key("perception", asdict(config.perception), data)
     if _is_up_to_date(info, "perception", key, folder):
-        return storage.read_perception(folder, info, dataset.schema)
+        return storage.read_perception(folder, info, dataset.schema, device)
     train = [d for d in chosen if d.split is Split.TRAIN]
     held = [d for d in chosen if d.split is not Split.TRAIN]
     own = config.perception
@@ -254,6 +261,7 @@ def _perception_stage(
         dataset.schema,
         constant_attributes(train),
         own,
+        device=device,
         report=lambda x: report("perception", x),
     )
     if held:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vine_vla.core.packing import PackedGraphs
 from vine_vla.core.protocols import Float, Int
+from vine_vla.learning.device import CPU, to_device, to_numpy
 from vine_vla.system2.compact.features import Encoder
 from vine_vla.system2.compact.fit import FitConfig, fit
 from vine_vla.system2.compact.nets import GraphNet, GraphTensors
@@ -67,10 +68,12 @@ def values(
         for start in range(0, max(len(graphs.budget), 1), CHUNK):
             part = slice(start, start + CHUNK)
             features = None if base is None else base[..., part]
-            inputs = GraphTensors(encoder.graph_inputs(graphs.select(part), texts.select(part), features))
+            inputs = GraphTensors(
+                encoder.graph_inputs(graphs.select(part), texts.select(part), features), net.device
+            )
             found.append(-torch.expm1(levels_of(net, inputs, members)))
         all_levels = torch.cat(found, 1)
-    return F.pad(all_levels, (1, 0)).numpy()
+    return to_numpy(F.pad(all_levels, (1, 0)))
 
 
 def at_budget(levels: Float, budget: NDArray[np.integer]) -> Float:
@@ -110,6 +113,7 @@ def train_value(
     levels: int,
     config: FitConfig,
     seed: int,
+    device: torch.device = CPU,
     report: Callable[[float], None] | None = None,
 ) -> GraphNet:
     """Fit V_1 .. V_levels, level by level.
@@ -119,8 +123,8 @@ def train_value(
         config: `epochs` are those of one level.
     """
     rng = np.random.default_rng(seed)
-    net = value_net(encoder, members, width, levels, torch.Generator().manual_seed(seed))
-    inputs = GraphTensors(encoder.graph_inputs(model.states, model.texts))
+    net = value_net(encoder, members, width, levels, torch.Generator().manual_seed(seed)).to(device)
+    inputs = GraphTensors(encoder.graph_inputs(model.states, model.texts), device)
     next_graphs = model.next.reshape(-1)
     next_texts = model.texts.select(np.repeat(model.rows, 2))
     weights = np.ones((1, len(model.states.budget)), np.float32)
@@ -129,7 +133,7 @@ def train_value(
         return values(net, encoder, next_graphs, next_texts, members)[..., budget].reshape(members, -1, 2)
 
     def fit_level(level: int, targets: Float) -> None:
-        wanted = torch.from_numpy(targets)
+        wanted = to_device(targets, device)
 
         def loss(index: Tensor) -> Tensor:
             log_miss = levels_of(net, inputs[index], members)[..., :level].clamp(max=-1e-5)
@@ -156,6 +160,7 @@ def train_value_mu(
     trace: float,
     rounds: int,
     seed: int,
+    device: torch.device = CPU,
 ) -> GraphNet:
     """Fit V_mu on the recorded graphs by lambda-returns.
 
@@ -166,8 +171,8 @@ def train_value_mu(
     The return of an episode of unknown outcome ends in V_mu of its last graph, not in a guess.
     """
     rng = np.random.default_rng(seed)
-    net = value_net(encoder, 1, width, 1, torch.Generator().manual_seed(seed))
-    inputs = GraphTensors(encoder.graph_inputs(table.graphs, encoder.texts(table.instructions)))
+    net = value_net(encoder, 1, width, 1, torch.Generator().manual_seed(seed)).to(device)
+    inputs = GraphTensors(encoder.graph_inputs(table.graphs, encoder.texts(table.instructions)), device)
     last = _last_of_episode(table.episode)
     known = table.success[table.episode]
     ends = table.where(last)
@@ -177,7 +182,7 @@ def train_value_mu(
         now = values(net, encoder, table.graphs, encoder.texts(table.instructions), 1)[0, :, 1]
         end_value = values(net, encoder, ends.after, end_texts, 1)[0, :, 1]
         target, usable = lambda_returns(table.episode, last, known, now, end_value, 1.0 if first else trace)
-        want = torch.from_numpy(target.astype(np.float32))
+        want = to_device(target.astype(np.float32), device)
         weights = (usable if first else np.ones(len(table), bool)).astype(np.float32)[None]
 
         def loss(index: Tensor, want: Tensor = want) -> Tensor:

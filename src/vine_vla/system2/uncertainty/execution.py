@@ -68,12 +68,18 @@ def probe_table(probes: Sequence[Probe], schema: Schema) -> SegmentTable:
 
 
 def calibrate_variant(
-    folder: Path, name: str, probes: Sequence[Probe], demonstrations: Sequence[Demonstration]
+    folder: Path,
+    name: str,
+    probes: Sequence[Probe],
+    demonstrations: Sequence[Demonstration],
+    *,
+    device: str | None = None,
 ) -> Path:
     """Write the variant `name` of the System 2 in `folder` once more, with execution calibration.
 
     Args:
         demonstrations: what the variant was trained on; `V` is learned from their scenes again.
+        device: see `load_system2`.
 
     Returns:
         The folder `NAME-executed`, with metrics, reliability plot and model card as training writes them;
@@ -88,7 +94,7 @@ def calibrate_variant(
         raise VineError(f"{len(table)} probes are too few to calibrate on", hint="execute 100 or more")
     kind = find_backend(info["kind"])
     if kind.calibrate is not None:
-        return kind.calibrate(folder, name, table, demonstrations)
+        return kind.calibrate(folder, name, table, demonstrations, device=device)
     from vine_vla.system2.training import calibrate_from_outside  # late: it imports this module's users
 
-    return calibrate_from_outside(folder, name, table, demonstrations)
+    return calibrate_from_outside(folder, name, table, demonstrations, device=device)
