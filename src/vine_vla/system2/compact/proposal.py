@@ -79,11 +79,8 @@ def train_proposal(
     net = proposal_net(encoder, width, torch.Generator().manual_seed(seed)).to(device)
     candidates = encoder.candidates(table.graphs, {})
     flat = Flat(candidates, encoder.arity)
-    chosen = torch.tensor(
-        [c.subgoals.index(s) for c, s in zip(candidates, table.subgoals, strict=True)],
-        dtype=torch.int64,
-        device=device,
-    )
+    taken = [c.subgoals.index(s) for c, s in zip(candidates, table.subgoals, strict=True)]
+    chosen = to_device(np.array(taken, np.int64), device)
     place = to_device(flat.place, device)
     texts = encoder.texts(table.instructions)
 
