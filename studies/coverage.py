@@ -1,8 +1,8 @@
-"""Does conformal pruning keep its promise? False cuts among reached probes against the Beta-binomial law.
+"""Does conformal pruning keep its promise? Reached probes that it prunes against the Beta-binomial law.
 
     python -m studies.coverage RUN --probes 1000
 
-Probes on calibration scenes set the thresholds, probes on other scenes of the same split are cut by them.
+Probes on calibration scenes set the thresholds, probes on other scenes of the same split are pruned by them.
 Split conformal says: of m new reached options, exchangeable with the n that set tau, the number that falls
 under it is BetaBinomial(m, k, n + 1 - k), k = floor(alpha' (n + 1)). The promise is for seen scenes; unseen
 ones, and subgoals judged in the graph that the model imagines, are measured without one.
@@ -22,7 +22,7 @@ import tyro
 from numpy.typing import NDArray
 from scipy.stats import betabinom
 
-from vine_vla.core.errors import VineError
+from studies.study import provenance, run_study
 from vine_vla.core.protocols import PlanningModel
 from vine_vla.evaluation.build import RunBuilder
 from vine_vla.evaluation.final import check_scenes, record_final
@@ -36,10 +36,9 @@ from vine_vla.evaluation.probes.run import (
     run_probes,
 )
 from vine_vla.storage.json import write_json
-from vine_vla.storage.provenance import environment
 from vine_vla.storage.tables import write_table
 from vine_vla.system2.uncertainty.conformal import threshold
-from vine_vla.tasks.registry import find_task
+from vine_vla.tasks.registry import DEFAULT_TASK, find_task
 from vine_vla.tasks.scenes import parse_scenes
 
 ALPHAS = (0.05, 0.1, 0.2)
@@ -61,7 +60,7 @@ class Scored:
 
 
 def scored(probes: Sequence[ExecutedProbe], judgements: Sequence[Judgement], min_support: float) -> Scored:
-    """The reached probes whose options the data cover; others are never cut."""
+    """The reached probes whose options the data cover; others are never pruned."""
     kept = [
         (p.subgoal.verb, j.upper)
         for p, j in zip(probes, judgements, strict=True)
@@ -73,7 +72,7 @@ def scored(probes: Sequence[ExecutedProbe], judgements: Sequence[Judgement], min
 def coverage_table(
     calibration: Scored, tested: dict[str, Scored], subgoals_a_plan: float, alphas: Sequence[float] = ALPHAS
 ) -> pd.DataFrame:
-    """False cuts of every set in `tested` with thresholds from `calibration`.
+    """Falsely pruned options of every set in `tested` with thresholds from `calibration`.
 
     Args:
         tested: by name.
@@ -118,7 +117,7 @@ def coverage_table(
 
 
 def overall(table: pd.DataFrame) -> pd.DataFrame:
-    """A row an alpha and set: false cuts of all verbs together against alpha', and whether all are within."""
+    """A row an alpha and set: false pruning of all verbs together against alpha'; whether all are within."""
     found = []
     for (alpha, name), own in table.groupby(["alpha", "set"], sort=False):
         found.append(
@@ -141,6 +140,10 @@ class Config:
 
     run: tyro.conf.Positional[Path]
     """Run with System 1 and System 2."""
+    task: str = DEFAULT_TASK
+    """Name in the registry."""
+    seen: str = ""
+    """Split that looks like the demonstrations; empty: the first with scene lists."""
     probes: int = 1000
     """Probes that are tested, seen and unseen."""
     calibrating: int = 1000
@@ -149,6 +152,8 @@ class Config:
     """Calibration scenes, of the seen split."""
     scenes: str = "0:200"
     """Scenes that are tested, seen and unseen; dev ones, or test ones with --final."""
+    other: str = ""
+    """Split that looks otherwise, `unseen`; empty: the second with scene lists."""
     unseen: Path | None = None
     """Probes that this run executed on unseen scenes before (probes_x1.jsonl.gz); default: execute some."""
     final: bool = False
@@ -159,19 +164,20 @@ class Config:
     """Processes."""
 
 
-def run(config: Config) -> pd.DataFrame:
-    """Run the probes, cut them, write `coverage.csv` and `coverage.json`; returns the overall table."""
+def run(config: Config) -> None:
+    """Run the probes, prune them, write `coverage.csv` and `coverage.json`."""
+    made, task = provenance(config), find_task(config.task)
     calibration, scenes = parse_scenes(config.calibration), parse_scenes(config.scenes)
-    lists = find_task("plug").lists("seen")
+    splits = (config.seen or task.evaluation_splits[0], config.other or task.evaluation_splits[1])
+    lists = task.lists(splits[0])
     check_scenes(calibration, lists, final=False, calibration=True)
     check_scenes(scenes, lists, final=config.final)
     if config.final:
         log = config.out.parent / "final_runs.csv"
-        record_final(log, task="plug", split="seen", scenes=scenes, arms=["vine"], out=config.out)
-        if config.unseen is None:
-            record_final(log, task="plug", split="unseen", scenes=scenes, arms=["vine"], out=config.out)
+        for split in splits[: 2 if config.unseen is None else 1]:
+            record_final(log, task=task.name, split=split, scenes=scenes, arms=["vine"], out=config.out)
     found: dict[str, list[ExecutedProbe]] = {}
-    seen = RunBuilder(task="plug", split="seen", runs=(str(config.run),))
+    seen = RunBuilder(task=task.name, split=splits[0], runs=(str(config.run),))
     seen.check(("vine",))
     found["calibration"] = calibration_probes(
         seen, config.run, _probing(calibration, config.calibrating), workers=config.workers
@@ -181,7 +187,7 @@ def run(config: Config) -> pd.DataFrame:
     if config.unseen is not None:
         found["unseen"] = read_probes(config.unseen)
     else:
-        other, file = replace(seen, split="unseen"), config.out / "probes_unseen.jsonl"
+        other, file = replace(seen, split=splits[1]), config.out / "probes_unseen.jsonl"
         found["unseen"] = run_probes(other, probing, file, workers=config.workers)
     model: PlanningModel = seen.build("vine", 0, seen.open_task()).planner.model  # type: ignore[attr-defined]
     sets = {name: scored(p, judge(model, p), model.pruning.min_support) for name, p in found.items()}
@@ -195,16 +201,12 @@ def run(config: Config) -> pd.DataFrame:
     write_table(config.out / "coverage.csv", table)
     whole = overall(table)
     record = {
-        "settings": {
-            **{name: getattr(config, name) for name in ("probes", "calibrating", "calibration", "scenes")},
-            "unseen": config.unseen.name if config.unseen else "executed",
-        },
+        **made,
         "subgoals_a_plan": subgoals,
         "overall": whole.to_dict("records"),
-        "environment": environment(),
     }
     write_json(config.out / "coverage.json", record)
-    return whole
+    print(whole.to_string(index=False, float_format=lambda v: f"{v:.4f}"))
 
 
 def _probing(scenes: Sequence[int], probes: int) -> ProbeConfig:
@@ -212,17 +214,5 @@ def _probing(scenes: Sequence[int], probes: int) -> ProbeConfig:
     return ProbeConfig(scenes=tuple(scenes), each=max(1, -(-probes // len(scenes))))
 
 
-def main() -> int:
-    """Run and print."""
-    config = tyro.cli(Config, description=__doc__)
-    try:
-        whole = run(config)
-    except VineError as error:
-        print(f"coverage: error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    print(whole.to_string(index=False, float_format=lambda v: f"{v:.4f}"))  # noqa: T201
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(Config, run, __doc__))

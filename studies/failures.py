@@ -1,37 +1,42 @@
 """How many failed episodes are needed: success against the number of failures that System 2 may learn from.
 
-    python benchmarks/failures.py DATASET --out results/failures
+    python -m studies.failures DATASET --out results/failures
 
-DATASET: demonstrations of the plug with failures (`plug-full` writes them to runs/plug-full/demos). Every
+DATASET: a task's demonstrations with failures (an experiment writes them to runs/NAME/demos). Every
 point has all successful episodes, and as many failed ones as it says, drawn by the seed; points of a seed are
-nested. Plans are made on true graphs and carried out by scripted hands, so that nothing but what the failures
+nested. Plans are made on true graphs and executed by the scripted expert, so that only what the failures
 teach differs; scenes, jitter and noise are the same for all points. Writes `failures.csv` (a point a row),
 `failures.json` (means over seeds, difference to no failures with its bootstrap interval over scenes) and
-`failures.png`. Points that are there already are not run again.
+`failures.png`. Points that are up to date are not run again.
 """
 
-import argparse
+from __future__ import annotations
+
 import os
-from dataclasses import replace
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
 import torch
+import tyro
 
 from studies.gates import GraphBuilder
+from studies.study import provenance, run_jobs, run_study
 from vine_vla.core.options import Demonstration, EpisodeOutcome
 from vine_vla.data import open_dataset
 from vine_vla.evaluation.episodes import Key, play
 from vine_vla.evaluation.final import check_scenes
 from vine_vla.evaluation.statistics import compare
-from vine_vla.storage.json import RowLog, write_json
-from vine_vla.storage.provenance import environment
+from vine_vla.storage.json import write_json
 from vine_vla.storage.tables import write_table
 from vine_vla.system2.compact import OutcomeConfig, train_outcomes
-from vine_vla.tasks.registry import find_task
+from vine_vla.tasks.registry import DEFAULT_TASK, find_task
 from vine_vla.tasks.scenes import parse_scenes
 
 
@@ -43,19 +48,19 @@ def with_failures(demonstrations: list[Demonstration], count: int, seed: int) ->
     return [d for i, d in enumerate(demonstrations) if won[i] or i in kept]
 
 
-def measure(model: object, scenes: list[int], split: str) -> list[dict[str, object]]:
+def measure(model: object, task: str, split: str, scenes: Sequence[int]) -> list[dict[str, object]]:
     """A row a scene: success, and what the first plan promised."""
-    builder = GraphBuilder(models={"all": model}, facts={}, split=split)
-    task = builder.open_task()
-    parts = builder.build("vine", 0, task)
+    builder = GraphBuilder(models={"all": model}, facts={}, task=task, split=split)
+    simulation = builder.open_task()
+    parts = builder.build("vine", 0, simulation)
     rows = []
     for scene in scenes:
-        row = play(task, parts, Key("plug", split, scene, "vine", "", 0, 0)).row
+        row = play(simulation, parts, Key(task, split, scene, "vine", "", 0, 0)).row
         rows.append({"scene": scene, "success": row["success"], "plan_p": row["plan_p"]})
     return rows
 
 
-def curve(points: list[dict], scenes: int) -> list[dict[str, object]]:
+def curve(points: list[dict]) -> list[dict[str, object]]:
     """Means over seeds, with an interval over scenes, and the difference to no failures."""
     rows = pd.DataFrame(
         [
@@ -101,46 +106,65 @@ def draw(found: list[dict], file: Path) -> None:
     figure.savefig(file, dpi=150)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("results/failures"))
-    parser.add_argument("--counts", type=int, nargs="+", default=[0, 5, 15, 50, 100, 1000])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--scenes", default="0:200")
-    parser.add_argument("--split", default="unseen")
-    args = parser.parse_args()
+@dataclass(frozen=True)
+class Config:
+    """Options."""
+
+    dataset: tyro.conf.Positional[Path]
+    """Demonstrations with true graphs."""
+    task: str = DEFAULT_TASK
+    """Name in the registry; the one that the demonstrations are of."""
+    counts: tuple[int, ...] = (0, 5, 15, 50, 100, 1000)
+    """Numbers of failed episodes; more than there are counts as all."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of training and of the choice of episodes."""
+    scenes: str = "0:200"
+    """Dev scenes."""
+    split: str = ""
+    """Appearance of the scenes; empty: the task's own choice."""
+    work: Path = Path("runs/failures")
+    """Points are kept here, so that a killed study resumes."""
+    out: Path = Path("results/failures")
+    """Results directory."""
+
+
+def run(config: Config) -> None:
+    """Train and measure every point that is missing, write the figures."""
     torch.set_num_threads(1)
-    scenes = parse_scenes(args.scenes)
-    check_scenes(scenes, find_task("plug").lists(args.split), final=False)
-    dataset = open_dataset(args.dataset)
+    made, task = provenance(config), find_task(config.task)
+    split, scenes = config.split or task.default_split, parse_scenes(config.scenes)
+    check_scenes(scenes, task.lists(split), final=False)
+    dataset = open_dataset(config.dataset)
     every = list(dataset.demonstrations)
-    most = sum(d.outcome is not EpisodeOutcome.SUCCESS for d in every)
-    log = RowLog(args.out / "points.jsonl")
-    known = {(p["failures"], p["seed"]) for p in log.rows}
-    for seed in args.seeds:
-        for count in dict.fromkeys(min(c, most) for c in args.counts):
-            if (count, seed) in known:
-                continue
-            chosen = with_failures(every, count, seed)
-            model = train_outcomes(chosen, dataset.schema, replace(OutcomeConfig(), seed=seed))
-            log.append({"failures": count, "seed": seed, "scenes": measure(model, list(scenes), args.split)})
-            print(count, seed, np.mean([s["success"] for s in log.rows[-1]["scenes"]]), flush=True)
-    log.close()
-    found = curve(log.rows, len(scenes))
+    failed = sum(d.outcome is not EpisodeOutcome.SUCCESS for d in every)
+
+    def point(job: list[int]) -> dict[str, Any]:
+        count, seed = job
+        chosen = with_failures(every, count, seed)
+        model = train_outcomes(chosen, dataset.schema, replace(OutcomeConfig(), seed=seed))
+        return {"failures": count, "seed": seed, "scenes": measure(model, task.name, split, scenes)}
+
+    counts = dict.fromkeys(min(c, failed) for c in config.counts)
+    points = run_jobs(
+        config.work / "points.jsonl",
+        lambda: point,
+        {f"{count} failures, seed {seed}": [count, seed] for seed in config.seeds for count in counts},
+        settings={"task": task.name, "split": split, "scenes": config.scenes, "episodes": len(every)},
+        workers=0,
+        name="points",
+    )
+    found = curve(points)
     table = [
         {"failures": p["failures"], "seed": p["seed"], "episodes": len(p["scenes"])}
         | {"success": np.mean([s["success"] for s in p["scenes"]])}
         | {"promised": np.mean([s["plan_p"] or 0.0 for s in p["scenes"]])}
-        for p in log.rows
+        for p in points
     ]
-    write_table(args.out / "failures.csv", pd.DataFrame(table).sort_values(["failures", "seed"]).round(4))
-    settings = {"scenes": args.scenes, "split": args.split, "episodes": len(every), "failed": most}
-    write_json(args.out / "failures.json", settings | {"curve": found, "environment": environment()})
-    draw(found, args.out / "failures.png")
+    write_table(config.out / "failures.csv", pd.DataFrame(table).sort_values(["failures", "seed"]).round(4))
+    record = {**made, "episodes": len(every), "failed": failed, "curve": found}
+    write_json(config.out / "failures.json", record)
+    draw(found, config.out / "failures.png")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_study(Config, run, __doc__))

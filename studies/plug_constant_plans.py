@@ -7,12 +7,16 @@ spoils it.
 
 from __future__ import annotations
 
-import argparse
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from studies.study import provenance, run_study
 from vine_vla.evaluation.statistics import wilson
+from vine_vla.storage.json import write_json
+from vine_vla.storage.tables import write_table
 from vine_vla.tasks.plug.scenes import FROZEN, GRASPS, plug_scene
 from vine_vla.tasks.scenes import parse_scenes
 
@@ -34,15 +38,21 @@ def count() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for constant_plans.csv")
-    out: Path = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    table = count()
-    table.to_csv(out / "constant_plans.csv", index=False, float_format="%.4f")
+@dataclass(frozen=True)
+class Config:
+    """Options."""
+
+    out: Path = Path("results/gates")
+    """Where constant_plans.csv and constant_plans.json go."""
+
+
+def run(config: Config) -> None:
+    """Count, print the table, write it."""
+    made, table = provenance(config), count()
+    write_table(config.out / "constant_plans.csv", table.round(4))
+    write_json(config.out / "constant_plans.json", made)
     print(table.to_string(index=False))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_study(Config, run, __doc__))

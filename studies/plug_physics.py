@@ -6,24 +6,20 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
-import platform
-import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import mujoco
 import numpy as np
+import pandas as pd
 
+from studies.study import provenance, run_jobs, run_study
 from vine_vla.core.options import Outcome
+from vine_vla.evaluation.statistics import wilson
+from vine_vla.storage.json import write_json
+from vine_vla.storage.tables import write_table
 from vine_vla.tasks.plug.expert import SkillDial
 from vine_vla.tasks.plug.operators import Habits
 from vine_vla.tasks.plug.rollout import run_operator, run_plan
@@ -31,12 +27,14 @@ from vine_vla.tasks.plug.scenes import GRASPS, HIDDEN_SIDE, TALL_HEIGHT, Block, 
 from vine_vla.tasks.plug.sim import PlugSim
 
 NEIGHBOURS = ("none", "low", "x", "y", "xy")
+SKILL = (0.5, 1.0)
+"""Range of the operators' noise scale."""
 _GREY = (0.8, 0.8, 0.8)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the gate: how it is grasped, where it goes, what stands there, how well hands work."""
+    """One cell of the gate: how it is grasped, where it goes, what stands there, how noisy control is."""
 
     grasp: str
     kind: str
@@ -79,37 +77,30 @@ def cell_scene(cell: Cell, seed: int) -> PlugScene:
     )
 
 
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % Wilson interval of a rate."""
-    if n == 0:
-        return 0.0, 1.0
-    p, d = successes / n, 1 + z * z / n
-    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / d
-    centre = (p + z * z / (2 * n)) / d
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+class PhysicsWorker:
+    """Runs batches of a cell or of operators; keeps its simulator."""
+
+    def __init__(self) -> None:
+        self.sim = PlugSim()
+
+    def __call__(self, job: tuple[Cell | Habits, int, int]) -> list[Any]:
+        """Outcomes of episodes `first` to `first + count` of a cell; or rows of operators' episodes."""
+        what, first, count = job
+        if isinstance(what, Habits):
+            return _operator_batch(self.sim, what, first, count)
+        dial = SkillDial(scale=what.scale, height_bias=what.height_bias)
+        return [
+            [str(o) for o in run_plan(self.sim, cell_scene(what, seed), what.grasp, 0, dial, seed)]
+            for seed in range(first, first + count)
+        ]
 
 
-@cache
-def _sim() -> PlugSim:
-    return PlugSim()
-
-
-def _cell_batch(job: tuple[Cell, int, int]) -> list[list[str]]:
-    cell, first, count = job
-    dial = SkillDial(scale=cell.scale, height_bias=cell.height_bias)
-    return [
-        [str(o) for o in run_plan(_sim(), cell_scene(cell, seed), cell.grasp, 0, dial, seed)]
-        for seed in range(first, first + count)
-    ]
-
-
-def _operator_batch(job: tuple[Habits, tuple[float, float], int, int]) -> list[dict[str, Any]]:
-    habits, (low, high), first, count = job
+def _operator_batch(sim: PlugSim, habits: Habits, first: int, count: int) -> list[dict[str, Any]]:
     rows = []
     for number in range(first, first + count):
         scene = plug_scene("demo", number)
-        scale = float(np.random.default_rng([number, 5]).uniform(low, high))
-        episode = run_operator(_sim(), scene, habits, SkillDial(scale=scale), number)
+        scale = float(np.random.default_rng([number, 5]).uniform(*SKILL))
+        episode = run_operator(sim, scene, habits, SkillDial(scale=scale), number)
         inserts = [
             (choice[1], scene.sockets[choice[1] or 0], outcome)
             for choice, outcome in episode.history
@@ -163,34 +154,56 @@ def _chunks(total: int, size: int = 10) -> list[tuple[int, int]]:
     return [(start, min(size, total - start)) for start in range(0, total, size)]
 
 
-def run_gate(
-    episodes: int, operators: int, workers: int, first_seed: int
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of `g0.csv` and the rest of `g0.json`."""
-    cells = gate_cells()
-    habits, skill = Habits(), (0.5, 1.0)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [
-            [pool.submit(_cell_batch, (cell, first_seed + a, n)) for a, n in _chunks(episodes)]
-            for cell in cells
-        ]
-        operator_futures = [
-            pool.submit(_operator_batch, (habits, skill, a, n)) for a, n in _chunks(operators)
-        ]
-        rows = []
-        for cell, parts in zip(cells, futures, strict=True):
-            results = [r for part in parts for r in part.result()]
-            row = _row(cell, results)
-            rows.append(row)
-            sys.stderr.write(" ".join(f"{k}={v}" for k, v in row.items()) + "\n")
-        played = [r for future in operator_futures for r in future.result()]
-    return rows, {"operators": _operator_summary(played, habits, skill), **_verdict(rows)}
+@dataclass(frozen=True)
+class Config:
+    """Options."""
+
+    episodes: int = 100
+    """Episodes a cell."""
+    operators: int = 300
+    """Episodes of operators without knowledge of failure causes."""
+    seed: int = 100_000
+    """First seed of the cells."""
+    workers: int = 1
+    """Processes."""
+    work: Path = Path("runs/gates")
+    """Episodes are kept here, so that a killed gate resumes."""
+    out: Path = Path("results/gates")
+    """Where g0.csv and g0.json go."""
+
+
+def run(config: Config) -> bool:
+    """Write `g0.csv` and `g0.json`; whether the gate is open."""
+    made, cells, habits = provenance(config), gate_cells(), Habits()
+    jobs: dict[str, tuple[Cell | Habits, int, int]] = {
+        f"{cell} {first}": (cell, config.seed + first, n)
+        for cell in cells
+        for first, n in _chunks(config.episodes)
+    }
+    jobs |= {f"operators {first}": (habits, first, n) for first, n in _chunks(config.operators)}
+    settings = {"episodes": config.episodes, "operators": config.operators, "seed": config.seed}
+    file = config.work / "g0.jsonl"
+    answers = run_jobs(file, PhysicsWorker, jobs, settings=settings, workers=config.workers, name="physics")
+    found = dict(zip(jobs, answers, strict=True))
+    rows = [
+        _row(cell, [r for first, _ in _chunks(config.episodes) for r in found[f"{cell} {first}"]])
+        for cell in cells
+    ]
+    played = [r for first, _ in _chunks(config.operators) for r in found[f"operators {first}"]]
+    figures = {"operators": _operator_summary(played, habits, SKILL), **_verdict(rows)}
+    is_open = bool(figures.pop("open"))
+    write_table(config.out / "g0.csv", pd.DataFrame(rows))
+    write_json(config.out / "g0.json", {"gate": "g0", "open": is_open, **made, **figures})
+    print(f"g0: {'open' if is_open else 'closed'}")
+    for name, held in figures["checks"].items():
+        print(f"  {name}: {'yes' if held else 'no'}")
+    return is_open
 
 
 def _row(cell: Cell, results: Sequence[Sequence[str]]) -> dict[str, Any]:
     n = len(results)
     success = sum(len(r) == 2 and r[1] == Outcome.REACHED for r in results)
-    low, high = wilson(success, n)
+    _, low, high, _ = wilson(success, n)
     return {
         **asdict(cell),
         "expected": cell.expected,
@@ -221,7 +234,7 @@ def _operator_summary(
         "skill": skill,
         "episodes": n,
         "failed": round(fails / n, 3),
-        "failed_interval": [round(v, 3) for v in wilson(fails, n)],
+        "failed_interval": [round(v, 3) for v in wilson(fails, n)[1:3]],
         "dead": round(sum(r["dead"] for r in played) / n, 3),
         "with_slip": round(sum(r["slips"] > 0 for r in played) / n, 3),
         "mean_steps": round(float(np.mean([r["steps"] for r in played])), 1),
@@ -256,62 +269,5 @@ def _verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"scenes": scenes, "checks": checks, "open": all(checks.values())}
 
 
-def revision() -> str:
-    """Git revision of the working tree, with `+` when it has changes; `unknown` outside a repository."""
-    try:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno", "src"], capture_output=True, text=True
-        )
-        return head + ("+" if changed.stdout.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the gate; exit code 0 when it is open, 1 when not."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--episodes", type=int, default=100, help="episodes a cell (default 100)")
-    parser.add_argument(
-        "--operators", type=int, default=300, help="episodes of blind operators (default 300)"
-    )
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
-    parser.add_argument("--seed", type=int, default=100_000, help="first seed of the cells (default 100000)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("results/gates"), help="folder (default results/gates)"
-    )
-    args = parser.parse_args(argv)
-    begun_at = revision()  # of the code that runs, not of what it has become by the end
-    rows, rest = run_gate(args.episodes, args.operators, args.workers, args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
-    temporary = args.out / ".g0.csv.tmp"
-    with temporary.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(args.out / "g0.csv")
-    record = {
-        "gate": "g0",
-        "open": rest.pop("open"),
-        "command": f"python -m studies.plug_physics --episodes {args.episodes} --operators {args.operators}"
-        f" --seed {args.seed} --out results/gates",
-        "revision": begun_at,
-        "versions": {
-            "python": platform.python_version(),
-            "mujoco": mujoco.__version__,
-            "numpy": np.__version__,
-        },
-        **rest,
-    }
-    temporary = args.out / ".g0.json.tmp"
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    temporary.replace(args.out / "g0.json")
-    shown = {name: record[name] for name in ("open", "checks", "operators")}
-    sys.stdout.write(json.dumps(shown, indent=1) + "\n")
-    return 0 if record["open"] else 1
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_study(Config, run, __doc__))

@@ -1,6 +1,6 @@
 """Are the probabilities right, by verb, look-ahead and split? From tables that evaluations have written.
 
-    python benchmarks/reliability.py results/plug-full results/eyes --arm vine --out results/reliability
+    python -m studies.reliability results/plug-full --arm vine --out results/reliability
 
 Reads `feasibility.csv` (subgoals) and `episodes.csv` (plans) of every folder. Writes `reliability.csv`: for
 each source (`probe`: drawn at random and executed; `executed`: chosen by a plan; `plan`: the first plan's own
@@ -9,24 +9,29 @@ share that came true, their gap, AUROC and ECE beside that of a perfect predicto
 bootstrap intervals over scenes. `reliability.png` draws verbs and look-aheads, `plans.png` whole plans.
 """
 
-import argparse
-from collections.abc import Iterator
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import tyro
 
+from studies.study import provenance, run_study
 from vine_vla.core.errors import VineError
 from vine_vla.evaluation.probes.reliability import reliability, score
 from vine_vla.evaluation.statistics import scene_bootstrap
+from vine_vla.storage.json import write_json
 from vine_vla.storage.tables import read_table, write_table
 
 LEAST = 30
 """Rows below which nothing is said."""
-COLOURS = {"seen": "tab:green", "unseen": "tab:blue", "pushed": "tab:orange"}
 
 
-def subgoals(folders: list[Path], arm: str) -> pd.DataFrame:
+def subgoals(folders: Sequence[Path], arm: str) -> pd.DataFrame:
     """Rows of all folders with columns source, split, verb, lookahead, scene, predicted, happened."""
     found = []
     for folder in folders:
@@ -40,7 +45,7 @@ def subgoals(folders: list[Path], arm: str) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def plans(folders: list[Path], arm: str) -> pd.DataFrame:
+def plans(folders: Sequence[Path], arm: str) -> pd.DataFrame:
     """The same of whole plans."""
     found = []
     for folder in folders:
@@ -109,7 +114,6 @@ def curves(axis, rows: pd.DataFrame, by: str, title: str) -> None:  # noqa: ANN0
             marker="o",
             ms=4,
             capsize=2,
-            color=COLOURS.get(str(value)),
             label=f"{value} ({len(part)})",
         )
     axis.set(title=title, xlim=(0, 1), ylim=(0, 1), xlabel="predicted")
@@ -139,25 +143,30 @@ def draw(rows: pd.DataFrame, whole: pd.DataFrame, out: Path) -> None:
     figure.savefig(out / "plans.png", dpi=130)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "folders", type=Path, nargs="+", help="result folders of vine eval and vine experiment"
-    )
-    parser.add_argument("--arm", default="vine")
-    parser.add_argument("--out", type=Path, default=Path("results/reliability"))
-    args = parser.parse_args()
-    rows, whole = subgoals(args.folders, args.arm), plans(args.folders, args.arm)
+@dataclass(frozen=True)
+class Config:
+    """Options."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Result folders of vine eval and vine experiment."""
+    arm: str = "vine"
+    """Its label in the tables."""
+    out: Path = Path("results/reliability")
+    """Results directory."""
+
+
+def run(config: Config) -> None:
+    """Read the tables, write the figures."""
+    made = provenance(config)
+    rows, whole = subgoals(config.folders, config.arm), plans(config.folders, config.arm)
     if not len(rows):
-        raise VineError(f"no rows of arm {args.arm!r}", where=str(args.folders[0]))
+        raise VineError(f"no rows of arm {config.arm!r}", where=str(config.folders[0]))
     found = table(pd.concat([rows, whole], ignore_index=True))
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_table(args.out / "reliability.csv", found.round(4))
-    draw(rows, whole, args.out)
+    write_table(config.out / "reliability.csv", found.round(4))
+    write_json(config.out / "reliability.json", made)
+    draw(rows, whole, config.out)
     print(found.round(3).to_string(index=False))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_study(Config, run, __doc__))

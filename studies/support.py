@@ -1,6 +1,6 @@
 """Does VINE know what it has never met? Intervals and their coverage with a category held out of training.
 
-    python benchmarks/support.py POOL --hold-out end=tall --hold-out colour=purple --out results/support
+    python -m studies.support POOL --hold-out end=tall colour=purple --out results/support
 
 POOL is a dataset with annotated graphs (plug-full's pool of operators' episodes). Two models learn from
 equally many training episodes, on true graphs: one from any, one only from episodes in which no object has
@@ -9,14 +9,16 @@ the category. Test segments are of other episodes: those whose arguments have th
 An interval of P(goal or reached) is mean +- 1.64 spread of the members, before; after, an option that the
 data do not cover has it widened towards [0, 1] by its gap, as at the root of a search. It covers when the
 true rate lies in it; for that stands the frequency among all segments of the pool with the same verb and
-categories of plug and target. Writes `support.csv`.
+categories of its arguments and of what is held. Writes `support.csv` and `support.json`.
 """
 
-import argparse
+from __future__ import annotations
+
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,13 +26,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 import torch
+import tyro
 
+from studies.study import provenance, run_study
 from vine_vla.core.graph import SceneGraph, Schema
 from vine_vla.core.options import Demonstration, Outcome, Segment, Split, Subgoal
 from vine_vla.core.packing import pack
 from vine_vla.core.protocols import GOAL, REACHED
 from vine_vla.data import open_dataset
 from vine_vla.search.pruning import support_gap
+from vine_vla.storage.json import write_json
+from vine_vla.storage.tables import write_table
 from vine_vla.system2.compact import OutcomeConfig, train_outcomes
 from vine_vla.system2.compact.model import GraphModel
 
@@ -117,33 +123,40 @@ def summary(found: pd.DataFrame, rate: pd.Series, reached: pd.Series) -> dict[st
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("pool", type=Path)
-    parser.add_argument("--hold-out", action="append", metavar="ATTRIBUTE=VALUE", required=True)
-    parser.add_argument("--out", type=Path, default=Path("results/support"))
-    parser.add_argument(
-        "--ignored", nargs="*", default=["colour"], help="attributes that feasibility ignores"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+@dataclass(frozen=True)
+class Config:
+    """Options."""
+
+    pool: tyro.conf.Positional[Path]
+    """Dataset with annotated graphs."""
+    hold_out: tuple[str, ...]
+    """Categories, ATTRIBUTE=VALUE; a pair of models for each."""
+    ignored: tuple[str, ...] = ("colour",)
+    """Attributes that feasibility ignores."""
+    seed: int = 0
+    """Of training and of the halves of the pool."""
+    out: Path = Path("results/support")
+    """Results directory."""
+
+
+def run(config: Config) -> None:
+    """Train with and without each category, write the table."""
+    made = provenance(config)
     torch.set_num_threads(1)
-    dataset = open_dataset(args.pool)
+    dataset = open_dataset(config.pool)
     schema, everyone = dataset.schema, list(dataset.demonstrations)
-    order = np.random.default_rng(args.seed).permutation(len(everyone))
+    order = np.random.default_rng(config.seed).permutation(len(everyone))
     half = len(everyone) // 2
     taught, tested = ([everyone[i] for i in part] for part in (order[:half], order[half:]))
     cells: dict[tuple[str, ...], list[bool]] = defaultdict(list)
     for graph, segment, _ in decided(everyone):
-        cells[cell(graph, segment.subgoal, args.ignored)].append(segment.outcome is Outcome.REACHED)
+        cells[cell(graph, segment.subgoal, config.ignored)].append(segment.outcome is Outcome.REACHED)
     cases = decided(tested)
-    keys = [cell(graph, segment.subgoal, args.ignored) for graph, segment, _ in cases]
+    keys = [cell(graph, segment.subgoal, config.ignored) for graph, segment, _ in cases]
     rate = pd.Series([np.mean(cells[k]) if len(cells[k]) >= LEAST else np.nan for k in keys])
     reached = pd.Series([segment.outcome is Outcome.REACHED for _, segment, _ in cases])
     rows = []
-    for text in args.hold_out:
+    for text in config.hold_out:
         attribute, _, value = text.partition("=")
         category = attribute, value
         without = [d for d in taught if not any(has(g, category) for g in d.graphs.values())]
@@ -153,13 +166,14 @@ def main() -> None:
                 replace(d, split=Split.CALIBRATION if i % 5 == 0 else Split.TRAIN)
                 for i, d in enumerate(chosen)
             ]
-            model = train_outcomes(marked, schema, OutcomeConfig(seed=args.seed))
+            model = train_outcomes(marked, schema, OutcomeConfig(seed=config.seed))
             found = intervals(model, cases, schema)
             for group, mine in (("has it", about), ("has it not", ~about)):
                 part = found[mine[found["case"]].to_numpy()]
-                told = summary(part, rate[part["case"]].set_axis(part.index), reached[part["case"]])
+                figures = summary(part, rate[part["case"]].set_axis(part.index), reached[part["case"]])
                 rows.append(
-                    {"category": text, "in training": name, "episodes": len(chosen), "target": group} | told
+                    {"category": text, "in training": name, "episodes": len(chosen), "target": group}
+                    | figures
                 )
                 print(
                     " ".join(
@@ -167,9 +181,9 @@ def main() -> None:
                     ),
                     flush=True,
                 )
-    args.out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).round(4).to_csv(args.out / "support.csv", index=False)
+    write_table(config.out / "support.csv", pd.DataFrame(rows).round(4))
+    write_json(config.out / "support.json", made)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_study(Config, run, __doc__))

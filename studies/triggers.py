@@ -2,7 +2,7 @@
 
     python -m studies.triggers RUN --split pushed --scenes 0:100
 
-An alarm is right if the plan it warns of fails when it is gone on with. Nothing is replanned here, so the
+An alarm is right if the plan it warns of fails when it is carried on. Nothing is replanned here, so the
 rest of the same episode is that plan's roll-out from the very state and noise of the alarm, and one episode
 tells about every trigger:
 
@@ -27,22 +27,19 @@ import numpy as np
 import pandas as pd
 import tyro
 
+from studies.study import provenance, run_jobs, run_study
 from vine_vla.agent import Agent, AgentConfig, Feedback, Replanning, Streams, Verdict
 from vine_vla.agent.body import Body
-from vine_vla.compute.executor import LocalExecutor
-from vine_vla.compute.progress import track
-from vine_vla.core.errors import VineError
 from vine_vla.evaluation.build import RunBuilder
 from vine_vla.evaluation.episodes import Parts
 from vine_vla.evaluation.final import check_scenes, record_final
 from vine_vla.evaluation.runner import Builder
 from vine_vla.evaluation.statistics import wilson
 from vine_vla.evaluation.world import Judge, WatchedSkill
-from vine_vla.storage.json import RowLog, write_json
-from vine_vla.storage.provenance import environment
+from vine_vla.storage.json import write_json
 from vine_vla.storage.tables import write_table
 from vine_vla.tasks.base import Simulation
-from vine_vla.tasks.registry import find_task
+from vine_vla.tasks.registry import DEFAULT_TASK, find_task
 from vine_vla.tasks.scenes import parse_scenes
 
 TRIGGERS = ("on-failure", "fixed", "uncertainty")
@@ -79,8 +76,8 @@ def watch_episode(task: Simulation, parts: Parts, scene: int, policy_seed: int =
         instruction=task.instruction,
     )
     died: int | None = None
-    steps, sight = 0, Feedback(judge.observe())
-    while (actions := agent.act(sight)) is not None:
+    steps, feedback = 0, Feedback(judge.observe())
+    while (actions := agent.act(feedback)) is not None:
         executed, over = 0, False
         for action in actions:
             over = judge.step(action)
@@ -91,7 +88,7 @@ def watch_episode(task: Simulation, parts: Parts, scene: int, policy_seed: int =
         if judge.dead and died is None:
             onset = getattr(task, "onset", None)
             died = onset if onset is not None else steps
-        sight = Feedback(judge.observe(), executed, over)
+        feedback = Feedback(judge.observe(), executed, over)
     record = agent.record
     skill.close()
     failed = [e.end for e in record.executions if e.verdict not in (Verdict.DONE, Verdict.INTERRUPTED)]
@@ -161,27 +158,26 @@ class _Watcher:
 
 
 def evaluate_triggers(
-    builder: Builder, scenes: Sequence[int], out: Path, *, label: str = "vine", workers: int = 2
+    builder: Builder, scenes: Sequence[int], work: Path, out: Path, *, label: str = "vine", workers: int = 2
 ) -> pd.DataFrame:
     """Watch what is missing of `scenes`; writes `triggers.csv` (an episode a row) under `out`.
 
+    Args:
+        work: folder in which episodes are kept, so that a killed run is resumed.
+
     Returns:
-        The rows. A run that was killed goes on where it was.
+        The rows.
     """
-    log = RowLog(out / "triggers.jsonl")
-    try:
-        known = {row["scene"] for row in log.rows}
-        todo = [scene for scene in scenes if scene not in known]
-        answers = LocalExecutor(workers).map(partial(_Watcher, builder, label), todo)
-        done = len(scenes) - len(todo)
-        for row in track(answers, name="watching", total=len(scenes), done=done, show=True):
-            log.append(row)
-        rows = [row for row in log.rows if row["scene"] in set(scenes)]
-    finally:
-        log.close()
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("scene", ignore_index=True)
+    rows = run_jobs(
+        work / f"{builder.task}_{builder.split}.jsonl",
+        partial(_Watcher, builder, label),
+        {str(scene): scene for scene in scenes},
+        settings=builder.settings() | {"split": builder.split, "arm": label},
+        workers=workers,
+        name="episodes",
+    )
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
     write_table(out / "triggers.csv", table)
-    log.file.unlink()
     return table
 
 
@@ -191,12 +187,16 @@ class Config:
 
     run: tyro.conf.Positional[Path]
     """Run with System 1 and System 2."""
-    split: str = "pushed"
-    """Look of the scenes; in `pushed` a neighbour is carried to a socket meanwhile."""
+    task: str = DEFAULT_TASK
+    """Name in the registry."""
+    split: str = ""
+    """Appearance of the scenes, best one in which something moves meanwhile; empty: the task's choice."""
     scenes: str = "0:100"
     """Scene numbers."""
     final: bool = False
     """Run test scenes, on record."""
+    work: Path = Path("runs/triggers")
+    """Episodes are kept here, so that a killed study resumes."""
     out: Path = Path("results/replanning")
     """Results directory."""
     skill: Literal["learned", "scripted"] = "learned"
@@ -210,45 +210,31 @@ class Config:
     rise: float = AgentConfig.rise
     """Rise of spread that counts."""
     watch: int = AgentConfig.watch
-    """Robot steps between two looks."""
+    """Robot steps between two assessments of the rest of the plan."""
 
 
-def main() -> int:
+def run(config: Config) -> None:
     """Watch, print the table, write it."""
-    config = tyro.cli(Config, description=__doc__)
-    try:
-        scenes = parse_scenes(config.scenes)
-        check_scenes(scenes, find_task("plug").lists(config.split), final=config.final)
-        agent = AgentConfig(fall=config.fall, rise=config.rise, watch=config.watch)
-        builder = RunBuilder(
-            task="plug",
-            split=config.split,
-            runs=(str(config.run),),
-            agent=agent,
-            skill=config.skill,
-            perception=config.perception,
-        )
-        builder.check(("vine",))
-        if config.final:
-            log = config.out.parent / "final_runs.csv"
-            record_final(log, task="plug", split=config.split, scenes=scenes, arms=["vine"], out=config.out)
-        rows = evaluate_triggers(builder, scenes, config.out, workers=config.workers)
-    except VineError as error:
-        print(f"triggers: error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    table = trigger_table(rows)
-    record = {
-        "settings": {
-            name: getattr(config, name)
-            for name in ("split", "scenes", "skill", "perception", "fall", "rise", "watch")
-        },
-        "triggers": table.to_dict("records"),
-        "environment": environment(),
-    }
-    write_json(config.out / "triggers.json", record)
-    print(table.to_string(index=False, float_format=lambda v: f"{v:.3f}"))  # noqa: T201
-    return 0
+    task, made = find_task(config.task), provenance(config)
+    split = config.split or task.default_split
+    scenes = parse_scenes(config.scenes)
+    check_scenes(scenes, task.lists(split), final=config.final)
+    builder = RunBuilder(
+        task=task.name,
+        split=split,
+        runs=(str(config.run),),
+        agent=AgentConfig(fall=config.fall, rise=config.rise, watch=config.watch),
+        skill=config.skill,
+        perception=config.perception,
+    )
+    builder.check(("vine",))
+    if config.final:
+        log = config.out.parent / "final_runs.csv"
+        record_final(log, task=task.name, split=split, scenes=scenes, arms=["vine"], out=config.out)
+    table = trigger_table(evaluate_triggers(builder, scenes, config.work, config.out, workers=config.workers))
+    write_json(config.out / "triggers.json", {**made, "triggers": table.to_dict("records")})
+    print(table.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(Config, run, __doc__))

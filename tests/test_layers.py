@@ -38,10 +38,10 @@ LIBRARIES = {"core": {"numpy", "scipy"}, "search": {"numpy", "numba", "lazy_load
 # the scripts that measure their parts.
 CLOSED = {"system2.compact"}
 MEASURE_INSIDES = {
-    "benchmarks/failures.py",
     "benchmarks/planning_step.py",
-    "benchmarks/support.py",
+    "studies/failures.py",
     "studies/gates.py",
+    "studies/support.py",
 }
 
 

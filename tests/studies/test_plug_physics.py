@@ -9,7 +9,7 @@ probability that its test states.
 import numpy as np
 import pytest
 
-from studies.plug_physics import Cell, cell_scene, gate_cells, wilson
+from studies.plug_physics import Cell, cell_scene, gate_cells
 from vine_vla.core.options import Outcome
 from vine_vla.tasks.plug.expert import SkillDial
 from vine_vla.tasks.plug.rollout import run_choice, run_plan
@@ -107,13 +107,6 @@ def test_the_expert_recovers_from_a_push_in_mid_air(sim: PlugSim, moment: float)
     for _ in range(4):  # somebody moves the hand 40 mm aside
         sim.step(np.array([0.01, 0.0, 0.0, 0.05, 1.0]))
     assert run_choice(sim, expert, ("insert", 0)) is Outcome.REACHED
-
-
-def test_wilson_agrees_with_statsmodels() -> None:
-    from statsmodels.stats.proportion import proportion_confint
-
-    for k, n in ((0, 20), (7, 20), (20, 20), (33, 100)):
-        assert wilson(k, n) == pytest.approx(proportion_confint(k, n, method="wilson"), abs=1e-4)
 
 
 def test_cells_know_what_to_expect() -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from vine_vla.core.errors import VineError
 from vine_vla.tasks.collect import CollectConfig, assemble_episodes, check_alone, collect, missing
 
 
@@ -31,6 +32,10 @@ def run(config: Config) -> int:
     from vine_vla.compute.progress import progress_bars
 
     job = config.collection
+    if config.assemble and not job.images:
+        raise VineError(
+            "episodes without images make no dataset", where="--no-images", hint="add --no-assemble"
+        )
     check_alone(job)
     with progress_bars() as report:
         done = job.episodes - len(missing(job))

@@ -72,8 +72,8 @@ def assemble(
         `out`.
 
     Raises:
-        VineError: nothing staged, an id that is not there, episodes that do not fit each other, or `out`
-            holds something that VINE did not assemble, or labels that would be lost.
+        VineError: nothing staged, an id that is not there, episodes that do not fit each other or have no
+            images, or `out` holds something that VINE did not assemble, or labels that would be lost.
     """
     silence_codec_logs()
     found = staged_ids(staging)
@@ -96,6 +96,8 @@ def assemble(
         writer: _DatasetWriter | None = None
         for number, name in enumerate(chosen):
             episode = read_staged(staged_path(staging, name))
+            if not episode.videos and episode.schema.cameras:
+                raise VineError(f"episode {name} was recorded without images", where=str(staging))
             if writer is None:
                 writer = _DatasetWriter(root, episode, robot_type, state_names, action_names, kept)
             writer.add(_with_split(episode, calibration_share))

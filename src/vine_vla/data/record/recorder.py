@@ -47,6 +47,8 @@ class EpisodeRecorder:
         fps: frames a second.
         episode_id: stable and unique; letters, digits, `.`, `_` and `-`.
         video: how frames are encoded.
+        images: without them no frame has an image, and `assemble` refuses the episode: labels and graphs
+            alone.
     """
 
     def __init__(
@@ -58,13 +60,15 @@ class EpisodeRecorder:
         fps: float,
         episode_id: str,
         video: VideoSettings | None = None,
+        images: bool = True,
     ) -> None:
         silence_codec_logs()
         staged_path(staging, episode_id)  # refuses a malformed id before any frame is recorded
         self.staging, self.schema, self.episode_id = staging, schema, episode_id
         self._instruction, self._fps = instruction, fps
-        self._encoders = {role: EpisodeEncoder(fps, video) for role in schema.cameras}
-        self._statistics = {role: ImageStatistics() for role in schema.cameras}
+        self._cameras = schema.cameras if images else ()
+        self._encoders = {role: EpisodeEncoder(fps, video) for role in self._cameras}
+        self._statistics = {role: ImageStatistics() for role in self._cameras}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._actions: list[NDArray[np.float32]] = []
         self._states: list[NDArray[np.float32]] = []
@@ -98,7 +102,8 @@ class EpisodeRecorder:
         """One frame.
 
         Args:
-            observation: an image for every camera role of the schema, and proprioception [P].
+            observation: an image for every camera role of the schema (none without `images`), and
+                proprioception [P].
             action: the action taken on it, float32 [A].
             boxes: camera role -> object id -> box, or None where not annotated.
 
@@ -109,9 +114,9 @@ class EpisodeRecorder:
         where = f"episode {self.episode_id}, frame {self.frames}"
         state = _vector(observation.proprioception, "observation.state", self._states, where)
         taken = _vector(action, "action", self._actions, where)
-        if set(observation.images) != set(self.schema.cameras):
+        if set(observation.images) != set(self._cameras):
             raise VineError(
-                f"images of {sorted(observation.images)}, expected {list(self.schema.cameras)}", where=where
+                f"images of {sorted(observation.images)}, expected {list(self._cameras)}", where=where
             )
         for role, image in observation.images.items():
             self._check_image(role, image, where)

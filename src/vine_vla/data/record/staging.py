@@ -5,7 +5,7 @@ A staged episode is an `.npz` archive without pickled parts::
     header           JSON as uint8: see `StagedEpisode`
     action           float32 [L, A]
     proprioception   float32 [L, P]
-    video_ROLE       an MP4 as uint8, one a camera role
+    video_ROLE       an MP4 as uint8, one a camera role; none in an episode without images
     box_frame, box_camera, box_object   int32 [N], indices into frames, schema cameras and `header.objects`
     box              float32 [N, 4]: x_min, y_min, x_max, y_max, normalised
 """
@@ -81,7 +81,7 @@ class StagedEpisode:
         demonstration: its labels, segments and graphs; `episode_index` is -1, `split` may be undecided.
         schema: vocabulary. fps: frames a second.
         action: float32 [L, A]. proprioception: float32 [L, P].
-        videos: camera role -> MP4 file.
+        videos: camera role -> MP4 file; empty without images.
         boxes: boxes per frame and camera.
         image_stats: camera role -> LeRobot statistics of sampled frames, as lists.
         split_given: False when `assemble` is to choose the split.
@@ -151,6 +151,7 @@ def read_staged(path: Path) -> StagedEpisode:
                 raise VineError(
                     f"format {header.format}, this VINE reads {FORMAT}", where=str(path), hint=hint
                 )
+            roles = header.schema.cameras if any(n.startswith("video_") for n in archive.files) else ()
             columns = (archive[name] for name in ("box_frame", "box_camera", "box_object", "box"))
             return StagedEpisode(
                 demonstration=_demonstration(header.demonstration),
@@ -158,7 +159,7 @@ def read_staged(path: Path) -> StagedEpisode:
                 fps=header.fps,
                 action=archive["action"],
                 proprioception=archive["proprioception"],
-                videos={role: archive[f"video_{role}"].tobytes() for role in header.schema.cameras},
+                videos={role: archive[f"video_{role}"].tobytes() for role in roles},
                 boxes=BoxTable(*columns, header.objects),
                 image_stats=header.image_stats,
                 split_given=header.split_given,

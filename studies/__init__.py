@@ -1,0 +1,1 @@
+"""What makes figures about quality: one file a study, its command on top."""
