@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 
 from studies.study import provenance, run_jobs, run_study
-from vine_vla.core.options import Outcome
+from vine_vla.core.options import Outcome, Subgoal
 from vine_vla.evaluation.statistics import wilson
 from vine_vla.storage.json import write_json
 from vine_vla.storage.tables import write_table
-from vine_vla.tasks.plug.expert import SkillDial
-from vine_vla.tasks.plug.operators import Habits
-from vine_vla.tasks.plug.rollout import run_operator, run_plan
+from vine_vla.tasks.plug.expert import Expert, SkillDial
+from vine_vla.tasks.plug.operators import Choice, Habits, Operator
 from vine_vla.tasks.plug.scenes import GRASPS, HIDDEN_SIDE, TALL_HEIGHT, Block, PlugScene, Socket, plug_scene
 from vine_vla.tasks.plug.sim import PlugSim
+from vine_vla.tasks.plug.task import choice_status
 
 NEIGHBOURS = ("none", "low", "x", "y", "xy")
 SKILL = (0.5, 1.0)
@@ -75,6 +75,58 @@ def cell_scene(cell: Cell, seed: int) -> PlugScene:
     return PlugScene(
         "cell", seed, "", (float(rack[0]), float(rack[1]), float(rack[2])), (socket,), _GREY, _GREY, _GREY
     )
+
+
+@dataclass(frozen=True)
+class ScriptedEpisode:
+    """What happened: subgoals with outcomes, success, steps, onset step of a loss (-1 if none)."""
+
+    history: tuple[tuple[Choice, Outcome], ...]
+    success: bool
+    dead: bool
+    steps: int
+    onset: int
+
+
+def as_subgoal(choice: Choice) -> Subgoal:
+    """The subgoal of an operator's choice, sockets named by index."""
+    verb, socket = choice
+    return Subgoal(verb, ("plug",) if socket is None else ("plug", f"socket_{socket}"))
+
+
+def run_choice(sim: PlugSim, expert: Expert, choice: Choice) -> Outcome:
+    """Let the expert execute one subgoal to its end."""
+    for action in expert.run(sim, as_subgoal(choice), choice[1]):
+        sim.step(action)
+    return choice_status(sim, choice) or Outcome.SLIPPED
+
+
+def run_plan(
+    sim: PlugSim, scene: PlugScene, grasp: str, socket: int, dial: SkillDial, seed: int
+) -> list[Outcome]:
+    """Outcomes of grasping and inserting once; stops at the first that is not reached."""
+    sim.reset(scene, seed)
+    expert = Expert(dial, np.random.default_rng([seed, 1]))
+    outcomes: list[Outcome] = []
+    for choice in ((f"grasp_{grasp}", None), ("insert", socket)):
+        outcomes.append(run_choice(sim, expert, choice))
+        if outcomes[-1] is not Outcome.REACHED:
+            break
+    return outcomes
+
+
+def run_operator(
+    sim: PlugSim, scene: PlugScene, habits: Habits, dial: SkillDial, seed: int
+) -> ScriptedEpisode:
+    """One episode of a scripted operator."""
+    sim.reset(scene, seed)
+    operator = Operator(habits, np.random.default_rng([seed, 2]))
+    expert = Expert(dial, np.random.default_rng([seed, 1]))
+    operator.begin(scene)
+    history: list[tuple[Choice, Outcome]] = []
+    while (choice := operator.next(sim, history)) is not None:
+        history.append((choice, run_choice(sim, expert, choice)))
+    return ScriptedEpisode(tuple(history), sim.success(), sim.dead(), sim.steps, sim.onset)
 
 
 class PhysicsWorker:

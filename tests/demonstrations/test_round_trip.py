@@ -63,18 +63,6 @@ def test_segments_graphs_outcomes_and_frames_come_back(recorded):
             np.testing.assert_array_equal(dataset.images(found.episode_index, some, role), whole[some])
 
 
-def test_box_array_agrees_with_boxes(recorded):
-    _, dataset = recorded
-    boxes, array = dataset.boxes(1), dataset.box_array(1, ["socket_2", "nothing"], "wrist")
-    assert array.shape == (FAILURE.length, 2, 4)
-    assert np.isnan(array[:, 1]).all()
-    for t in range(FAILURE.length):
-        if t in boxes:
-            assert tuple(array[t, 0].tolist()) == boxes[t]["wrist"]["socket_2"]
-        else:
-            assert np.isnan(array[t, 0]).all()
-
-
 def test_lerobot_reads_the_same(recorded):
     from lerobot.datasets import LeRobotDataset
 

@@ -9,10 +9,9 @@ probability that its test states.
 import numpy as np
 import pytest
 
-from studies.plug_physics import Cell, cell_scene, gate_cells
+from studies.plug_physics import Cell, as_subgoal, cell_scene, gate_cells, run_choice, run_plan
 from vine_vla.core.options import Outcome
 from vine_vla.tasks.plug.expert import SkillDial
-from vine_vla.tasks.plug.rollout import run_choice, run_plan
 from vine_vla.tasks.plug.sim import PlugSim
 
 N = 10
@@ -95,7 +94,6 @@ def test_put_back_and_grasp_the_other_way(sim: PlugSim) -> None:
 @pytest.mark.parametrize("moment", [0.2, 0.5, 0.8])
 def test_the_expert_recovers_from_a_push_in_mid_air(sim: PlugSim, moment: float) -> None:
     from vine_vla.tasks.plug.expert import Expert
-    from vine_vla.tasks.plug.rollout import as_subgoal
 
     cell = Cell("short", "two_pin", "none", 0.3)
     sim.reset(cell_scene(cell, 5), 5)

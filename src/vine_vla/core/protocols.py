@@ -346,19 +346,6 @@ class Forecast(NamedTuple):
     model_calls: int
 
 
-class Forecaster(Protocol):
-    """Optional side of a planner: judges the rest of a plan that is under way."""
-
-    def forecast(
-        self,
-        graph: SceneGraph,
-        instruction: str,
-        subgoals: Sequence[Subgoal],
-        budget: int,
-        observation: Observation | None = None,
-    ) -> Forecast: ...
-
-
 class Planner(Protocol):
     """`tree`, `greedy`, `exhaustive`, and the arms that only imitate."""
 

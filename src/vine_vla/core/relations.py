@@ -68,8 +68,6 @@ RULES: Mapping[str, Callable[[Box, Box], bool]] = MappingProxyType(
 PREDICATES = (*RULES, "held")
 """All predicates that VINE can derive; a schema names the ones it uses."""
 
-SYMMETRIC = frozenset({"near", "touching"})
-
 
 def derive_relations(
     objects: Sequence[SceneObject], camera: str, predicates: Sequence[str]

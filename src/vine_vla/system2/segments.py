@@ -91,9 +91,6 @@ class SegmentTable:
             self.splits,
         )
 
-    def of_split(self, split: Split) -> SegmentTable:
-        return self.where(np.array([self.splits[e] is split for e in self.episode], bool))
-
     def decided(self) -> SegmentTable:
         """Segments whose outcome is known."""
         return self.where(self.outcome != CENSORED)

@@ -102,19 +102,6 @@ class DemoDataset:
         """The same as columns."""
         return self._boxes.get(self.demonstrations[episode_index].episode_id, BoxTable.of())
 
-    def box_array(
-        self, episode_index: int, object_ids: Sequence[str], camera_role: str
-    ) -> NDArray[np.float32]:
-        """Boxes of some objects in every frame, float32 [L, objects, 4]; NaN where there is none."""
-        table = self.box_table(episode_index)
-        out = np.full((self.demonstrations[episode_index].length, len(object_ids), 4), np.nan, np.float32)
-        visible = table.camera == self.schema.cameras.index(camera_role)
-        for column, name in enumerate(object_ids):
-            if name in table.objects:
-                rows = visible & (table.object == table.objects.index(name))
-                out[table.frame[rows], column] = table.box[rows]
-        return out
-
     @cached_property
     def _frame_table(self) -> FrameTable:
         return FrameTable(self.files, [c for c in (ACTION, STATE) if c in self.files.features])

@@ -21,16 +21,30 @@ from vine_vla.core.graph import Box, SceneGraph
 from vine_vla.core.options import Outcome, Subgoal
 from vine_vla.core.protocols import DONE, FAILED, RUNNING, Float, Observation, SkillOutput
 from vine_vla.tasks.plug.cameras import Cameras
-from vine_vla.tasks.plug.expert import Expert, SkillDial
+from vine_vla.tasks.plug.expert import CARRY_Z, Expert, SkillDial
 from vine_vla.tasks.plug.graph import PlugGraphs
 from vine_vla.tasks.plug.operators import Choice
-from vine_vla.tasks.plug.rollout import choice_status
 from vine_vla.tasks.plug.scenes import SPLITS, PlugScene, plug_scene
 from vine_vla.tasks.plug.sim import PlugSim
 from vine_vla.tasks.plug.spec import ACTION, PLUG_SCHEMA, SIZE, SUBGOAL_STEPS
 
 MAX_STEPS = 4 * SUBGOAL_STEPS
 """Actions after which an episode ends, whoever acts: operators take four subgoals at most."""
+
+
+def choice_status(sim: PlugSim, choice: Choice) -> Outcome | None:
+    """Simulator's verdict on a subgoal now: reached, dead, or None while neither holds."""
+    verb, socket = choice
+    if sim.dead():
+        return Outcome.DEAD
+    if verb == "insert":
+        assert socket is not None
+        reached = sim.seated(socket) and sim.retreated()
+    elif verb == "put_back":
+        reached = sim.on_rack() and sim.retreated()
+    else:
+        reached = sim.held() == verb.removeprefix("grasp_") and bool(sim.arm.tcp()[2] > CARRY_Z - 0.02)
+    return Outcome.REACHED if reached else None
 
 
 class PlugInsertion:

@@ -23,7 +23,6 @@ SOCKET_HEIGHT = 0.028
 SOCKET_HALF = (0.028, 0.017)
 ROUND_RADIUS = 0.026
 RACK_HEIGHT = 0.026
-PARKED = (0.0, 0.0, -1.0)
 
 
 @dataclass(frozen=True)
