@@ -3,7 +3,8 @@
 `stages/NAME.json` in the run's work folder says under which key a stage was done: a hash of its settings and
 of the keys of what it needs. A stage whose key changed is done again, and so are those that need it; what it
 had made before is moved to `replaced/`. Stages that do not need each other run beside each other, each in a
-process of its own with its share of threads and workers, its output in `stages/NAME.log`.
+process with its share of threads and workers, its output in `stages/NAME.log`. A process takes one stage
+after the other, since what a stage imports costs seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -44,7 +44,8 @@ class Share:
     """What a stage may use of the machine.
 
     Args:
-        threads: of torch and the like in its own process. workers: processes of one thread each.
+        threads: of torch and the like in its own process.
+        workers: processes of one thread each; 0: the stage does their work itself.
     """
 
     threads: int = 2
@@ -166,6 +167,7 @@ def run_stages(
 class _Running:
     stage: Stage
     child: Child
+    threads: int
     started: float
 
 
@@ -178,6 +180,8 @@ class _Run:
         self.state, self.parallel, self.share, self.say = StageState(root), parallel, share, say
         self.keys: dict[str, str] = {}
         self.running: dict[Connection, _Running] = {}
+        self.idle: list[tuple[int, Child]] = []
+        """Processes that have done a stage, each with the threads it was made for."""
 
     def run(self) -> dict[str, float]:
         order, place = TopologicalSorter(self.needs), list(self.stages)
@@ -200,6 +204,9 @@ class _Run:
         except BaseException:
             self._stop()
             raise
+        finally:
+            for _, child in self.idle:
+                child.stop()
         return self.state.seconds()
 
     def _up_to_date(self, name: str) -> bool:
@@ -226,18 +233,25 @@ class _Run:
             resumes = self.state.read(stage).get("begun") == self.keys[name]
             self.say(f"{name}: resumes" if resumes else f"{name}: begins")
             self.state.begin(stage, self.keys[name])
-            child = Child(
-                partial(_run_stage, stage, share),
-                name=name,
-                threads=share.threads,
-                log=self.state.folder / f"{stage.file_name}.log",
-                interruptible=True,
-            )
-            self.running[child.connection] = _Running(stage, child, time.monotonic())
+            child = self._process(name, share.threads, self.state.folder / f"{stage.file_name}.log")
+            child.connection.send((stage, share, child.log))
+            self.running[child.connection] = _Running(stage, child, share.threads, time.monotonic())
         return begun
 
+    def _process(self, name: str, threads: int, log: Path) -> Child:
+        """A process for a stage: an idle one that was made for as many threads, else a new one."""
+        for place, (own, child) in enumerate(self.idle):
+            if own == threads and child.process.poll() is None:
+                del self.idle[place]
+                child.name, child.log = name, log
+                return child
+        while self.idle:  # they hold memory, and what runs now has other threads
+            self.idle.pop()[1].stop()
+        return Child(_take_stages, name=name, threads=threads, log=log, interruptible=True)
+
     def _workers(self, beside: int) -> int:
-        return max(1, self.share.workers // beside) if self.share.workers else 0
+        """Worker processes of a stage; a stage would only wait for a single one."""
+        return max(1, self.share.workers // beside) if self.share.workers > 1 else 0
 
     def _run_here(self, stage: Stage) -> None:
         key, started = self.keys[stage.name], time.monotonic()
@@ -262,8 +276,8 @@ class _Run:
                 if message != DONE:
                     report(*message)
                     continue
-                running.child.stop(STOP_SECONDS)
                 del self.running[connection]
+                self.idle.append((running.threads, running.child))
                 self._check_outputs(running.stage)
                 self._end(running, done=True)
                 ended.append(running.stage.name)
@@ -346,8 +360,22 @@ def find_needs(stages: Sequence[Stage]) -> dict[str, set[str]]:
     return needs
 
 
+def _take_stages(connection: Connection) -> None:
+    """The life of a stage's process: one stage after the other, until the driver closes the connection."""
+    while True:
+        try:
+            stage, share, log = connection.recv()
+        except EOFError:
+            return
+        with log.open("ab") as output:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+                os.dup2(output.fileno(), stream.fileno())
+        _run_stage(stage, share, connection)
+
+
 def _run_stage(stage: Stage, share: Share, connection: Connection) -> None:
-    """A stage's process: its output goes to its log, its progress to the driver."""
+    """Run a stage: its output goes to its log, its progress to the driver."""
 
     def report(name: str, done: float, total: float = 1.0) -> None:
         text = stage.name if name in stage.name else f"{stage.name}: {name}"

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from vine_vla.core.options import (
 )
 from vine_vla.core.text import format_graph, parse_graph
 from vine_vla.data.sidecars.boxes import BoxTable
+from vine_vla.data.sidecars.splits import calibration_split
 from vine_vla.storage.files import write_atomically
 from vine_vla.storage.json import decode
 
@@ -143,6 +145,33 @@ def write_staged(staging: Path, episode: StagedEpisode) -> Path:
 
 def read_staged(path: Path) -> StagedEpisode:
     """Inverse of `write_staged`; raises VineError that names the file when it is damaged."""
+    with _opened(path) as (archive, header):
+        roles = header.schema.cameras if any(name.startswith("video_") for name in archive) else ()
+        columns = (archive[name] for name in ("box_frame", "box_camera", "box_object", "box"))
+        return StagedEpisode(
+            demonstration=_demonstration(header.demonstration),
+            schema=header.schema,
+            fps=header.fps,
+            action=archive["action"],
+            proprioception=archive["proprioception"],
+            videos={role: archive[f"video_{role}"].tobytes() for role in roles},
+            boxes=BoxTable(*columns, header.objects),
+            image_stats=header.image_stats,
+            split_given=header.split_given,
+        )
+
+
+def read_staged_labels(path: Path) -> tuple[Demonstration, Schema]:
+    """Labels and vocabulary of a staged episode; its split is the one that `assemble` would choose."""
+    with _opened(path) as (_, header):
+        found = _demonstration(header.demonstration)
+        split = found.split if header.split_given else calibration_split(found.episode_id)
+        return replace(found, split=split), header.schema
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Mapping[str, NDArray[Any]], _Header]]:
+    """The archive and its header; arrays are read when they are asked for."""
     hint = "delete the file and collect the episode again"
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -151,19 +180,7 @@ def read_staged(path: Path) -> StagedEpisode:
                 raise VineError(
                     f"format {header.format}, this VINE reads {FORMAT}", where=str(path), hint=hint
                 )
-            roles = header.schema.cameras if any(n.startswith("video_") for n in archive.files) else ()
-            columns = (archive[name] for name in ("box_frame", "box_camera", "box_object", "box"))
-            return StagedEpisode(
-                demonstration=_demonstration(header.demonstration),
-                schema=header.schema,
-                fps=header.fps,
-                action=archive["action"],
-                proprioception=archive["proprioception"],
-                videos={role: archive[f"video_{role}"].tobytes() for role in roles},
-                boxes=BoxTable(*columns, header.objects),
-                image_stats=header.image_stats,
-                split_given=header.split_given,
-            )
+            yield archive, header
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise VineError(f"damaged staged episode: {error}", where=str(path), hint=hint) from error
 

@@ -9,7 +9,7 @@ import pandas as pd
 from vine_vla.compute.stages import Share
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.build import RunBuilder
-from vine_vla.evaluation.experiments.registry import Experiment
+from vine_vla.evaluation.experiments.registry import Experiment, overrides
 from vine_vla.evaluation.final import record_final
 from vine_vla.evaluation.probes.run import ProbeConfig, evaluate_probes
 from vine_vla.evaluation.runner import Schedule, evaluate
@@ -20,7 +20,7 @@ from vine_vla.tasks.scenes import parse_scenes
 def run_builder(e: Experiment, root: Path) -> RunBuilder:
     """Builds arms from the run directories of all training seeds."""
     runs = tuple(str(root / f"run/seed_{seed}") for seed in e.training_seeds)
-    return RunBuilder(task=e.task, split=e.split, runs=runs, seeds=e.training_seeds)
+    return RunBuilder(task=e.task, split=e.split, runs=runs, seeds=e.training_seeds, **overrides(e))
 
 
 def evaluate_arms(

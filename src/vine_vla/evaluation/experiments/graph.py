@@ -47,6 +47,8 @@ def recording_stages(e: Experiment, root: Path) -> list[Stage]:
             grows=True,
         )
     ]
+    if not e.needs_dataset:
+        return stages
     for name, count in (("demos", e.demonstrations), ("pool", e.pool)):
         if count:
             run = partial(recording.assemble_demonstrations, e, root, name, count)
@@ -56,6 +58,8 @@ def recording_stages(e: Experiment, root: Path) -> list[Stage]:
         stages.append(
             Stage("recovery data", run, ("demos",), ("drilled",), {"episodes": e.recovery_episodes})
         )
+    if e.skill == "scripted":
+        return stages
     source = base_data(e)
     export = partial(training.export_for_skills, root, source, "skills", None)
     stages.append(Stage("skills", export, (source,), ("skills",)))
@@ -96,13 +100,14 @@ def training_stages(e: Experiment, root: Path, seed: int) -> list[Stage]:
         settings = {"steps": steps, "seed": seed, **more}
         return Stage(f"{own}/{name}", train, (data, *after), (out,), settings)
 
-    skills, skill = "skills", skill_folder(e, seed, 0)
-    stages = [policy("system1", skills, skill, e.system1_steps, ())]
+    skills, skill, stages = "skills", skill_folder(e, seed, 0), []
+    if e.skill == "learned":
+        stages.append(policy("system1", skills, skill, e.system1_steps, ()))
     before: tuple[str, ...] = ()
     for name in training.variants(e.arms):
         config, out = training.system2_config(e, seed, name), f"{run}/system2/{name}"
-        train = partial(training.train_variant, root, run, name, config)
-        inputs = (training.source_of(name), *before)
+        train = partial(training.train_variant, e, root, run, name, config)
+        inputs = (training.source_of(e, name), *before)
         # What the variants share is made by the first of them, in the folder of all.
         made = (out,) if before else (f"{run}/system2", out)
         stages.append(Stage(f"{own}/system2 {name}", train, inputs, made, asdict(config)))
@@ -127,11 +132,12 @@ def training_stages(e: Experiment, root: Path, seed: int) -> list[Stage]:
         data = f"{own}/{name}-data" if e.dagger_rounds else f"{name}-data"
         stages.append(policy(name, data, f"{run}/{name}", e.flat_steps, (start,), **more))
     if names := training.executed(e.arms):
+        used = (skill,) if e.skill == "learned" else ()
         stages.append(
             Stage(
                 f"{own}/execution calibration",
                 partial(training.calibrate_by_execution, e, root, run, names),
-                (skill, *(f"{run}/system2/{name}" for name in training.variants(e.arms))),
+                (*used, *(f"{run}/system2/{name}" for name in training.variants(e.arms))),
                 tuple(f"{run}/system2/{name}{EXECUTED}" for name in names),
                 {"probes": e.execution_probes, "variants": names, "seed": e.seed},
             )
@@ -175,7 +181,7 @@ def evaluation_stages(e: Experiment, root: Path, results: Path) -> list[Stage]:
 def trained_parts(e: Experiment, arms: Sequence[str], seed: int) -> list[str]:
     """Outputs of training that the arms read."""
     run = run_folder(seed)
-    found = [f"{run}/{name}" for name in FLAT if name in arms]
+    found = [skill_folder(e, seed, e.dagger_rounds)] if e.skill == "learned" else []
+    found += [f"{run}/{name}" for name in FLAT if name in arms]
     found += [f"{run}/system2/{name}" for name in training.variants(arms)]
-    found += [f"{run}/system2/{name}{EXECUTED}" for name in training.executed(arms)]
-    return [skill_folder(e, seed, e.dagger_rounds), *found]
+    return found + [f"{run}/system2/{name}{EXECUTED}" for name in training.executed(arms)]

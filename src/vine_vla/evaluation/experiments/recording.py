@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vine_vla.compute.executor import LocalExecutor
 from vine_vla.compute.progress import track
@@ -12,6 +13,10 @@ from vine_vla.compute.stages import Share
 from vine_vla.evaluation.experiments.registry import Experiment
 from vine_vla.tasks.collect import CollectConfig, assemble_episodes, collect, missing
 from vine_vla.tasks.interventions import Actor, NoviceWorker, PolicyActor, missing_interventions
+
+if TYPE_CHECKING:
+    from vine_vla.data import DemoDataset
+    from vine_vla.data.record.staged_graphs import StagedGraphs
 
 DEMOS = "demos"
 """Dataset of the operators' episodes."""
@@ -37,6 +42,22 @@ def assemble_demonstrations(e: Experiment, root: Path, out: str, count: int, sha
     """The dataset of the first `count` operators' episodes."""
     config = _config(e, root, count, e.seed)
     assemble_episodes(config, root / out, [config.episode_id(number) for number in range(count)])
+
+
+def open_demonstrations(e: Experiment, root: Path, *, pool: bool = False) -> DemoDataset | StagedGraphs:
+    """The operators' episodes that the arms learn from, or all of them.
+
+    Args:
+        pool: all, as the arm has them that is given as many successful episodes as the others have episodes.
+    """
+    from vine_vla.data import open_dataset
+    from vine_vla.data.record.staged_graphs import open_staged
+
+    if e.needs_dataset:
+        return open_dataset(root / ("pool" if pool else "demos"))
+    count = e.pool if pool else e.demonstrations
+    config = _config(e, root, count, e.seed)
+    return open_staged(config.staging, [config.episode_id(number) for number in range(count)])
 
 
 def record_recovery(e: Experiment, root: Path, out: str, share: Share) -> None:

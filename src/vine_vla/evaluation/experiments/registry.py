@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from typing import Any, Literal
 
 from vine_vla.core.errors import VineError
+from vine_vla.search.config import SearchConfig
 from vine_vla.tasks.registry import find_task, installed_tasks
 from vine_vla.tasks.scenes import parse_scenes
 
@@ -61,6 +63,16 @@ class ExperimentSettings:
     """Probes that are executed --repeats times each, for the figures that are attainable."""
     repeats: int = 8
     """Executions of a repeated probe."""
+    perception: Literal["learned", "true"] = "learned"
+    """From images; or true: System 2 learns from annotated scene graphs and plans on the simulator's own."""
+    skill: Literal["learned", "scripted"] = "learned"
+    """System 1, or the task's scripted expert in its place."""
+    members: int = 6
+    """Members of System 2's ensembles."""
+    effort: float = 1.0
+    """Share of the usual work of System 2's learning, perception apart."""
+    expansions: int = SearchConfig().expansions
+    """Expansions of a search."""
     keep: int = 3
     """Scenes whose traces are kept, of each kind (won, lost, both failed, both succeeded)."""
     workers: int = field(default=2, compare=False)
@@ -77,6 +89,17 @@ class ExperimentSettings:
                 hint="give each once, 0 or more, e.g. --training-seeds 0 1 2",
             )
         object.__setattr__(self, "training_seeds", seeds)
+        expert = self.skill == "scripted"
+        if expert and (self.dagger_rounds or self.recovery_episodes or {"flat", "flat-all"} & {*self.arms}):
+            raise VineError(
+                "with the scripted expert nothing trains System 1",
+                hint="leave recovery data, DAgger rounds and flat arms out",
+            )
+
+    @property
+    def needs_dataset(self) -> bool:
+        """Whether anything learns from more than scene graphs, so that episodes are made a dataset."""
+        return self.perception == "learned" or self.skill == "learned"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,3 +154,9 @@ def find_experiment(name: str) -> Experiment:
     if name not in known:
         raise VineError(f"unknown experiment {name!r}", hint=f"known: {', '.join(known)}")
     return known[name]
+
+
+def overrides(e: ExperimentSettings) -> dict[str, Any]:
+    """What `RunBuilder` has other than usual: what stands in for learned parts, and the search."""
+    found = {name: value for name in ("perception", "skill") if (value := getattr(e, name)) != "learned"}
+    return found | {"search": SearchConfig(expansions=e.expansions)}

@@ -12,6 +12,7 @@ from typing import Any
 from vine_vla.compute.stages import Say, Share, run_stages
 from vine_vla.core.errors import VineError
 from vine_vla.evaluation.experiments.graph import experiment_stages
+from vine_vla.evaluation.experiments.recording import open_demonstrations
 from vine_vla.evaluation.experiments.registry import Experiment
 from vine_vla.evaluation.experiments.training import executed
 from vine_vla.evaluation.final import check_scenes
@@ -54,7 +55,7 @@ def run_experiment(
     seconds = run_stages(stages, root, parallel=parallel, share=share, say=say)
     record = {
         "experiment": asdict(experiment),
-        "operators_success": _operators_success(root / "demos"),
+        "operators_success": _operators_success(experiment, root),
         "environment": environment(),
         "seconds": seconds,
     }
@@ -62,12 +63,11 @@ def run_experiment(
     return read_json(results / "summary.json")
 
 
-def _operators_success(demos: Path) -> list[float]:
+def _operators_success(e: Experiment, root: Path) -> list[float]:
     """Rate, low and high of the operators' own success: what a `flat` policy is measured against."""
     from vine_vla.core.options import EpisodeOutcome
-    from vine_vla.data import open_dataset
     from vine_vla.evaluation.statistics import wilson
 
-    outcomes = [d.outcome for d in open_dataset(demos).demonstrations]
+    outcomes = [d.outcome for d in open_demonstrations(e, root).demonstrations]
     won = sum(outcome is EpisodeOutcome.SUCCESS for outcome in outcomes)
     return list(wilson(won, len(outcomes))[:3])

@@ -10,7 +10,8 @@ from vine_vla.compute.progress import progress_bars
 from vine_vla.compute.stages import Share
 from vine_vla.evaluation.arms import find_arm
 from vine_vla.evaluation.build import RunBuilder
-from vine_vla.evaluation.experiments.registry import Experiment
+from vine_vla.evaluation.experiments.recording import STAGING, open_demonstrations
+from vine_vla.evaluation.experiments.registry import Experiment, overrides
 from vine_vla.evaluation.probes.execution import calibrate_run, calibration_probes
 from vine_vla.evaluation.probes.run import ProbeConfig
 from vine_vla.system2 import EXECUTED
@@ -82,36 +83,44 @@ def system2_config(e: Experiment, seed: int, name: str) -> TrainingConfig:
         failures=Failures(name),
         episodes=e.demonstrations if name == Failures.WITHHOLD_MATCHED else None,
         seed=seed,
-        perception_steps=e.perception_steps,  # type: ignore[call-arg]
+        graphs_only=e.perception == "true",  # type: ignore[call-arg]
+        perception_steps=e.perception_steps,
         frames=e.perception_frames,
+        members=e.members,
+        effort=e.effort,
     )
 
 
-def source_of(name: str) -> str:
-    """The dataset that a variant of System 2 learns from."""
+def source_of(e: Experiment, name: str) -> str:
+    """What a variant of System 2 learns from: a dataset, or the staged episodes."""
+    if not e.needs_dataset:
+        return STAGING
     return "pool" if name == "withhold-matched" else "demos"
 
 
-def train_variant(root: Path, run: str, name: str, config: TrainingConfig, share: Share) -> None:
+def train_variant(
+    e: Experiment, root: Path, run: str, name: str, config: TrainingConfig, share: Share
+) -> None:
     """A variant of System 2; the first one of a run trains what all share."""
-    from vine_vla.data import open_dataset
+    import torch
+
     from vine_vla.system2 import find_backend, train_backend
 
-    data = open_dataset(root / source_of(name))
+    data = open_demonstrations(e, root, pool=name == "withhold-matched")
+    torch.set_num_threads(share.threads)
     with progress_bars() as report:
         train_backend(find_backend(BACKEND), data, root / run / "system2", config, report=report)
 
 
 def calibrate_by_execution(e: Experiment, root: Path, run: str, names: Sequence[str], share: Share) -> None:
     """Execution calibration of the variants `names`, on scenes that look like the demonstrations."""
-    from vine_vla.data import open_dataset
-
     task, folder = find_task(e.task), root / run
     split = task.evaluation_splits[0]
-    builder = RunBuilder(task=e.task, split=split, runs=(str(folder),))
+    builder = RunBuilder(task=e.task, split=split, runs=(str(folder),), **overrides(e))
     calibration = tuple(task.lists(split).calibration)
     each = max(1, -(-e.execution_probes // len(calibration)))
     drawn = ProbeConfig(scenes=calibration[: -(-e.execution_probes // each)], each=each, seed=e.seed)
     probes = calibration_probes(builder, folder, drawn, workers=share.workers)
     for name in names:
-        calibrate_run(folder, [name], probes, open_dataset(root / source_of(name)).demonstrations)
+        data = open_demonstrations(e, root, pool=name == "withhold-matched")
+        calibrate_run(folder, [name], probes, data.demonstrations)

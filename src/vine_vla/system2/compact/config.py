@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vine_vla.system2.compact.fit import FitConfig
 from vine_vla.system2.segments import Failures
@@ -53,3 +53,9 @@ class OutcomeConfig:
     proposal: FitConfig = field(default_factory=lambda: FitConfig(epochs=12, batch=64, least_steps=200))
     value: FitConfig = field(default_factory=lambda: FitConfig(epochs=10, least_steps=100, batch=64))
     value_mu: FitConfig = field(default_factory=lambda: FitConfig(epochs=10, least_steps=150))
+
+    def with_effort(self, share: float) -> OutcomeConfig:
+        """The same with `share` of the gradient steps of every net, and of the graphs for value learning."""
+        names = ("outcome", "dynamics", "proposal", "value", "value_mu")
+        nets = {name: getattr(self, name).with_effort(share) for name in names}
+        return replace(self, states=max(1, round(share * self.states)), **nets)

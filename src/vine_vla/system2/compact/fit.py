@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,12 @@ class FitConfig:
         """Epochs that are really run on this many rows."""
         steps = max(1, math.ceil(rows / self.batch))
         return max(self.epochs, math.ceil(self.least_steps / steps))
+
+    def with_effort(self, share: float) -> FitConfig:
+        """The same with `share` of the steps."""
+        return replace(
+            self, epochs=max(1, round(share * self.epochs)), least_steps=round(share * self.least_steps)
+        )
 
 
 def bootstrap(episode: NDArray[np.int64], members: int, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -25,11 +25,14 @@ class CompactConfig(TrainingConfig):
     """Annotated frames that perception learns from, at most."""
     learn_from_perceived: bool = False
     """Let the outcome nets learn from perceived graphs too, beside the annotated ones."""
+    effort: float = 1.0
+    """Share of the usual work of learning, perception apart: gradient steps, graphs for value learning."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_between(self, "members", 0, 1000)
         check_between(self, "perception_steps", 0, 10**7)
+        check_between(self, "effort", 0, 10)
 
     def plain(self) -> System2Config:
         """The settings of every part."""
@@ -44,7 +47,7 @@ class CompactConfig(TrainingConfig):
             alpha=self.alpha,
             tau_stop=self.tau_stop,
             seed=self.seed,
-        )
+        ).with_effort(self.effort)
         perception = PerceptionConfig(steps=self.perception_steps, frames=self.frames, seed=self.seed)
         return System2Config(
             outcomes,
