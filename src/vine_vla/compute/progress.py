@@ -17,6 +17,15 @@ LINE_SECONDS = 10.0
 """How often a plain line is written for the same work."""
 
 
+FEW = 10
+"""Of fewer cases no figure is printed."""
+
+
+def too_few(n: int) -> str:
+    """What is printed in place of a figure of `n` cases."""
+    return f"too few (n = {n})"
+
+
 class Report(Protocol):
     """Called as work goes on."""
 

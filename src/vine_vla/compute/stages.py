@@ -57,7 +57,7 @@ class Stage:
     """A step of a long run.
 
     Args:
-        name: e.g. `seed_0/system1`.
+        name: e.g. `seed_0/system1`. about: what it does, for people.
         run: picklable; does the work. It may be called on half-done outputs, and resumes there.
         inputs: outputs of other stages that it reads, or names of stages that must be done before.
         outputs: files and folders that it makes, relative to the work folder.
@@ -71,6 +71,7 @@ class Stage:
     outputs: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     grows: bool = False
+    about: str = ""
 
     @property
     def file_name(self) -> str:
@@ -179,6 +180,8 @@ class _Run:
         self.needs = find_needs(stages)
         self.state, self.parallel, self.share, self.say = StageState(root), parallel, share, say
         self.keys: dict[str, str] = {}
+        self.begun = 0
+        """Stages that are up to date, run or have run."""
         self.running: dict[Connection, _Running] = {}
         self.idle: list[tuple[int, Child]] = []
         """Processes that have done a stage, each with the threads it was made for."""
@@ -187,6 +190,7 @@ class _Run:
         order, place = TopologicalSorter(self.needs), list(self.stages)
         order.prepare()
         ready: list[str] = []
+        ended = 0
         try:
             with progress_bars() as report:
                 while order.is_active():
@@ -200,6 +204,9 @@ class _Run:
                         ready = [name for name in ready if name not in begun]
                         done = self._wait(report)
                     order.done(*done)
+                    ended += len(done)
+                    if len(self.stages) > 1:
+                        report("all stages", ended, len(self.stages))
                     ready = [name for name in ready if name not in done]
         except BaseException:
             self._stop()
@@ -220,8 +227,14 @@ class _Run:
             self.keys[name] = hashlib.sha256(text.encode()).hexdigest()[:16]
             if self.state.is_done(stage, self.keys[name]):
                 self.say(f"{name}: up to date")
+                self.begun += 1
                 return True
         return False
+
+    def _announce(self, stage: Stage, what: str) -> None:
+        self.begun += 1
+        text = f"{stage.name}: {what}, stage {self.begun} of {len(self.stages)}"
+        self.say(f"{text}: {stage.about}" if stage.about else text)
 
     def _start(self, ready: Sequence[str]) -> list[str]:
         """Begin as many of the stages as there is room for; returns their names."""
@@ -231,7 +244,7 @@ class _Run:
         for name in begun:
             stage = self.stages[name]
             resumes = self.state.read(stage).get("begun") == self.keys[name]
-            self.say(f"{name}: resumes" if resumes else f"{name}: begins")
+            self._announce(stage, "resumes" if resumes else "begins")
             self.state.begin(stage, self.keys[name])
             child = self._process(name, share.threads, self.state.folder / f"{stage.file_name}.log")
             child.connection.send((stage, share, child.log))
@@ -255,7 +268,7 @@ class _Run:
 
     def _run_here(self, stage: Stage) -> None:
         key, started = self.keys[stage.name], time.monotonic()
-        self.say(stage.name)
+        self._announce(stage, "begins")
         self.state.begin(stage, key)
         try:
             stage.run(self.share)

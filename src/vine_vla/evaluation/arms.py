@@ -146,6 +146,17 @@ _ARMS = (
 ARMS: dict[str, Arm] = {arm.label: arm for arm in _ARMS}
 """Label -> arm."""
 
+
+def replaced_parts(perception: object, skill: object) -> list[str]:
+    """Sentences on what a run has in place of learned parts, for whoever reads its figures."""
+    found = []
+    if perception == "true":
+        found.append("No perception from images: every arm plans on the simulator's own scene graphs.")
+    if skill == "scripted":
+        found.append("No learned System 1: the task's scripted expert executes the subgoals of every arm.")
+    return found
+
+
 ALWAYS = "always-"
 """Begins the names of the arms that are constant policies; which there are is the task's to say."""
 

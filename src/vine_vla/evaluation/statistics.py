@@ -24,6 +24,9 @@ from vine_vla.core.errors import VineError
 MIN_COVERAGE = 0.95
 """Share of the attempted scenes that both arms must have scored before a verdict is given."""
 
+CLAIM_SEEDS = 3
+"""Training seeds that must show the same sign before a difference is claimed."""
+
 NEEDED = ("scene", "arm", "training_seed", "success")
 
 
@@ -139,7 +142,10 @@ class Comparison:
         seed_differences: training seed -> difference of the success rates.
         wins, losses, ties: scenes on which a is better, worse, equal (mean over seeds).
         mde: minimum detectable effect at 80 % power.
-        verdict: one line for people; `claim` says whether a difference may be claimed.
+        resolved: whether scenes alone do not explain the difference: p below the level, enough coverage.
+        claim: whether it may be claimed: resolved, with the same sign in at least `CLAIM_SEEDS` seeds.
+        same_sign: training seeds whose difference has the sign of the mean.
+        verdict: one line for people that says which of these it is.
     """
 
     a: str
@@ -156,9 +162,16 @@ class Comparison:
     losses: int
     ties: int
     mde: float
-    verdict: str
+    resolved: bool
     claim: bool
+    same_sign: int
+    verdict: str
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def standing(self) -> str:
+        """How far a resolved difference reaches, in words; empty where none is resolved."""
+        return _standing(len(self.seed_differences), self.same_sign) if self.resolved else ""
 
     def to_json(self) -> dict[str, object]:
         data = {k: v for k, v in self.__dict__.items() if not isinstance(v, (Interval, Mapping))}
@@ -166,7 +179,7 @@ class Comparison:
             data[name] = list(getattr(self, name)[:3])
         for name in ("mcnemar", "seed_differences"):
             data[name] = {str(seed): value for seed, value in getattr(self, name).items()}
-        return data | {"notes": list(self.notes)}
+        return data | {"standing": self.standing, "notes": list(self.notes)}
 
 
 def compare(
@@ -215,15 +228,14 @@ def compare(
     }
     difference = scene_bootstrap(d, resamples=resamples, seed=seed)
     mde = minimum_detectable_effect(d, alpha=alpha)
-    same_sign = all(v > 0 for v in per_seed.values()) or all(v < 0 for v in per_seed.values())
-    claim = coverage >= MIN_COVERAGE and p_value < alpha and same_sign
+    same_sign = sum(v * difference.estimate > 0 for v in per_seed.values())
+    resolved = coverage >= MIN_COVERAGE and p_value < alpha
     if coverage < MIN_COVERAGE:
         verdict = f"no verdict: only {coverage:.0%} of the scenes are scored in both arms"
-    elif claim:
+    elif resolved:
         better, worse = (a, b) if difference.estimate > 0 else (b, a)
-        verdict = f"{better} is better than {worse} by {abs(difference.estimate):.3f}"
-    elif p_value < alpha:
-        verdict = "no claim: the training seeds disagree about the sign"
+        verdict = f"{better} is better than {worse} by {abs(difference.estimate):.3f}; "
+        verdict += _standing(len(per_seed), same_sign)
     elif mde > 1:
         verdict = f"no difference shown; {n} scenes are too few to find any with 80 % power"
     else:
@@ -245,10 +257,27 @@ def compare(
         losses=int((d < 0).sum()),
         ties=int((d == 0).sum()),
         mde=mde,
+        resolved=resolved,
+        claim=resolved and _is_claim(len(per_seed), same_sign),
+        same_sign=same_sign,
         verdict=verdict,
-        claim=claim,
         notes=tuple(notes),
     )
+
+
+def _is_claim(seeds: int, same_sign: int) -> bool:
+    """Whether a resolved difference may be claimed of trainings, not of these weights alone."""
+    return same_sign == seeds >= CLAIM_SEEDS
+
+
+def _standing(seeds: int, same_sign: int) -> str:
+    if _is_claim(seeds, same_sign):
+        return f"claim: same sign in {same_sign} of {seeds} training seeds"
+    if seeds == 1:
+        return "resolved over scenes, one training seed: no claim over trainings"
+    if same_sign < seeds:
+        return f"resolved over scenes, same sign in only {same_sign} of {seeds} training seeds: no claim"
+    return f"resolved over scenes, {seeds} training seeds where a claim needs {CLAIM_SEEDS}: no claim"
 
 
 def _by_scene(rows: pd.DataFrame, arm: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vine_vla.compute.progress import FEW, too_few
 from vine_vla.evaluation.statistics import Comparison, compare, holm, summarise
 from vine_vla.storage.json import write_json
 
@@ -78,23 +79,32 @@ def print_summary(found: dict[str, Any], title: str = "") -> None:
     for name in ("arm", "success", "95 %", "n", "dead", "stopped", "replans", "plan ms"):
         table.add_column(name, justify="left" if name == "arm" else "right")
     for arm in found["arms"]:
+        n = arm["episodes"]
+        if n < FEW:
+            table.add_row(str(arm["arm"]), too_few(n))
+            continue
         table.add_row(
             str(arm["arm"]),
             f"{arm['success']:.3f}",
             f"{arm['low']:.3f} to {arm['high']:.3f}",
-            str(arm["episodes"]),
+            str(n),
             f"{arm['dead']:.2f}",
             f"{arm['stopped']:.2f}",
             f"{arm['replans']:.2f}",
-            f"{1000 * arm['plan_seconds']:.1f}",
+            "-" if arm["plan_seconds"] is None else f"{1000 * arm['plan_seconds']:.1f}",
         )
     console.print(table)
     for c in found["comparisons"]:
-        d, low, high = c["difference"]
-        console.print(
-            f"{c['a']} - {c['b']}: {d:+.3f} [{low:+.3f}, {high:+.3f}], p {c['p_value']:.4f} "
-            f"(Holm {c['p_holm']:.4f}), {c['wins']} won, {c['losses']} lost, {c['ties']} tied: "
-            + c["verdict"],
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(comparison_line(c), highlight=False, soft_wrap=True)
+
+
+def comparison_line(c: dict[str, Any]) -> str:
+    """A comparison of `summary.json` in one line."""
+    names = f"{c['a']} - {c['b']}"
+    if c["scenes"] < FEW:
+        return f"{names}: {too_few(c['scenes'])}"
+    d, low, high = c["difference"]
+    return (
+        f"{names}: {d:+.3f} [{low:+.3f}, {high:+.3f}], p {c['p_value']:.4f} (Holm over rivals "
+        f"{c['p_holm']:.4f}), {c['wins']} won, {c['losses']} lost, {c['ties']} tied: {c['verdict']}"
+    )

@@ -122,10 +122,13 @@ def blocks(
 
 
 def verdict(comparison: Comparison) -> str:
-    """`better`, `worse`, `unresolved` or `no verdict`: an interval that covers 0 is never more."""
+    """`better`, `worse`, `unresolved` or `no verdict`: an interval that covers 0 is never more.
+
+    Whether `better` and `worse` may be claimed is `comparison.standing`.
+    """
     if comparison.coverage < statistics.MIN_COVERAGE:
         return "no verdict"
-    if not comparison.claim or comparison.difference.low <= 0 <= comparison.difference.high:
+    if not comparison.resolved or comparison.difference.low <= 0 <= comparison.difference.high:
         return "unresolved"
     return "better" if comparison.difference.estimate > 0 else "worse"
 

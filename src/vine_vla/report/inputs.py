@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from vine_vla.core.errors import VineError
-from vine_vla.evaluation.arms import ARMS
+from vine_vla.evaluation.arms import ARMS, replaced_parts
 from vine_vla.report.explanation import Explanation, read_explanation
 from vine_vla.storage.json import read_json
 
@@ -114,6 +114,12 @@ class Results:
     def configuration(self) -> dict[str, object]:
         """Resolved configuration, seeds and schedule."""
         return {name: value for name, value in self.run.items() if name != "finished"}
+
+    @property
+    def replaced(self) -> list[str]:
+        """What the whole run had in place of something learned, a sentence each."""
+        settings = as_mapping(self.run.get("settings"))
+        return replaced_parts(settings.get("perception"), settings.get("skill"))
 
     @property
     def operator_success(self) -> float | None:

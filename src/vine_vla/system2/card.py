@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vine_vla.compute.progress import FEW, too_few
+
 _LEARNED_FROM = {
     "all": "all recorded episodes, successful, failed, truncated and unknown",
     "withhold": "successful episodes only; subgoals that slipped in them are kept",
@@ -115,19 +117,26 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     lines = [f"on {metrics['judged_on']}, {metrics['graphs']} graphs:"]
     rows = {"all verbs": metrics["outcomes"]["reach"], **metrics["outcomes"]["by_verb"]}
     for name, scores in rows.items():
-        if scores["count"]:
+        if 0 < scores["count"] < FEW:
+            lines.append(f"  {name:<16} {too_few(scores['count'])}")
+        elif scores["count"]:
             auroc = "   -" if scores["auroc"] is None else f"{scores['auroc']:.3f}"
             lines.append(
                 f"  {name:<16} n {scores['count']:>4}  reached {scores['rate']:.2f}  "
                 f"Brier {scores['brier']:.3f}  log-loss {scores['log_loss']:.3f}  "
                 f"ECE {scores['ece']:.3f}  AUROC {auroc}"
             )
-    perception = metrics.get("perception")
-    if perception:
-        px = ", ".join(f"{camera} {value:.1f} px" for camera, value in perception["box_error_px"].items())
-        boxes = f"off by {px}" if px else "not found"
-        lines.append(
-            f"  perception: boxes {boxes}; classes {perception['class_accuracy']:.3f}, attributes "
-            f"{perception['attribute_accuracy']:.3f}, relation F1 {perception['relation_f1']:.3f}"
-        )
+    if perception := metrics.get("perception"):
+        lines.append(f"  perception: {_perception_line(perception)}")
     return lines
+
+
+def _perception_line(found: Mapping[str, Any]) -> str:
+    """Figures of perception; one that its held-out frames cannot give is left out."""
+    if found["frames"] < FEW:
+        return f"held-out frames: {too_few(found['frames'])}"
+    px = [f"{camera} {value:.1f} px" for camera, value in found["box_error_px"].items() if value is not None]
+    parts = [f"boxes off by {', '.join(px)}" if px else "no boxes found"]
+    shares = {"classes": "class_accuracy", "attributes": "attribute_accuracy", "relation F1": "relation_f1"}
+    parts += [f"{name} {found[key]:.3f}" for name, key in shares.items() if found[key] is not None]
+    return "; ".join(parts)

@@ -20,6 +20,8 @@ task_names, find_task = TASKS.names, TASKS.find
 
 DEFAULT_TASK = "plug"
 """Task of commands that name none."""
+QUICK_TASK = "line"
+"""Task of `vine quickstart`, which runs its experiment `TASK-quick`."""
 
 
 def installed_tasks() -> list[Task]:

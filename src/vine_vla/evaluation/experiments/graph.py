@@ -19,6 +19,14 @@ from vine_vla.evaluation.experiments import comparison, recording, training
 from vine_vla.evaluation.experiments.registry import Experiment
 from vine_vla.system2 import EXECUTED
 
+LEARNS_FROM = {
+    "all": "all episodes",
+    "withhold": "successful episodes alone",
+    "withhold-slips": "successful episodes without slips",
+    "withhold-matched": "as many successful episodes as the others have episodes",
+}
+"""Variants of System 2, for people."""
+
 FLAT = {"flat": True, "flat-all": False}
 """Flat arms, and whether they learn from successful episodes alone."""
 
@@ -45,6 +53,7 @@ def recording_stages(e: Experiment, root: Path) -> list[Stage]:
             outputs=(recording.STAGING,),
             settings={"task": e.task, "split": e.demonstration_split, "episodes": total, "seed": e.seed},
             grows=True,
+            about=f"{total} demonstrations of operators, failures kept",
         )
     ]
     if not e.needs_dataset:
@@ -98,7 +107,8 @@ def training_stages(e: Experiment, root: Path, seed: int) -> list[Stage]:
     def policy(name: str, data: str, out: str, steps: int, after: tuple[str, ...], **more: Any) -> Stage:
         train = partial(training.train_policy, root, data, out, steps, seed, more)
         settings = {"steps": steps, "seed": seed, **more}
-        return Stage(f"{own}/{name}", train, (data, *after), (out,), settings)
+        about = f"{name} learns to act, {steps} steps"
+        return Stage(f"{own}/{name}", train, (data, *after), (out,), settings, about=about)
 
     skills, skill, stages = "skills", skill_folder(e, seed, 0), []
     if e.skill == "learned":
@@ -110,7 +120,8 @@ def training_stages(e: Experiment, root: Path, seed: int) -> list[Stage]:
         inputs = (training.source_of(e, name), *before)
         # What the variants share is made by the first of them, in the folder of all.
         made = (out,) if before else (f"{run}/system2", out)
-        stages.append(Stage(f"{own}/system2 {name}", train, inputs, made, asdict(config)))
+        about = f"System 2 learns from {LEARNS_FROM[name]}"
+        stages.append(Stage(f"{own}/system2 {name}", train, inputs, made, asdict(config), about=about))
         before = (out,)
     for number in range(1, e.dagger_rounds + 1):
         data, system2 = f"{own}/corrected-{number}", f"{run}/system2"
@@ -160,7 +171,8 @@ def evaluation_stages(e: Experiment, root: Path, results: Path) -> list[Stage]:
         settings = {"task": e.task, "split": e.split, "scenes": e.scenes, "arms": arms, "seeds": seeds}
         settings |= {"slow_scenes": e.slow_scenes, "keep": e.keep}
         made = tuple(str(path) for path in outputs)
-        stages.append(Stage(name, run, (*needed, *before), made, settings, grows=True))
+        about = f"{', '.join(arms)} in scenes {e.scenes}"
+        stages.append(Stage(name, run, (*needed, *before), made, settings, grows=True, about=about))
         before = (name,)
 
     planned = [name for name in e.arms if not find_arm(name).is_flat]

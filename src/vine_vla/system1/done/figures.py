@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vine_vla.compute.progress import FEW, too_few
 from vine_vla.core.errors import VineError
 from vine_vla.core.protocols import DONE, FAILED, RUNNING, Float
 from vine_vla.system1.vine_skill.labels import IGNORED
@@ -143,7 +144,7 @@ def _share(right: NDArray[np.bool_]) -> float | None:
 
 def figure_lines(found: dict[str, Any]) -> list[str]:
     """The figures of held-out clips, for people."""
-    recalls = ", ".join(f"{name} {_share(value)}" for name, value in found["recall"].items())
+    recalls = ", ".join(f"{name} {_shown(value)}" for name, value in found["recall"].items())
     lines = [
         f"on {found['clips']} clips of {found['episodes']} held-out episodes, {found['frames']} frames:",
         f"  accuracy {found['accuracy']:.3f} (always running: {found['always_running']:.3f}); "
@@ -151,18 +152,18 @@ def figure_lines(found: dict[str, Any]) -> list[str]:
     ]
     for end in ("done", "failed"):
         row = found[end]
-        if not row["clips"]:
-            lines.append(f"  {end:<7} no held-out clip ends so: nothing is known of it")
+        if row["clips"] < FEW:
+            lines.append(f"  {end:<7} clips that end so: {too_few(row['clips'])}")
             continue
         error = row["error_frames"]
         shown = "-" if error["mean"] is None else f"{error['mean']:+.1f} (median {error['median']:+.1f})"
-        rates = ", ".join(f"{n} {_share(row[n])}" for n in ("right", "premature", "confused", "missed"))
+        rates = ", ".join(f"{n} {_shown(row[n])}" for n in ("right", "premature", "confused", "missed"))
         lines.append(f"  {end:<7} {row['clips']:>4} clips: {rates}; frames from the end {shown}")
-    if found["running"]["clips"]:
-        row, alarm = found["running"], _share(found["running"]["premature"])
+    if found["running"]["clips"] >= FEW:
+        row, alarm = found["running"], _shown(found["running"]["premature"])
         lines.append(f"  running {row['clips']:>4} clips in which nothing ended: alarm {alarm}")
     return lines
 
 
-def _share(value: float | None) -> str:
+def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"

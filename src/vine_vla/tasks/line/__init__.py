@@ -18,6 +18,7 @@ from vine_vla.core.options import Subgoal
 from vine_vla.tasks.base import Oracle, Split, Task
 from vine_vla.tasks.line import rules
 from vine_vla.tasks.line.drawing import CAMERAS, SIZE
+from vine_vla.tasks.line.experiments import EXPERIMENTS
 from vine_vla.tasks.line.expert import SUBGOAL_STEPS, LineExpert, ScriptedSkill
 from vine_vla.tasks.line.graph import SCHEMA, situation_of
 from vine_vla.tasks.line.operators import FixedChoice, LineOperator
@@ -60,4 +61,5 @@ TASK = Task(
         for far in (False, True)
     },
     oracle=Oracle(plans=_plans, value=_value),
+    experiments=EXPERIMENTS,
 )
