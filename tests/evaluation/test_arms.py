@@ -51,12 +51,7 @@ def test_every_arm_of_the_design_is_there():
         find_arm("vines")
 
 
-def test_arms_differ_in_model_and_planner_alone():
-    """What DESIGN section 7 asks of a fair comparison: rivals share eyes, hands and replanning with vine."""
-    vine = ARMS["vine"]
-    for label in ("imitate", "success-only", "success-only (slips-removed)", "success-only (matched-count)"):
-        arm = ARMS[label]
-        assert (arm.perception, arm.skill, arm.replanning) == (vine.perception, vine.skill, vine.replanning)
+def test_every_model_of_an_arm_is_one_that_training_makes():
     known = {f.value for f in Failures} | {"imitate-all"} | {f.value + EXECUTED for f in Failures}
     assert {arm.model for arm in ARMS.values() if arm.model} <= known
 

@@ -1,5 +1,6 @@
 """Named experiments: stages that resume, and a whole one as a user runs it, killed twice on the way."""
 
+import hashlib
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ import pytest
 
 from vine_vla.compute.stages import find_needs
 from vine_vla.core.errors import VineError
+from vine_vla.evaluation.episodes import Parts
+from vine_vla.evaluation.experiments.comparison import run_builder
 from vine_vla.evaluation.experiments.graph import experiment_stages
 from vine_vla.evaluation.experiments.registry import Experiment, experiments, find_experiment
 from vine_vla.evaluation.experiments.run import run_experiment
@@ -76,22 +79,66 @@ def test_the_first_training_seed_alone_has_the_stages_that_it_has_among_others(t
     }
 
 
+TOY = Experiment(
+    name="toy",
+    about="two training seeds",
+    task="line",
+    demonstrations=24,
+    recovery_episodes=4,
+    system1_steps=20,
+    perception_steps=20,
+    scenes="0:2",
+    training_seeds=(0, 1),
+)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Work folder, results and summary of `TOY`, everything in it trained."""
+    root = tmp_path_factory.mktemp("toy")
+    return root / "work", root / "results", run_experiment(TOY, root / "work", root / "results")
+
+
+def shared_weights(parts: Parts) -> dict[str, str]:
+    """Hashes of what the arms of a fair comparison have in common: perception, proposals, System 1."""
+    backend = parts.planner.model
+    nets = {
+        "perception": parts.perceiver.perception.detector,
+        "proposals": backend.model.shared.proposal,
+        "system1": parts.skill.policy,
+    }
+    return {name: hash_of(net) for name, net in nets.items()}
+
+
+def hash_of(net) -> str:
+    found = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        found.update(name.encode() + value.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
 @pytest.mark.slow
-def test_a_toy_experiment_with_two_training_seeds(tmp_path):
+def test_arms_of_a_run_share_perception_proposals_and_system1(toy):
+    """Built from a real run folder they hold the same weights; an arm with its own is found out."""
+    builder = run_builder(TOY, toy[0])
+    world = builder.open_task()
+    built = {label: builder.build(label, 0, world) for label in TOY.arms}
+    vine = built["vine"]
+    for label in ("imitate", "success-only"):
+        rival = built[label]
+        assert shared_weights(rival) == shared_weights(vine), label
+        assert rival.perceiver is vine.perceiver and rival.skill is vine.skill
+        assert rival.config == vine.config  # limits, thresholds of the done head, replanning
+    outcomes = {label: hash_of(parts.planner.model.model.outcome) for label, parts in built.items()}
+    assert outcomes["imitate"] == outcomes["vine"] != outcomes["success-only"]
+    own = shared_weights(builder.build("success-only", 1, world))  # trained on its own, with another seed
+    assert all(own[name] != value for name, value in shared_weights(vine).items())
+
+
+@pytest.mark.slow
+def test_a_toy_experiment_with_two_training_seeds(toy):
     """The other task, from demonstrations to a summary; then a third seed is added to the same results."""
-    e = Experiment(
-        name="toy",
-        about="two training seeds",
-        task="line",
-        demonstrations=24,
-        recovery_episodes=4,
-        system1_steps=20,
-        perception_steps=20,
-        scenes="0:2",
-        training_seeds=(0, 1),
-    )
-    work, results, said = tmp_path / "work", tmp_path / "results", []
-    found = run_experiment(e, work, results, said.append)
+    e, (work, results, found), said = TOY, toy, []
     rows = pd.read_csv(results / "episodes.csv")
     assert len(rows) == 12 and set(rows["training_seed"]) == {0, 1}
     assert {arm["arm"] for arm in found["arms"]} == set(e.arms)
@@ -118,6 +165,38 @@ def test_test_scenes_need_final(tmp_path):
     process = vine("experiment", "plug-full", "--work", tmp_path / "w", "--results", tmp_path / "r")
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 2 and "--final" in said and not list(tmp_path.iterdir())
+
+
+def test_scene_graphs_alone_need_no_dataset_and_no_system1(tmp_path):
+    """Stages of an experiment on scene graphs with the scripted expert, and what is refused with it."""
+    e = find_experiment("line-quick")
+    stages = experiment_stages(e, tmp_path, tmp_path / "results")
+    kinds = {stage.name.split("/")[-1] for stage in stages}
+    assert kinds == {"collect", "system2 all", "system2 withhold", "evaluation"}
+    assert all(stage.about for stage in stages)
+    find_needs(stages)
+    with pytest.raises(VineError, match="nothing trains System 1"):
+        replace(e, arms=("flat", "vine"))
+
+
+def test_vine_quickstart_as_a_user_runs_it(tmp_path):
+    """Small: two training seeds, a few scenes. It says what it leaves out, resumes, and claims nothing."""
+    command = ("quickstart", "--demonstrations", "24", "--scenes", "0:10", "--training-seeds", "0", "1")
+    process = vine(*command, cwd=tmp_path)
+    said = process.communicate(timeout=900)[0]
+    assert process.returncode == 0, said
+    lines = said.splitlines()
+    assert lines[-1] == "runs/quickstart/results/report.html" and (tmp_path / lines[-1]).is_file()
+    assert any(line.startswith("No perception from images") for line in lines)
+    assert any(line.startswith("vine - success-only: ") for line in lines) and "claim: same" not in said
+    assert "Traceback" not in said and "Warning" not in said and "nan" not in said.lower().split()
+    assert "stage 1 of 8: 24 demonstrations of operators, failures kept" in said
+    rows = pd.read_csv(tmp_path / "runs/quickstart/results/episodes.csv")
+    assert len(rows) == 40 and set(rows["arm"]) == {"vine", "success-only"}
+    report = (tmp_path / lines[-1]).read_text()
+    assert "No perception from images" in report and 'id="tree"' in report
+    again = vine(*command, cwd=tmp_path).communicate(timeout=300)[0]
+    assert again.count(": up to date") == 8 and again.splitlines()[-1] == lines[-1]
 
 
 @pytest.mark.slow

@@ -105,18 +105,38 @@ def test_compare_counts_and_claims():
     assert found.difference.estimate == pytest.approx(0.6)
     assert found.p_value == pytest.approx(2 / 2**12, abs=2e-3)
     assert found.mcnemar == {0: pytest.approx(2 / 2**12), 1: pytest.approx(2 / 2**12)}
-    assert found.claim and "vine is better" in found.verdict
+    assert found.resolved and not found.claim and "vine is better" in found.verdict
+    assert found.standing == "resolved over scenes, 2 training seeds where a claim needs 3: no claim"
     mirrored = compare(rows({"vine": a, "success-only": b}), "success-only", "vine")
     assert mirrored.difference.estimate == -found.difference.estimate
-    assert mirrored.claim and "vine is better" in mirrored.verdict
+    assert mirrored.resolved and "vine is better" in mirrored.verdict
 
 
-def test_compare_needs_every_seed_to_agree():
-    a, b = np.ones((2, 40)), np.zeros((2, 40))
+@pytest.mark.parametrize(
+    ("seeds", "standing"),
+    [
+        (1, "resolved over scenes, one training seed: no claim over trainings"),
+        (2, "resolved over scenes, 2 training seeds where a claim needs 3: no claim"),
+        (3, "claim: same sign in 3 of 3 training seeds"),
+        (4, "claim: same sign in 4 of 4 training seeds"),
+    ],
+)
+def test_a_claim_needs_three_training_seeds(seeds, standing):
+    found = compare(rows({"x": np.ones((seeds, 40)), "y": np.zeros((seeds, 40))}), "x", "y")
+    assert found.resolved and found.claim == (seeds >= 3)
+    told = found.to_json()
+    assert told["standing"] == found.standing == standing and found.verdict.endswith(standing)
+    assert (told["resolved"], told["claim"], told["same_sign"]) == (True, seeds >= 3, seeds)
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_compare_needs_every_seed_to_agree(seeds):
+    a, b = np.ones((seeds, 40)), np.zeros((seeds, 40))
     a[1], b[1] = 0, 0
     a[1, :2], b[1, 2:5] = 1, 1  # the second seed sees b ahead by one scene
     found = compare(rows({"x": a, "y": b}), "x", "y")
-    assert found.p_value < 0.05 and not found.claim and "seeds disagree" in found.verdict
+    assert found.resolved and not found.claim and found.same_sign == seeds - 1
+    assert f"same sign in only {seeds - 1} of {seeds} training seeds: no claim" in found.verdict
 
 
 def test_repeated_scenes_are_averaged_first():

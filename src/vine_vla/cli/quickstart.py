@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +23,25 @@ class Config:
     """Scenes to compare in, e.g. 0:30; default: the experiment's."""
     demonstrations: int | None = None
     """Operators' episodes; default: the experiment's."""
-    seeds: tuple[int, ...] | None = None
+    training_seeds: tuple[int, ...] | None = None
     """Training seeds; a difference is claimed from three on. Default: the experiment's."""
 
 
 def run(config: Config) -> int:
     """Run, and end with the answer and the path of the report; 0 when done."""
     from vine_vla.evaluation.arms import replaced_parts
-    from vine_vla.evaluation.experiments.registry import find_experiment, with_changes
+    from vine_vla.evaluation.experiments.registry import find_experiment
     from vine_vla.evaluation.experiments.run import run_experiment
     from vine_vla.report.page import write_report
     from vine_vla.tasks.registry import QUICK_TASK, find_task
 
     started = time.monotonic()
-    experiment = with_changes(
-        find_experiment(f"{QUICK_TASK}-quick"),
-        scenes=config.scenes,
-        demonstrations=config.demonstrations,
-        training_seeds=config.seeds,
-    )
+    given = {
+        name: value
+        for name in ("scenes", "demonstrations", "training_seeds")
+        if (value := getattr(config, name)) is not None
+    }
+    experiment = replace(find_experiment(f"{QUICK_TASK}-quick"), **given)
     if experiment.final:
         raise VineError(f"scenes {experiment.scenes} are test scenes", hint="give dev scenes, e.g. 0:60")
     lines = [
