@@ -98,7 +98,16 @@ class PolicyWorker(NoviceWorker):
 
 
 def _config(e: Experiment, root: Path, episodes: int, seed: int) -> CollectConfig:
-    return CollectConfig(root / DEMOS, e.task, episodes, split=e.demonstration_split, seed=seed)
+    watched = e.needs_dataset  # else segments with a graph at either end are all that is learned from
+    return CollectConfig(
+        root / DEMOS,
+        e.task,
+        episodes,
+        split=e.demonstration_split,
+        seed=seed,
+        images=watched,
+        graph_every=CollectConfig.graph_every if watched else 0,
+    )
 
 
 def _interventions(e: Experiment, root: Path, number: int, seed: int) -> CollectConfig:
