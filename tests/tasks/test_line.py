@@ -63,7 +63,7 @@ def test_scenes_are_pure_functions_and_can_be_solved():
         line_scene.cache_clear()
         assert scenes == [line_scene(split, number) for number in range(60)]
         assert len(set(scenes)) == 60
-        assert all(rules.value(scene, rules.start(scene), 8) > 0.4 for scene in scenes)
+        assert all(rules.value(scene, rules.start(scene), 8) > 0.8 for scene in scenes)
         assert 0.3 < np.mean([scene.target is not None for scene in scenes]) < 0.7
         assert {len(scene.balls) for scene in scenes} == {1, 2}
 
@@ -85,7 +85,7 @@ def test_scenes_outside_the_lists_are_refused(split, number):
 
 
 # ---- chances -------------------------------------------------------------------------------------
-def example(verb: str, hold: str, met: bool) -> tuple[LineWorld, Move]:
+def example(verb: str, hold: str, spoilt: bool) -> tuple[LineWorld, Move]:
     """A world and a move that finds the hand's way free, or not."""
     world = LineWorld("demo", render=False)
     for number in range(200):
@@ -100,16 +100,20 @@ def example(verb: str, hold: str, met: bool) -> tuple[LineWorld, Move]:
         for now in situations:
             for move in rules.possible(scene, now):
                 fits = move.verb == verb and (move.hold or hold) == hold
-                if fits and rules.meets_something(scene, now, move) == met:
+                if fits and rules.is_spoilt(scene, now, move) == spoilt:
                     world.now, world.closed = now, verb == "put"
                     return world, move
     raise AssertionError("no such scene")
 
 
 @pytest.mark.parametrize("verb", ["grasp", "put"])
-@pytest.mark.parametrize(("hold", "met"), [("sides", False), ("sides", True), ("top", False)])
-def test_chances_are_those_of_2000_executions(verb, hold, met):
-    world, move = example(verb, hold, met)
+@pytest.mark.parametrize(
+    ("hold", "spoilt"), [("sides", False), ("sides", True), ("top", False), ("top", True)]
+)
+def test_chances_are_those_of_2000_executions(verb, hold, spoilt):
+    if (verb, hold, spoilt) == ("put", "top", True):
+        pytest.skip("nothing spoils this")
+    world, move = example(verb, hold, spoilt)
     expected = rules.chances(world.scene, world.now, move)
     subgoal = world.subgoal_of(move)
     *before, closing, _, _ = actions_of(world, subgoal)
@@ -128,14 +132,19 @@ def test_chances_are_those_of_2000_executions(verb, hold, met):
 
 
 def test_what_stands_beside_decides():
-    """A tall post on either side of the cup, and only for the fingers."""
+    """Posts spoil what the fingers do on either side, bolts what the magnet grasps, and nothing else."""
     scene = next(s for s in (line_scene("seen", n) for n in range(99)) if len(s.balls) == 1)
-    x = scene.cups[1].x
-    for away, height, meets in ((-5.5, 12, True), (5.5, 12, True), (5.5, 4, False), (14.5, 12, False)):
-        changed = replace(scene, posts=(Post(x + away, height),))
-        for hold in ("sides", "top"):
-            found = rules.meets_something(changed, Situation((IN_HAND,), hold), Move("put", 0, cup=1))
-            assert found == (meets and hold == "sides")
+    held = {hold: Situation((IN_HAND,), hold) for hold in ("sides", "top")}
+    for x, near, far in ((scene.cups[1].x, 5.5, 14.5), (scene.balls[0], 4.0, 9.5)):
+        for away in (-near, near, far):
+            post, bolt = Post(x + away, 12.0), Post(x + away, 4.0)
+            posts, bolts = replace(scene, posts=(post,), bolts=()), replace(scene, posts=(), bolts=(bolt,))
+            beside, cup = abs(away) == near, x == scene.cups[1].x
+            for hold in ("sides", "top"):
+                now = held[hold] if cup else rules.start(scene)
+                move = Move("put", 0, cup=1) if cup else Move("grasp", 0, hold)
+                assert rules.is_spoilt(posts, now, move) == (beside and hold == "sides")
+                assert rules.is_spoilt(bolts, now, move) == (beside and hold == "top" and not cup)
 
 
 def test_dropped_and_in_the_wrong_cup():
@@ -177,7 +186,7 @@ def test_exact_value_is_what_the_best_moves_reach():
             execute(world, world.subgoal_of(best_move(world, budget)), scene)
             budget -= 1
         wins.append(world.is_success())
-    assert min(values) < 0.5 and max(values) > 0.85
+    assert min(values) < 0.7 and max(values) > 0.85
     for group in (slice(0, None, 2), slice(1, None, 2)):
         assert np.mean(wins[group]) == pytest.approx(np.mean(values[group]), abs=4 * 0.5 / 100**0.5)
 
@@ -210,8 +219,8 @@ def test_oracle_plans_succeed_and_fixed_choices_do_not():
             wins.append(follow(world, plan))
         rates[name] = np.mean(wins)
     oracle = rates.pop("oracle")
-    assert oracle > 0.7
-    assert all(0.3 < rate < oracle - 0.1 for rate in rates.values()), rates
+    assert oracle > 0.9
+    assert all(0.4 < rate < 0.75 for rate in rates.values()), rates
 
 
 def test_constant_policies_resume():
@@ -246,7 +255,7 @@ def test_operators_fail_as_often_as_meant_and_awareness_helps():
         rates[awareness] = np.mean(wins)
     assert 0.4 < rates[0.0] < 0.65
     assert rates[0.0] < rates[0.5] < rates[1.0] and rates[0.0] + 0.15 < rates[1.0]
-    assert 0.1 < np.mean(alternatives) < 0.25
+    assert 0.1 < np.mean(alternatives) < 0.35
 
 
 def test_operators_do_not_see_the_causes():
@@ -256,7 +265,7 @@ def test_operators_do_not_see_the_causes():
         chosen = []
         for here in (world, bare):
             full = line_scene("demo", scene)
-            here.reset(full if here is world else replace(full, posts=()), scene)
+            here.reset(full if here is world else replace(full, posts=(), bolts=()), scene)
             operator = TASK.operator(here, OperatorDials(), np.random.default_rng(scene))
             history: list[tuple[Subgoal, Outcome]] = []
             while (subgoal := operator.next(history)) is not None:

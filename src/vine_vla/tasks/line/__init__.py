@@ -1,8 +1,8 @@
 """`line`: a hand on a rail puts balls into cups; no physics, tiny pictures, chance.
 
-A ball is grasped by its sides or from above, both of which are easy. Hard is what follows: held by its sides
-it is safe, unless a tall post stands beside the cup, where the fingers come down; held from above it needs no
-room, but falls beside the cup now and then.
+A ball is grasped by its sides or from above. Held by its sides it is safe, until it is put into a cup beside
+which a post stands, where the fingers come down. From above it needs no room, but an iron bolt beside the
+ball draws the magnet away.
 
 The task to copy for one of your own: `scenes` says what a scene is, `layouts` where scenes come from, `rules`
 what happens with which chances; `world` runs an episode, `drawing` and `graph` show it; `expert` moves,

@@ -20,7 +20,7 @@ CAMERAS = ("front", "wrist")
 OUT_OF_SIGHT = -20.0
 """Height of what no camera shows."""
 
-_DEPTH = ("post", "cup", "gripper", "ball")  # from the back to the front
+_DEPTH = ("post", "bolt", "cup", "gripper", "ball")  # from the back to the front
 _WALL, _TABLE, _STEEL, _FIRST = range(4)  # what a pixel shows: the scenery, and from `_FIRST` on bodies
 _STEEL_RGB = (0.3, 0.3, 0.33)
 PALM = 2.5

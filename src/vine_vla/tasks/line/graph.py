@@ -12,7 +12,7 @@ from vine_vla.tasks.line.rules import IN_HAND, LOST, ON_STAND, Situation
 from vine_vla.tasks.line.scenes import COLOURS, HOLDS, Scene
 
 SCHEMA = Schema(
-    classes=("ball", "gripper", "cup", "post"),
+    classes=("ball", "gripper", "cup", "post", "bolt"),
     attributes={
         "colour": COLOURS,  # of a cup
         "hold": ("none", *HOLDS),  # of a ball
@@ -33,8 +33,13 @@ Boxes = Sequence[Mapping[str, Box]]
 
 
 def name_objects(scene: Scene, boxes: Boxes) -> tuple[str, ...]:
-    """Ids at an episode's first moment, in the order of the bodies: gripper, cups, posts, balls."""
-    classes = [*("gripper",), *("cup",) * len(scene.cups), *("post",) * len(scene.posts)]
+    """Ids at an episode's first moment, in the order of the bodies: gripper, cups, posts, bolts, balls."""
+    classes = [
+        *("gripper",),
+        *("cup",) * len(scene.cups),
+        *("post",) * len(scene.posts),
+        *("bolt",) * len(scene.bolts),
+    ]
     classes += ["ball"] * len(scene.balls)
     objects = [SceneObject(f"new_{i}", c, b) for i, (c, b) in enumerate(zip(classes, boxes, strict=True))]
     return tuple(o.id for o in assign_ids(objects, CAMERAS[0]))
@@ -47,6 +52,7 @@ def scene_graph(scene: Scene, now: Situation, closed: bool, names: Sequence[str]
         ("gripper", {"grip": "holding" if holding else "empty" if closed else "open"}),
         *(("cup", {"colour": cup.colour}) for cup in scene.cups),
         *(("post", {}) for _ in scene.posts),
+        *(("bolt", {}) for _ in scene.bolts),
         *(("ball", {"hold": now.hold if place == IN_HAND else "none"}) for place in now.balls),
     ]
     found = tuple(

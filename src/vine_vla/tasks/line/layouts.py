@@ -14,11 +14,12 @@ from functools import lru_cache
 import numpy as np
 
 from vine_vla.core.errors import VineError
-from vine_vla.tasks.line.rules import fixed_moves, meets_on_the_way
+from vine_vla.tasks.line.rules import fixed_moves, is_trap, start, value
 from vine_vla.tasks.line.scenes import (
     BALL,
     COLOURS,
     CUP_WIDTH,
+    HOLDS,
     POST_GAP,
     POST_WIDTH,
     RGB,
@@ -31,8 +32,8 @@ from vine_vla.tasks.line.scenes import (
 STREAMS = {"demo": 1, "seen": 2, "unseen": 3}
 CUP_CELL, BALL_CELL = 20.0, 14.0  # room on the line, with a hand or a post on either side
 PITCH = 9.0  # between the centres of two balls
-CUP_POST, BALL_POST, TALL = 0.35, 0.15, 0.75
-"""How often a post stands at a side of a cup and of the balls, and how often it is a tall one."""
+BESIDE = {"cup": (0.35, 0.2), "ball": (0.15, 0.3)}
+"""How often a post, and a bolt, stands at a side of a cup, and of the balls."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,11 @@ UNSEEN = Appearance(
 )
 _HUES = {"red": 0.0, "yellow": 0.15, "green": 0.36, "blue": 0.6, "purple": 0.8}
 
-TRAPS = 0.62
-"""How often the habit, between the fingers into the nearest cup, meets something."""
+TRAPS = {True: (0.05, 0.45, 0.5, 0.0), False: (0.05, 0.4, 0.4, 0.15)}
+"""How often the nearest cup is no trap in either hold, by the sides alone, from above alone, or in none.
+Key: whether one ball goes into a named cup, so that one of the holds must do."""
+WORTH = 0.8
+"""The best plan of a scene succeeds at least this often."""
 
 
 @lru_cache(maxsize=4096)
@@ -115,11 +119,12 @@ def line_scene(split: str, number: int) -> Scene:
     rng = np.random.default_rng([STREAMS[split], number, 20261201])
     look = UNSEEN if split == "unseen" else SEEN
     count, named = (2 if rng.random() < 0.6 else 1), bool(rng.random() < 0.5)
-    # Whether the habit is a trap is drawn first, and layouts until it is: the same share in every split.
-    trap = bool(rng.random() < TRAPS)
+    # Which holds are traps is drawn first, and layouts until they are: the same shares in every split.
+    wanted = divmod(int(rng.choice(4, p=TRAPS[count == 1 and named])), 2)
     while True:
         scene = _draw(look, count, named, rng)
-        if meets_on_the_way(scene, fixed_moves(scene, "sides")) == trap:
+        traps = tuple(is_trap(scene, fixed_moves(scene, hold)) for hold in HOLDS)
+        if traps == wanted and value(scene, start(scene), 4 * count) > WORTH:
             return scene
 
 
@@ -147,7 +152,7 @@ def _draw(look: Appearance, count: int, named: bool, rng: np.random.Generator) -
         phrase,
         balls,
         cups,
-        _posts([*balls], [cup.x for cup in cups], rng),
+        *_posts(balls, [cup.x for cup in cups], rng),
         target,
         *(
             _jitter(options[rng.integers(len(options))], rng)
@@ -157,17 +162,22 @@ def _draw(look: Appearance, count: int, named: bool, rng: np.random.Generator) -
     )
 
 
-def _posts(balls: Sequence[float], cups: Sequence[float], rng: np.random.Generator) -> tuple[Post, ...]:
-    """Posts beside the cups and beside the outermost balls, drawn for each side alone."""
-    things = [(x, x, CUP_WIDTH / 2, CUP_POST) for x in cups] + [(min(balls), max(balls), BALL, BALL_POST)]
-    found = []
-    for left, right, half, share in things:
+def _posts(
+    balls: Sequence[float], cups: Sequence[float], rng: np.random.Generator
+) -> tuple[tuple[Post, ...], tuple[Post, ...]]:
+    """Posts and bolts beside the cups and beside the outermost balls, drawn for each side alone."""
+    things = [(x, x, CUP_WIDTH / 2, BESIDE["cup"]) for x in cups]
+    things.append((min(balls), max(balls), BALL, BESIDE["ball"]))
+    posts, bolts = [], []
+    for left, right, half, (post, bolt) in things:
         away = half + POST_GAP + POST_WIDTH / 2
         for x in (left - away, right + away):
-            if rng.random() < share:
-                height = rng.uniform(11, 14) if rng.random() < TALL else rng.uniform(3, 5)
-                found.append(Post(float(x), float(height)))
-    return tuple(sorted(found, key=lambda post: post.x))
+            draw, size = rng.random(), rng.random()
+            if draw < post:
+                posts.append(Post(float(x), 11 + 3 * size))
+            elif draw < post + bolt:
+                bolts.append(Post(float(x), 3 + 2 * size))
+    return tuple(sorted(posts, key=lambda p: p.x)), tuple(sorted(bolts, key=lambda b: b.x))
 
 
 def _shade(colour: str, look: Appearance, rng: np.random.Generator) -> RGB:

@@ -15,8 +15,12 @@ from vine_vla.tasks.line.rules import IN_HAND, ON_STAND, Move, fixed_route
 from vine_vla.tasks.line.scenes import HOLDS
 from vine_vla.tasks.line.world import LineWorld
 
-MISHEARD = 0.06
+MISHEARD = 0.2
 """How often an operator fills another cup than the named one."""
+
+
+OTHER_HOLD = 1.6
+"""The other hold is taken that much more often than the other cup."""
 
 
 class LineOperator:
@@ -47,7 +51,8 @@ class LineOperator:
         balls = {i: x for i, x in enumerate(scene.balls) if now.balls[i] in (ON_STAND, IN_HAND)}
         cups = {i: cup.x for i, cup in enumerate(scene.cups) if i not in now.balls}
         ball, self._cup = fixed_route(balls, cups, self._target, farthest=not self._is_habitual())[0]
-        return Move("grasp", ball, HOLDS[not self._is_habitual()])
+        other = self.rng.random() < min(OTHER_HOLD * (1 - self.habit), 0.5)
+        return Move("grasp", ball, HOLDS[other])
 
     def _is_habitual(self) -> bool:
         return bool(self.rng.random() < self.habit)

@@ -1,8 +1,8 @@
 """The rules: what a move does, with which chances, and what the best plan is worth.
 
-Held between the fingers a ball is safe, but the fingers come down on either side of it, when it is grasped
-and when it is put into a cup, and whatever stands there is in their way. The magnet needs no room, but a ball
-that it lets go of falls beside the cup now and then. Nothing that is learned may import this module.
+Held by its sides a ball is safe, but the fingers come down on either side of it, when it is grasped and when
+it is put into a cup, and a post that stands there is in their way. Grasped from above it needs no room, but
+the magnet is drawn to an iron bolt beside the ball. Nothing that is learned may import this module.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from vine_vla.tasks.line.scenes import BALL, HAND_WIDTH, HOLDS, LOW, POST_WIDTH, STAND, Scene
+from vine_vla.tasks.line.scenes import HAND_WIDTH, HOLDS, POST_WIDTH, Scene
 
 ON_STAND, IN_HAND, LOST = -1, -2, -3
 """Where a ball may be that is in no cup."""
@@ -42,9 +42,10 @@ class Chances(NamedTuple):
 
 
 CLEAR = {"grasp": Chances(0.95, 0.05, 0.0), "put": Chances(0.96, 0.04, 0.0)}
-MET = {"grasp": Chances(0.3, 0.5, 0.2), "put": Chances(0.12, 0.08, 0.8)}
-"""Chances between the fingers when nothing is in their way, and when something is."""
-MAGNET = {"grasp": Chances(0.95, 0.05, 0.0), "put": Chances(0.68, 0.04, 0.28)}
+SPOILT = {"grasp": Chances(0.2, 0.4, 0.4), "put": Chances(0.12, 0.08, 0.8)}
+"""Chances when nothing stands in the way, and when something does."""
+FROM_ABOVE = Chances(0.9, 0.03, 0.07)
+"""Of putting a ball that the magnet holds: nothing spoils it, but some fall beside the cup."""
 
 
 def start(scene: Scene) -> Situation:
@@ -52,25 +53,19 @@ def start(scene: Scene) -> Situation:
     return Situation((ON_STAND,) * len(scene.balls))
 
 
-def meets_something(scene: Scene, now: Situation, move: Move) -> bool:
-    """Whether the fingers meet a tall post or another ball when they come down for `move`."""
-    if (move.hold or now.hold) == "top":
-        return False
-    x = scene.balls[move.ball] if move.verb == "grasp" else scene.cups[move.cup].x
-    standing = [(post.x, POST_WIDTH / 2, post.height) for post in scene.posts]
-    standing += [
-        (place, BALL, STAND + 2 * BALL)
-        for ball, place in enumerate(scene.balls)
-        if now.balls[ball] == ON_STAND and ball != move.ball
-    ]
-    return any(abs(place - x) < HAND_WIDTH / 2 + half and top > LOW["sides"] for place, half, top in standing)
+def is_spoilt(scene: Scene, now: Situation, move: Move) -> bool:
+    """Whether the fingers meet a post in `move`, or a bolt draws the magnet away."""
+    grasps, hold = move.verb == "grasp", move.hold or now.hold
+    x = scene.balls[move.ball] if grasps else scene.cups[move.cup].x
+    causes = scene.posts if hold == "sides" else scene.bolts if grasps else ()
+    return any(abs(cause.x - x) < (HAND_WIDTH + POST_WIDTH) / 2 for cause in causes)
 
 
 def chances(scene: Scene, now: Situation, move: Move) -> Chances:
     """What may become of a possible move."""
-    if (move.hold or now.hold) == "top":
-        return MAGNET[move.verb]
-    return (MET if meets_something(scene, now, move) else CLEAR)[move.verb]
+    if move.verb == "put" and now.hold == "top":
+        return FROM_ABOVE
+    return (SPOILT if is_spoilt(scene, now, move) else CLEAR)[move.verb]
 
 
 def possible(scene: Scene, now: Situation) -> Iterator[Move]:
@@ -127,11 +122,11 @@ def best_plan(scene: Scene, now: Situation, budget: int) -> list[Move]:
     return found
 
 
-def meets_on_the_way(scene: Scene, moves: Sequence[Move]) -> bool:
-    """Whether the fingers meet something in any of the moves from the start."""
+def is_trap(scene: Scene, moves: Sequence[Move]) -> bool:
+    """Whether something spoils one of the moves from the start."""
     now = start(scene)
     for move in moves:
-        if meets_something(scene, now, move):
+        if is_spoilt(scene, now, move):
             return True
         now = after(now, move)
     return False

@@ -1,4 +1,4 @@
-"""What a scene of the line is: balls on stands, cups, and posts beside either, with their sizes.
+"""What a scene of the line is: balls on stands, cups, and posts and bolts beside either, with their sizes.
 
 Lengths are pixels of the front camera: x runs from 0 to `WIDTH`, heights count from the table.
 """
@@ -34,7 +34,7 @@ class Cup:
 
 @dataclass(frozen=True)
 class Post:
-    """A post at `x`. The lowered hand passes over low ones and meets tall ones."""
+    """A post of wood at `x`, or an iron bolt."""
 
     x: float
     height: float
@@ -46,6 +46,7 @@ class Scene:
 
     Args:
         balls: places of the balls at the start.
+        posts: tall ones, of wood. bolts: low ones, of iron.
         target: index of the cup that the instruction names, None for any.
         wall, table, ball, post: colours.
     """
@@ -54,6 +55,7 @@ class Scene:
     balls: tuple[float, ...]
     cups: tuple[Cup, ...]
     posts: tuple[Post, ...]
+    bolts: tuple[Post, ...]
     target: int | None
     wall: RGB
     table: RGB

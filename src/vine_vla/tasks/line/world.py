@@ -40,7 +40,7 @@ from vine_vla.tasks.line.scenes import (
 )
 
 ACTION = Space(("dx", "dz", "grip"), (-6.0, -8.0, -1.0), (6.0, 8.0, 1.0))
-HAND_RGB = (0.95, 0.55, 0.1)
+HAND_RGB, BOLT_RGB = (0.95, 0.55, 0.1), (0.1, 0.1, 0.12)
 STATE = Space.unbounded("x", "height", "grip", "holds")
 NEAR = 1.2
 """The hand acts on what it is beside or over to within this distance."""
@@ -151,6 +151,7 @@ class LineWorld:
             Body("gripper", self.x, self.height, HAND_WIDTH, HAND_HEIGHT, HAND_RGB),
             *(Body("cup", cup.x, 0.0, CUP_WIDTH, CUP_HEIGHT, cup.rgb) for cup in scene.cups),
             *(Body("post", post.x, 0.0, POST_WIDTH, post.height, scene.post) for post in scene.posts),
+            *(Body("bolt", bolt.x, 0.0, POST_WIDTH, bolt.height, BOLT_RGB) for bolt in scene.bolts),
             *(
                 Body("ball", *self._place(ball), 2 * BALL, 2 * BALL, scene.ball)
                 for ball in range(len(scene.balls))
