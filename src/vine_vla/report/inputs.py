@@ -89,7 +89,9 @@ class Results:
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name
+        """Of the experiment, or else of the folder."""
+        named = as_mapping(as_mapping(self.run.get("experiment")).get("experiment")).get("name")
+        return named if isinstance(named, str) and named else self.path.resolve().name
 
     @property
     def planned(self) -> list[int]:
