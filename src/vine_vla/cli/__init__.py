@@ -26,6 +26,7 @@ import ast
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: the command's own, 2 for bad input or bad arguments, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    warnings.formatwarning = _warning_line
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -87,6 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `vine ... | head`: the reader has gone, which is not our error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _warning_line(message: Warning | str, *_: object) -> str:
+    """A warning as one line for people, without the code that raised it."""
+    return f"vine: warning: {message}\n"
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -10,7 +10,12 @@ from typing import Annotated, Any
 import tyro
 
 from vine_vla.core.errors import VineError
-from vine_vla.evaluation.experiments.registry import Experiment, ExperimentSettings, experiments
+from vine_vla.evaluation.experiments.registry import (
+    Experiment,
+    ExperimentSettings,
+    experiments,
+    find_experiment,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Config:
 def config_type(arguments: Sequence[str]) -> Any:
     """A sub-command for every experiment, with its numbers as defaults."""
     known = experiments()
+    if arguments and not arguments[0].startswith("-"):
+        find_experiment(arguments[0])  # one line for an unknown name
     return tyro.extras.subcommand_type_from_defaults(
         {name: Config(e.settings, e) for name, e in known.items()},
         {name: f"{e.about[:1].upper()}{e.about[1:]}." for name, e in known.items()},

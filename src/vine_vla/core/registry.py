@@ -45,7 +45,9 @@ class Registry[T]:
         else:
             point = self._points().get(name)
             if point is None:
-                raise VineError(f"unknown {self.kind} {name!r}", hint=f"known: {', '.join(self.names())}")
+                raise VineError(
+                    f"unknown {self.kind} {name!r}", hint=f"known {self.kind}s: {', '.join(self.names())}"
+                )
             try:
                 found = point.load()
             except Exception as error:  # somebody else's package: whatever it raises is bad input to us

@@ -75,16 +75,13 @@ def model_card(metrics: Mapping[str, Any]) -> str:
         " never pruned.",
         "",
     ]
-    seen = metrics.get("perception")
-    if seen:
-        px = ", ".join(f"{camera} {value:.1f}" for camera, value in seen["box_error_px"].items()) or "no"
+    if perception := metrics.get("perception"):
+        size = " x ".join(map(str, perception["image_size"]))
         lines += [
             "## Perception",
             "",
-            f"On {seen['frames']} frames of held-out episodes: box error {px} px "
-            f"(images {seen['image_size'][0]} x {seen['image_size'][1]}), class accuracy "
-            f"{seen['class_accuracy']:.3f}, attribute accuracy {seen['attribute_accuracy']:.3f}, "
-            f"relation F1 {seen['relation_f1']:.3f}.",
+            f"On {perception['frames']} frames of held-out episodes (images {size}): "
+            f"{_perception_line(perception)}.",
             "",
         ]
     lines += [
