@@ -1,20 +1,22 @@
-"""Load and faults of the server: a server process of its own, openpi's client in processes of their own.
+"""Load and faults of the server: `vine serve` in a process of its own, openpi's clients in others.
 
-    PYTHONPATH=tests python benchmarks/server_load.py load --out results/serving
-    PYTHONPATH=tests python benchmarks/server_load.py load --run RUN --dataset DEMOS --out results/serving
-    PYTHONPATH=tests python benchmarks/server_load.py fuzz --out results/serving
+    python benchmarks/server_load.py load RUN --task line --out results/serving
+    python benchmarks/server_load.py fuzz RUN --task line --out results/serving
+
+RUN is a run folder with `system2` (with perception) and `system1`, of any task. A small one, in minutes:
+
+    vine collect --task line --episodes 24 --out DEMOS
+    vine train system2 DEMOS --out RUN/system2 --perception-steps 60 --members 2 --effort 0.1
+    vine train system1 DEMOS --out RUN/system1 --steps 40 --batch-size 16
+
+Clients show frames of the task's own simulation, rendered here before the server starts, each another scene.
+What the server perceives and plans for each frame is asked first, by one client alone; a reply that differs
+(plan or feasibility) counts as crossed.
 
 `load` has `--clients` at once for `--seconds`; meanwhile another client is killed (SIGKILL) in the middle of
-a message every `--kill-every` seconds. Who serves:
-
-- without `--run` the tests' line robot, a tabular planner and a scripted skill behind the real agent and
-  server, so that the figures are the server's own. Every reply carries back who asked, which request it was
-  and whose session it is (`tests/serving/tagged.py`), so a reply of another client or request is told.
-- with `--run` this run by `vine serve`, its networks and all. Clients show recorded frames of `--dataset`,
-  each another one. What the server sees and plans for each frame was asked before, by one client alone; a
-  reply that differs (plan or feasibility) counts as crossed.
-
-`fuzz` sends damaged messages, half of what `--warm` are before the memory is first read.
+a message every `--kill-every` seconds. `fuzz` sends damaged messages, half of what `--warm` are before the
+memory is first read, and asks for all frames again at the end. Writes `load-NAME.json` or `fuzz-NAME.json`
+with NAME the run folder's.
 """
 
 import argparse
@@ -30,36 +32,32 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import psutil
+from fuzzed_messages import MORE_KEYS, run_fuzz
 from openpi_client import msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
-from server_clients import Tally, play_line
+from server_clients import Frame, Message, Tally
+
+from vine_vla.storage.provenance import revision
+from vine_vla.tasks.registry import find_task
 
 VINE = "import sys; from vine_vla.cli import main; sys.exit(main())"
 CLIENTS = str(Path(__file__).with_name("server_clients.py"))
-Spoken = dict[str, Any]
-
-
-def environment() -> dict[str, str]:
-    """With the tests on the path, for the line robot."""
-    tests = str(Path(__file__).parents[1] / "tests")
-    paths = [tests, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 @contextmanager
-def server(*command: str) -> Iterator[tuple[psutil.Process, int]]:
-    """A server process and its port; ended by SIGTERM, which must end it well."""
+def server(args: argparse.Namespace) -> Iterator[tuple[psutil.Process, int]]:
+    """`vine serve` and its port; ended by SIGTERM, which must end it well."""
+    options = ["--threads", str(args.threads), "--deadline", str(args.deadline)]
+    options += ["--port", "0", "--rate", "1e9", "--burst", "1000000000"]
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, "-c", VINE, "serve", str(args.run), *options],
         stdout=subprocess.PIPE,
         text=True,
-        env=environment(),
         start_new_session=True,
     )
     try:
@@ -112,52 +110,45 @@ def kill_in_mid_message(port: int) -> None:
 
 
 # ---- the two measurements --------------------------------------------------------------------------------
-def recorded(folder: Path, cameras: list[str], most: int = 64) -> list[Spoken]:
-    """Messages that show frames of a dataset, spread over its episodes."""
-    from lerobot.datasets import LeRobotDataset
-
-    dataset = LeRobotDataset("local/robot", root=folder, video_backend="pyav")
-    keys = {key.rpartition(".")[2]: key for key in dataset.meta.camera_keys}
-    found = []
-    for frame in np.linspace(0, len(dataset) - 1, most).astype(int):
-        item = dataset[int(frame)]
-        images = {
-            role: np.round(item[keys[role]].numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
-            for role in cameras
-        }
-        state = item["observation.state"].numpy()
-        found.append({"images": images, "observation/state": state, "prompt": item["task"]})
+def rendered(name: str, count: int) -> list[Message]:
+    """Messages that show `count` scenes of a task as they begin, on the split it is evaluated on."""
+    task = find_task(name)
+    simulation, found = task.simulation(task.default_split), []
+    for scene in range(count):
+        seen = simulation.reset(scene, 0)
+        images = {role: np.ascontiguousarray(image) for role, image in seen.images.items()}
+        state = np.asarray(seen.proprioception, np.float32)
+        found.append({"images": images, "observation/state": state, "prompt": simulation.instruction})
+    simulation.close()
     return found
 
 
-def references(port: int, folder: Path) -> list[list[Spoken]]:
-    """Each frame's message and what one client alone is answered."""
+def references(port: int, messages: list[Message]) -> list[Frame]:
+    """Each message and what one client alone is answered."""
     client = WebsocketClientPolicy(host=f"ws://127.0.0.1:{port}")
-    messages = recorded(folder, list(client.get_server_metadata()["cameras"]))
     found = []
     for message in messages:
         reply = client.infer(message | {"reset": True})
         while reply["late"]:
             reply = client.infer(message)
-        found.append([message, {key: reply[key] for key in ("plan", "feasibility")}])
+        found.append((message, {key: reply[key] for key in ("plan", "feasibility")}))
     client._ws.close()
     return found
 
 
-def load(args: argparse.Namespace) -> Spoken:
+def different(frames: list[Frame]) -> int:
+    """How many plans (with their feasibility) a crossed reply could be told by."""
+    return len({(tuple(expected["plan"]), expected["feasibility"]) for _, expected in frames})
+
+
+def load(args: argparse.Namespace) -> Message:
     """`clients` at once for `seconds`, others killed meanwhile."""
-    command = ["-m", "serving.tagged", "--threads", str(args.threads)]
-    if args.run is not None:
-        command = ["-c", VINE, "serve", str(args.run), "--threads", str(args.threads)]
-        command += ["--port", "0", "--rate", "1e6", "--deadline", str(args.deadline)]
-    with tempfile.TemporaryDirectory() as folder, server(*command) as (process, port):
-        options = [str(port), "--seconds", str(args.seconds)]
-        frames = references(port, args.dataset) if args.run is not None else []
-        if frames:
-            file = Path(folder) / "frames.msgpack"
-            file.write_bytes(msgpack_numpy.packb(frames))
-            options += ["--frames", str(file)]
-        clients = [start_client(number, options) for number in range(args.clients)]
+    messages = rendered(args.task, args.frames)
+    with tempfile.TemporaryDirectory() as folder, server(args) as (process, port):
+        frames, file = references(port, messages), Path(folder) / "frames.msgpack"
+        file.write_bytes(msgpack_numpy.packb(frames))
+        options = [str(file), "--seconds", str(args.seconds)]
+        clients = [start_client(port, number, options) for number in range(args.clients)]
         for client in clients:
             assert told_by(client) == "ready"
         before, waiting = state_of(process), os.getloadavg()[0]
@@ -183,8 +174,7 @@ def load(args: argparse.Namespace) -> Spoken:
         alone = state_of(process)
     counts = {name: sum(tally["counts"][name] for tally in found) for name in found[0]["counts"]}
     latencies = np.concatenate([tally["latencies"] for tally in found])
-    told: Spoken = {
-        "serves": "the tests' line robot: tabular planner, scripted skill, no networks",
+    return {
         "clients": args.clients,
         "seconds": args.seconds,
         "requests": counts["sent"],
@@ -202,23 +192,16 @@ def load(args: argparse.Namespace) -> Spoken:
         "server_without_clients": alone,
         "load_average_before": round(waiting, 1),
         "load_average_after": round(under, 1),
-    }
-    if not frames:
-        return told | {"solved": counts["solved"]}
-    plans = {(tuple(expected["plan"]), expected["feasibility"]) for _, expected in frames}
-    return told | {
-        "serves": f"`vine serve`: {args.agent}",
         "deadline_seconds": args.deadline,
         "replies_with_a_late_planner": counts["late"],
         "frames": len(frames),
-        "different_plans_of_frames": len(plans),
+        "different_plans_of_frames": different(frames),
     }
 
 
-def start_client(number: int, options: list[str]) -> subprocess.Popen[str]:
+def start_client(port: int, number: int, options: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, CLIENTS, options[0], str(number), *options[1:]],
-        env=environment(),
+        [sys.executable, CLIENTS, str(port), str(number), *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -230,17 +213,20 @@ def told_by(client: subprocess.Popen[str]) -> str:
     return client.stdout.readline().strip()
 
 
-def fuzz(args: argparse.Namespace) -> Spoken:
+def fuzz(args: argparse.Namespace) -> Message:
     """Damaged messages, a connection each thousand, both endpoints in turn; memory after each tenth."""
-    from serving.fuzz import run_fuzz  # slow to import
-
     answered = refused = number = 0
-    with server("-m", "serving.tagged") as (process, port):
+    messages = rendered(args.task, args.frames)
+    good = [message | more for message, more in zip(messages, MORE_KEYS, strict=False)]
+    with server(args) as (process, port):
+        frames = references(port, messages)
 
         def send(count: int) -> None:
             nonlocal answered, refused, number
-            for _ in range(count // 1000):
-                some = run_fuzz(port, 1000, seed=number, path=("/", "/plan")[number % 2], tags=2)
+            for begun in range(0, count, 1000):
+                some = run_fuzz(
+                    port, good, min(1000, count - begun), seed=number, path=("/", "/plan")[number % 2]
+                )
                 answered, refused, number = answered + some[0], refused + some[1], number + 1
 
         send(args.warm)
@@ -253,11 +239,11 @@ def fuzz(args: argparse.Namespace) -> Spoken:
         after = state_of(process)
         kill_in_mid_message(port)
         tally = Tally(port, 0)
-        play_line(tally)
-    assert tally.counts["solved"] and not tally.counts["crossed"]
+        for frame in frames:
+            tally.play(frame)
+    assert tally.counts["checked"] and not tally.counts["crossed"]
     assert answered > args.messages / 50, "nearly all were refused, so nothing behind the checks was tried"
     return {
-        "serves": "the tests' line robot",
         "warm_up_messages": args.warm,
         "messages": answered + refused,
         "answered": answered,
@@ -265,7 +251,7 @@ def fuzz(args: argparse.Namespace) -> Spoken:
         "server_before": before,
         "memory_mb_after_each_tenth": memory,
         "server_after": after,
-        "client_afterwards": "solved its task",
+        "plans_afterwards_as_before": tally.counts["checked"],
     }
 
 
@@ -274,32 +260,34 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["load", "fuzz"])
+    parser.add_argument("run", type=Path, help="folder with `system1` and `system2`")
+    parser.add_argument("--task", required=True, help="whose scenes clients show; the one of RUN")
+    parser.add_argument(
+        "--frames", type=int, default=64, help=f"scenes shown, at least {len(MORE_KEYS)} (default: 64)"
+    )
     parser.add_argument("--clients", type=int, default=16, help="at once (default: 16)")
     parser.add_argument("--seconds", type=float, default=120, help="of load (default: 120)")
     parser.add_argument("--kill-every", type=float, default=5, help="seconds (default: 5)")
     parser.add_argument("--messages", type=int, default=100_000, help="fuzzed ones (default: 100000)")
     parser.add_argument("--warm", type=int, default=20_000, help="before memory is read (default: 20000)")
-    parser.add_argument("--run", type=Path, help="run to serve; default: the line robot")
-    parser.add_argument("--agent", default="a run", help="what --run is, for the record")
-    parser.add_argument("--dataset", type=Path, help="whose frames clients show to --run")
     parser.add_argument("--deadline", type=float, default=5, help="of a planning call, seconds (default: 5)")
     parser.add_argument("--threads", type=int, default=4, help="requests worked on at once (default: 4)")
     parser.add_argument("--out", type=Path, default=Path("results/serving"))
     args = parser.parse_args()
-    from vine_vla.storage.provenance import revision
-
+    if args.frames < len(MORE_KEYS):
+        parser.error(f"--frames {args.frames}: give {len(MORE_KEYS)} or more")
     begin = revision()  # of the code that runs, not of what it has become by the end
     found = {"load": load, "fuzz": fuzz}[args.what](args)
     found |= {
+        "serves": f"`vine serve`, a run of {args.task}",
         "load_average_at_the_end": round(os.getloadavg()[0], 1),
         "cpus": psutil.cpu_count(),
         "python": platform.python_version(),
         "revision": begin,
-        "command": " ".join(["PYTHONPATH=tests python benchmarks/server_load.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/server_load.py {args.what} RUN --task {args.task}",
     }
-    name = "fuzz" if args.what == "fuzz" else ("load-agent" if args.run else "load-line")
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    (args.out / f"{args.what}-{args.run.resolve().name}.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
 

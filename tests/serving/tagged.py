@@ -4,12 +4,7 @@ A client puts its number and a count of its requests behind the state; perceptio
 System 1 copies them into the actions, together with the client that the session's episode began with. A
 reply that went to another client, belongs to another request, or was made in another client's session, is
 so told from a right one (`line_client.fits`).
-
-    PYTHONPATH=tests python -m serving.tagged --threads 4       # serves it and prints ws://127.0.0.1:PORT
 """
-
-import argparse
-import asyncio
 
 import numpy as np
 from agent.line_world import LineSkill
@@ -18,7 +13,6 @@ from serving.line_service import SeeingEyes, make_served
 
 from vine_vla.core.protocols import Observation
 from vine_vla.serving import ObservationKeys, ServedAgent
-from vine_vla.serving.server import PolicyServer, ServeConfig
 
 
 class TaggedEyes(SeeingEyes):
@@ -54,16 +48,3 @@ def make_tagged(**changes) -> ServedAgent:
         "switches": (1, 2, 4),  # held still, the robot keeps grip, client and owner; the request is zeroed
     }
     return make_served(**(usual | changes))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--threads", type=int, default=4)
-    options = parser.parse_args()
-    config = ServeConfig(port=0, threads=options.threads, rate=1e9, burst=10**9)
-    server = PolicyServer(make_tagged(), config)
-    asyncio.run(server.run(lambda port: print(f"ws://127.0.0.1:{port}", flush=True)))
-
-
-if __name__ == "__main__":
-    main()

@@ -23,12 +23,12 @@ import websockets
 from agent.line_world import LineModel, LineSkill
 from openpi_client.action_chunk_broker import ActionChunkBroker
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
-from serving.fuzz import run_fuzz
 from serving.line_client import SeenWorld, fits, message_of, tagged_message
 from serving.line_service import make_served, running
 from serving.tagged import make_tagged
 from websockets.sync.client import connect
 
+from benchmarks.fuzzed_messages import MORE_KEYS, run_fuzz
 from vine_vla.agent import AgentConfig
 from vine_vla.cli.serve import Config
 from vine_vla.core.errors import VineError
@@ -436,9 +436,10 @@ def test_sigterm_answers_what_is_under_way_first(tmp_path):
 
 
 def test_fuzzed_messages_do_no_harm():
+    good = [message_of(start(scene), **more) for scene, more in enumerate(MORE_KEYS)]
     with running(rate=1e9, burst=10**9) as port:
         for path, count in (("/", 7_500), ("/plan", 2_500)):
-            answered, refused = run_fuzz(port, count, path=path)
+            answered, refused = run_fuzz(port, good, count, path=path)
             assert answered + refused == count and refused > count / 2 and answered > count / 50
         client, world = open_client(port), start(0)
         assert play(client, world)[-1]["status"] == "stopped" and world.is_success()

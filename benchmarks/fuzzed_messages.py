@@ -1,29 +1,29 @@
-"""Fuzzed messages: bytes changed, cut, put in and drawn, and well-formed messages of the wrong kind."""
+"""Fuzzed messages: bytes changed, cut, put in and drawn, and well-formed messages of the wrong kind.
+
+Used by the load benchmark (`server_load.py`) and by the tests of the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from serving.line_service import SeenWorld, message_of
 from websockets.sync.client import connect
 
 from vine_vla.system1.adapters.openpi_wire import pack_message, unpack_message
 
-SAMPLES = ({}, {"reset": True}, {"episode_id": "a"}, {"executed": 1}, {"budget": 3})
-"""Further keys of the good messages that the others are made from."""
+Message = Mapping[str, Any]
+MORE_KEYS: tuple[Message, ...] = ({}, {"reset": True}, {"episode_id": "a"}, {"executed": 1}, {"budget": 3})
+"""Further keys of good messages, so that fuzzing reaches what reads them."""
 
 
-def good_messages(tags: int = 0) -> list[dict]:
-    """What a well-behaved client sends, of different scenes; with `tags` more numbers behind the state."""
-    found = []
-    for scene, more in enumerate(SAMPLES):
-        world = SeenWorld()
-        world.reset(scene, 0)
-        message = message_of(world, **more)
-        state = message["observation/state"]
-        found.append(message | {"observation/state": np.append(state, np.zeros(tags, state.dtype))})
-    return found
+def fuzzed(rng: np.random.Generator, good: Sequence[bytes], messages: Sequence[Message]) -> bytes | str:
+    """One message that is, as a rule, not what it should be.
 
-
-def fuzzed(rng: np.random.Generator, good: list[bytes], messages: list[dict]) -> bytes | str:
-    """One message that is, as a rule, not what it should be."""
+    Args:
+        good: `messages`, packed.
+    """
     data = bytearray(good[int(rng.integers(len(good)))])
     kind = int(rng.integers(6))
     if kind == 0:
@@ -49,26 +49,26 @@ def fuzzed(rng: np.random.Generator, good: list[bytes], messages: list[dict]) ->
     return bytes(data)
 
 
-def changed(rng: np.random.Generator, message: dict) -> bytes:
+def changed(rng: np.random.Generator, message: Message) -> bytes:
     """A message with a key left out, renamed, or with another's value."""
     names = list(message)
     name, other = (names[int(i)] for i in rng.integers(len(names), size=2))
-    message = dict(message)
-    value = message.pop(name)
+    found = dict(message)
+    value = found.pop(name)
     kind = int(rng.integers(3))
     if kind == 1:
-        message[name[: int(rng.integers(len(name) + 1))]] = value
+        found[name[: int(rng.integers(len(name) + 1))]] = value
     elif kind == 2:
-        message[name] = message.get(other, value)
-    return pack_message(message)
+        found[name] = found.get(other, value)
+    return pack_message(found)
 
 
-def strange(rng: np.random.Generator):
+def strange(rng: np.random.Generator) -> object:
     """A value that the format can carry and that hardly any key takes."""
     deep: object = 1
     for _ in range(int(rng.integers(1, 60))):
         deep = [deep]
-    some = [
+    some: list[object] = [
         None,
         True,
         -1,
@@ -104,14 +104,20 @@ def strange(rng: np.random.Generator):
     return some[int(rng.integers(len(some)))]
 
 
-def run_fuzz(port: int, count: int, seed: int = 0, path: str = "/", tags: int = 0) -> tuple[int, int]:
+def run_fuzz(
+    port: int, messages: Sequence[Message], count: int, *, seed: int = 0, path: str = "/"
+) -> tuple[int, int]:
     """Send fuzzed messages over one connection; how many were answered and how many refused.
+
+    Args:
+        messages: what a well-behaved client sends; the fuzzed ones are made from these.
+        count: how many fuzzed messages.
+        path: the server's endpoint.
 
     Raises:
         AssertionError: a message got no answer, or came upon a bug in the server.
     """
     rng = np.random.default_rng(seed)
-    messages = good_messages(tags)
     good = [pack_message(message) for message in messages]
     answered = refused = 0
     with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as client:
