@@ -123,6 +123,21 @@ def test_a_policy_is_asked_again_when_its_queue_is_empty(checkpoint):
     assert skill.horizon == 1  # it has to see every step
 
 
+def test_a_policy_without_noise_has_no_spread_and_its_queue_stays(checkpoint):
+    skill, world = LeRobotSkill.load(checkpoint), ToyWorld(0)
+    skill.start(REACH, "reach", 0)
+    with pytest.raises(VineError, match="has not acted yet"):
+        skill.signals()
+    alone = [skill.act(world.observe(), world.graph()).actions for _ in range(3)]
+    skill.start(REACH, "reach", 0)
+    for expected in alone:
+        np.testing.assert_array_equal(skill.act(world.observe(), world.graph()).actions, expected)
+        found = skill.signals()
+        assert found.spread == pytest.approx(0, abs=1e-6) and np.isnan(found.distance)
+    skill.policy.config.n_obs_steps = 2
+    assert np.isnan(skill.signals().spread)
+
+
 def test_changed_weights_are_noticed(checkpoint):
     skill = LeRobotSkill.load(checkpoint)
     with torch.no_grad():

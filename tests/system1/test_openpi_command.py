@@ -18,6 +18,7 @@ from vine_vla.core.options import Subgoal
 from vine_vla.data.lerobot.dataset import DemoDataset
 from vine_vla.system1 import check_weights
 from vine_vla.system1.adapters.importing import load_run_skill, skill_actions
+from vine_vla.tasks.registry import find_task
 
 SERVER = Path(__file__).parent / "openpi_server.py"
 
@@ -65,3 +66,29 @@ def test_a_server_of_another_robot_is_refused(toy: DemoDataset, tmp_path: Path, 
         assert main(["skill", "import", url, str(toy.root), "--out", str(out)]) == 2
     assert "actions of 7 numbers, the dataset's have 3" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_server_moves_the_robot_of_an_evaluation(tmp_path: Path, capsys) -> None:
+    """The right plan on true graphs, so that nothing but the server is asked; what it knows of itself: nothing."""
+    run, out = tmp_path / "run", tmp_path / "results"
+    run.mkdir()
+    task = find_task("line")
+    with serving(len(task.action.names)) as url:
+        command = [
+            "eval",
+            str(run),
+            "--task",
+            "line",
+            "--arms",
+            "oracle-plan",
+            "--perception",
+            "true",
+            "--skill",
+            url,
+        ]
+        more = ["--scenes", "0:2", "--max-steps", "20", "--workers", "0", "--signals", "--out", str(out)]
+        assert main([*command, *more]) == 0
+    rows = (out / "episodes.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2
+    assert main([*command, *more, "--out", str(tmp_path / "again")]) == 2
+    assert "no openpi server answers" in capsys.readouterr().err

@@ -39,6 +39,9 @@ def test_its_action_changes_with_the_text_and_a_switch_drops_the_queue(smolvla):
     skill.act(world.observe(), world.graph())
     assert len(skill.policy._queues["action"]) == 4
     np.testing.assert_array_equal(act(REACH, "reach the red block"), red)
+    found = skill.signals()
+    assert found.spread > 1e-3 and found == skill.signals() and np.isnan(found.distance)
+    np.testing.assert_array_equal(act(REACH, "reach the red block"), red)
     skill.check()
 
 
@@ -52,9 +55,9 @@ def test_imported_it_acts_as_before(smolvla, toy, tmp_path):
     np.testing.assert_array_equal(*found)
 
 
-def test_the_check_says_whether_it_listens(smolvla, toy, capsys):
+def test_the_check_says_whether_it_is_sensitive(smolvla, toy, capsys):
     options = ["--frames", "3", "--steps", "4", "--threads", "1", "--least", "1e-6", "--json"]
     code = main(["skill", "check", str(smolvla), str(toy.root), *options])
     pairs = {pair["pair"]: pair for pair in json.loads(capsys.readouterr().out)["pairs"]}
-    assert code in (0, 1)  # whether words move untrained weights more than noise does is luck
+    assert code in (0, 1)  # whether words move untrained weights more than noise does is chance
     assert pairs["leave, reach"]["change"] > 1e-3 and pairs["leave, reach"]["noise"] > 0

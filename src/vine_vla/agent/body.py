@@ -26,6 +26,7 @@ from vine_vla.core.protocols import (
     Skill,
     SkillSignals,
     perceive_one,
+    skill_signals,
 )
 
 
@@ -126,7 +127,7 @@ class Body:
             with self.clock("act"):
                 output = self.skill.act(self.observation, self.graph)
                 if self.signals is not None:
-                    self.signals.append(_signals(self.skill))
+                    self.signals.append(skill_signals(self.skill))
             self.done = np.asarray(output.done, np.float32)
             done.append(self.done)
             for which, limit in ((DONE, config.done_threshold), (FAILED, config.failed_threshold)):
@@ -152,11 +153,6 @@ class Body:
                 break
         self.keep()
         return verdict, np.stack(done)
-
-
-def _signals(skill: Skill) -> SkillSignals:
-    found: SkillSignals = skill.signals() if hasattr(skill, "signals") else SkillSignals(np.nan, np.nan)
-    return found
 
 
 def execute_actions(robot: Robot, actions: Float) -> Feedback:

@@ -42,6 +42,9 @@ class Config:
     0: between subgoals only."""
     keep: int = 3
     """Scenes whose traces are kept, of each kind (won, lost, both failed, both succeeded)."""
+    signals: bool = False
+    """Keep what System 1 knows of itself at every chunk in the traces: spread of its actions, distance from its
+    training data. Costs half as much as the chunk."""
     probes: int = 0
     """Single subgoals executed on the same scenes to check calibration; 0: none."""
     device: Device = None
@@ -75,7 +78,7 @@ def run(config: Config) -> int:
         split=split,
         runs=tuple(str(path) for path in config.runs),
         device=config.device,
-        agent=AgentConfig(frames="subgoals", watch=config.update_every),
+        agent=AgentConfig(frames="subgoals", watch=config.update_every, signals=config.signals),
         **vars(config.settings),
     )
     builder.check(labels)

@@ -238,7 +238,8 @@ class SkillSignals(NamedTuple):
     Args:
         spread: standard deviation of the actions to be executed over draws of the policy's noise, in units of
             the actions' spread in training, mean over steps and dimensions; 0 for a deterministic policy.
-        distance: of the policy's features from those of its training data, about 1 for training frames.
+        distance: of the policy's features from those of its training data; 1 for training frames (root of
+            their mean square).
     """
 
     spread: float
@@ -259,6 +260,12 @@ class Skill(Protocol):
     def act(self, observation: Observation, graph: SceneGraph) -> SkillOutput:
         """The next chunk; `graph` has the present boxes of the subgoal's arguments."""
         ...
+
+
+def skill_signals(skill: Skill) -> SkillSignals:
+    """What `skill` knows about its last `act`; NaN for one that has no `signals`."""
+    found: SkillSignals = skill.signals() if hasattr(skill, "signals") else SkillSignals(np.nan, np.nan)
+    return found
 
 
 class Robot(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.identity import match_names
 from vine_vla.core.options import Outcome, Subgoal
-from vine_vla.core.protocols import Float, Observation, Skill
+from vine_vla.core.protocols import Float, Observation, Skill, SkillSignals, skill_signals
 from vine_vla.tasks.base import Simulation
 
 SUCCESS, DEAD, STOPPED, FINISHED, LIMIT = "success", "dead", "stopped", "finished", "limit"
@@ -85,6 +85,9 @@ class WatchedSkill:
             privileged = getattr(self.skill, "privileged", False)
             self.skill.start(self._running if privileged else subgoal, text, seed)
         return self.skill.act(observation, graph)
+
+    def signals(self) -> SkillSignals:
+        return skill_signals(self.skill)
 
     def close(self) -> None:
         if self._running is not None:

@@ -9,6 +9,9 @@ from typing import Literal
 
 from vine_vla.core.errors import VineError
 
+SIGNAL_DRAWS = 8
+"""Draws of a policy's noise over which the spread of its actions is taken (`SkillSignals`)."""
+
 
 @dataclass(frozen=True)
 class System1Training:

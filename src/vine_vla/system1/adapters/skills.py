@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from vine_vla.core.errors import VineError
 from vine_vla.core.graph import SceneGraph
 from vine_vla.core.options import Subgoal
-from vine_vla.core.protocols import Float, Observation, SkillOutput
+from vine_vla.core.protocols import Float, Observation, SkillOutput, SkillSignals
 from vine_vla.data.export.crops import LAYOUT, CropLayout, graph_boxes, skill_inputs, slot_ids
 from vine_vla.learning.device import usable_device
 from vine_vla.storage.untrusted import read_text
+from vine_vla.system1.settings import SIGNAL_DRAWS
 from vine_vla.system1.vetting import read_config
 
 EXECUTE = 4
@@ -79,6 +80,8 @@ class LeRobotSkill:
         self._subgoal: Subgoal | None = None
         self._text = ""
         self._taken = 0  # actions since the subgoal's start
+        self._batch: dict[str, Any] | None = None  # of the last `act`
+        self._seed = 0
 
     @property
     def horizon(self) -> int:
@@ -86,9 +89,13 @@ class LeRobotSkill:
 
         One where the policy has to see every step: it keeps a history, or averages over its chunks.
         """
+        return 1 if self._needs_every_step else min(EXECUTE, self._queued)
+
+    @property
+    def _needs_every_step(self) -> bool:
         config = self.policy.config
-        history = getattr(config, "n_obs_steps", 1) > 1 or getattr(config, "temporal_ensemble_coeff", None)
-        return 1 if history else min(EXECUTE, self._queued)
+        averages = getattr(config, "temporal_ensemble_coeff", None) is not None
+        return getattr(config, "n_obs_steps", 1) > 1 or averages
 
     @property
     def _queued(self) -> int:
@@ -148,6 +155,7 @@ class LeRobotSkill:
         getattr(self.policy, "drop_queued_actions", self.policy.reset)()
         torch.manual_seed(seed)  # policies draw their noise from torch's own generator
         self._subgoal, self._text, self._taken = subgoal, text, 0
+        self._batch, self._seed = None, seed
         if self._done is not None:
             self._done.start(subgoal, text, seed)
 
@@ -163,8 +171,28 @@ class LeRobotSkill:
             count = min(self.horizon, self._queued - self._taken % self._queued)
             chosen = [self._post(self.policy.select_action(batch)).flatten() for _ in range(count)]
         self._taken += count
+        self._batch = batch
         done = RUNNING_ALWAYS if self._done is None else self._done.done(observation, graph)
         return SkillOutput(torch.stack(chosen).cpu().numpy().astype(np.float32), len(chosen), done)
+
+    def signals(self) -> SkillSignals:
+        """Spread of the (normalised) actions under other noise, at the last `act`; 0 for ACT, which has none.
+
+        NaN for a policy that keeps a history. The distance from its training data is not known.
+
+        Raises:
+            VineError: it has not acted yet.
+        """
+        if self._batch is None:
+            raise VineError("the skill has not acted yet", hint="call `act` first")
+        if self._needs_every_step:
+            return SkillSignals(np.nan, np.nan)
+        policy = copy(self.policy)  # shares parameters; `reset` gives it new queues
+        policy.reset()
+        with torch.random.fork_rng(), torch.no_grad():  # the noise of later chunks is left as it is
+            torch.manual_seed(self._seed)
+            chunks = policy.predict_action_chunk({k: _repeated(v) for k, v in self._batch.items()})
+        return SkillSignals(float(chunks[:, : self.horizon].std(0).mean()), np.nan)
 
     def check(self) -> None:
         """Raises VineError if the weights are not those that were loaded."""
@@ -175,6 +203,13 @@ class LeRobotSkill:
 def read_layout(path: Path) -> CropLayout | None:
     """The crop layout in a file, None if there is none; raises VineError if it is malformed."""
     return CropLayout.from_json(read_text(path), str(path)) if path.is_file() else None
+
+
+def _repeated(value: Any) -> Any:
+    """`SIGNAL_DRAWS` copies of a batch of one."""
+    if isinstance(value, torch.Tensor) and value.ndim:
+        return value.expand(SIGNAL_DRAWS, *value.shape[1:])
+    return value * SIGNAL_DRAWS if isinstance(value, list) else value
 
 
 def module_hash(module: torch.nn.Module) -> str:

@@ -17,13 +17,11 @@ from vine_vla.core.options import Subgoal
 from vine_vla.core.protocols import Observation, SkillOutput, SkillSignals
 from vine_vla.data.export.crops import CropLayout, graph_boxes, skill_inputs, slot_ids
 from vine_vla.learning.device import usable_device
+from vine_vla.system1.settings import SIGNAL_DRAWS
 from vine_vla.system1.vetting import read_config
 from vine_vla.system1.vine_skill.configuration_vine_skill import VineSkillConfig
 from vine_vla.system1.vine_skill.modeling_vine_skill import VineSkillPolicy
 from vine_vla.system1.vine_skill.weights import POLICY_FOLDER
-
-DRAWS = 8
-"""Draws of noise that the spread of actions is taken over."""
 
 
 class FlowSkill:
@@ -134,8 +132,8 @@ class FlowSkill:
         if self._condition is None:
             raise VineError("the skill has not acted yet", hint="call `act` first")
         own = torch.Generator().manual_seed(self._seed)  # the noise of later chunks is left as it is
-        noise = torch.randn((DRAWS, *self.policy.chunk_shape), generator=own)
-        chunks = self.policy.sample(self._condition.expand(DRAWS, -1), noise)[:, : self.horizon]
+        noise = torch.randn((SIGNAL_DRAWS, *self.policy.chunk_shape), generator=own)
+        chunks = self.policy.sample(self._condition.expand(SIGNAL_DRAWS, -1), noise)[:, : self.horizon]
         distance = self.policy.features.distance(self._condition)
         return SkillSignals(float(chunks.std(0).mean()), float(distance))
 
