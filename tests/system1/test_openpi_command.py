@@ -69,7 +69,7 @@ def test_a_server_of_another_robot_is_refused(toy: DemoDataset, tmp_path: Path, 
 
 
 def test_a_server_moves_the_robot_of_an_evaluation(tmp_path: Path, capsys) -> None:
-    """The right plan on true graphs, so that nothing but the server is asked; what it knows of itself: nothing."""
+    """The right plan on true graphs, so that nothing learned but the server is asked."""
     run, out = tmp_path / "run", tmp_path / "results"
     run.mkdir()
     task = find_task("line")

@@ -43,8 +43,8 @@ class Config:
     keep: int = 3
     """Scenes whose traces are kept, of each kind (won, lost, both failed, both succeeded)."""
     signals: bool = False
-    """Keep what System 1 knows of itself at every chunk in the traces: spread of its actions, distance from its
-    training data. Costs half as much as the chunk."""
+    """Keep what System 1 knows of itself at every chunk in the traces: spread of its actions, distance from
+    its training data. Costs half as much as the chunk."""
     probes: int = 0
     """Single subgoals executed on the same scenes to check calibration; 0: none."""
     device: Device = None
