@@ -74,7 +74,7 @@ def test_the_report_reads_what_the_runner_writes(tmp_path):
     assert 3 <= len({f.name.split("_")[0] for f in files}) <= 8 and len(files) < 30
     for file in files:
         trace = load_trace(file, tmp_path)
-        assert trace.frames and trace.frames[0].images["front"].is_file()
+        assert trace.frames and Path(trace.frames[0].images["front"]).is_file()
         assert trace.decisions and trace.decisions[0].tree["kind"] == "vine-search-tree"
         assert all(e.result in ("reached", "slipped", "dead") for e in trace.executed)
         if trace.label == "vine":

@@ -429,7 +429,7 @@ def test_sigterm_answers_what_is_under_way_first(tmp_path):
         with pytest.raises(websockets.ConnectionClosed) as closed:
             idle.infer(message_of(start(0)))
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1001
-        assert process.stdout.readline() == "ended well\n" and process.wait(5) == 0
+        assert process.stdout.readline() == "ended well\n" and process.wait(60) == 0
         assert len(list((tmp_path / "served.staging").glob("*.episode.npz"))) == 1
     finally:
         process.kill()
