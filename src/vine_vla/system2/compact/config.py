@@ -55,7 +55,10 @@ class OutcomeConfig:
     value_mu: FitConfig = field(default_factory=lambda: FitConfig(epochs=10, least_steps=150))
 
     def with_effort(self, share: float) -> OutcomeConfig:
-        """The same with `share` of the gradient steps of every net, and of the graphs for value learning."""
+        """The same with `share` of the gradient steps of every net.
+
+        Value learning goes through its graphs at every level: it gets `share` squared of them.
+        """
         names = ("outcome", "dynamics", "proposal", "value", "value_mu")
         nets = {name: getattr(self, name).with_effort(share) for name in names}
-        return replace(self, states=max(1, round(share * self.states)), **nets)
+        return replace(self, states=max(1, round(share**2 * self.states)), **nets)

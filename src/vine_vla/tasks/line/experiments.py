@@ -6,14 +6,14 @@ from typing import Any
 
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "line-quick": {
-        "about": "a minute: 240 demonstrations, System 2 on scene graphs, three training seeds, 60 scenes",
+        "about": "a minute: 500 demonstrations, System 2 on scene graphs, three training seeds, 60 scenes",
         "scenes": "0:60",
-        "demonstrations": 240,
+        "demonstrations": 500,
         "training_seeds": (0, 1, 2),
         "perception": "true",
         "skill": "scripted",
         "members": 4,
-        "effort": 0.4,
+        "effort": 0.3,
         "expansions": 24,
         "arms": ("success-only", "vine"),
         "workers": 1,
