@@ -101,11 +101,12 @@ make_venv() {
     fi
 }
 
-# install ARGS: what `pip install ARGS` does. uv is several times faster, but may be set up otherwise than
+# install ARGS: what `pip install ARGS` does, bytecode included: without it every process compiles what it imports.
+# uv is several times faster, but may be set up otherwise than
 # pip (a mirror, a proxy): when it fails, pip has a try.
 install() {
     if [ -n "$UV" ]; then
-        if "$UV" pip install --quiet --python "$VENV/bin/python" "$@"; then return; fi
+        if "$UV" pip install --quiet --compile-bytecode --python "$VENV/bin/python" "$@"; then return; fi
         say "uv failed, trying pip"
         UV=""
     fi

@@ -58,7 +58,8 @@ def test_failures_pay_and_the_tables_say_so(tmp_path):
         LineBuilder(clumsy=0.0), Schedule(tuple(range(60)), ARMS), tmp_path, workers=0, progress=False
     )
     found = compare(labelled(rows), "vine", "success-only", attempted=range(60))
-    assert found.claim and found.difference.estimate > 0.1 and found.losses == 0
+    assert found.difference.estimate > 0.1 and found.losses == 0
+    assert found.resolved and not found.claim  # one training seed
     executed = pd.read_csv(tmp_path / "feasibility.csv")
     vine = executed[executed["arm"] == "vine"]
     assert (vine["predicted"] == 1).all() and (vine["reached"] == 1).all()
