@@ -6,7 +6,7 @@ from typing import Any
 
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "line-quick": {
-        "about": "a minute: 500 demonstrations, System 2 on scene graphs, three training seeds, 60 scenes",
+        "about": "minutes: 500 demonstrations, System 2 on scene graphs, three training seeds, 60 scenes",
         "scenes": "0:60",
         "demonstrations": 500,
         "training_seeds": (0, 1, 2),
