@@ -1,4 +1,4 @@
-"""See failures pay, in a minute: collect, train with and without failures, compare, report."""
+"""See failures pay, in minutes: collect, train with and without failures, compare, report."""
 
 from __future__ import annotations
 
