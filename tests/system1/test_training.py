@@ -21,8 +21,10 @@ from lerobot.policies import make_pre_post_processors
 from system1.toy import SCHEMA
 
 from vine_vla.core.errors import VineError
+from vine_vla.data.export.crops import LAYOUT
 from vine_vla.learning.schedule import warmup_cosine
 from vine_vla.system1 import FlowSkill, System1Training, VineSkillConfig, check_weights, train_system1
+from vine_vla.system1.adapters.skills import LeRobotSkill
 from vine_vla.system1.policy_training import CHECKPOINT
 from vine_vla.system1.vine_skill.modeling_vine_skill import VineSkillPolicy
 
@@ -53,6 +55,25 @@ def test_lerobot_train_finds_and_trains_the_policy(repository: Path, skills: Pat
     policy = VineSkillPolicy.from_pretrained(saved, strict=True)
     assert int(policy.updates) == 3 and policy.config.width == 32 and policy.config.layout
     assert "flow_loss" in done.stderr + done.stdout
+
+
+def test_other_policies_are_trained_in_memory_with_lerobots_options(skills: Path, tmp_path: Path) -> None:
+    """What LeRobot's commands load comes out; what has no part in it is refused in one line."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "vine_vla.system1.policy_training", "--policy.type=act"]
+    command += ["--policy.dim_model=32", "--policy.n_heads=2", "--policy.dim_feedforward=32"]
+    command += ["--policy.pretrained_backbone_weights=null", "--policy.push_to_hub=false"]
+    command += ["--policy.device=cpu", "--policy.chunk_size=8", "--policy.n_action_steps=4", "--steps=2"]
+    command += [f"--dataset.repo_id=vine/{skills.name}", f"--dataset.root={skills}", "--batch_size=2"]
+    command += [f"--output_dir={out}", "--dataset.video_backend=pyav"]
+    refused = subprocess.run([*command, "--wandb.enable=true"], capture_output=True, text=True, timeout=220)
+    assert refused.returncode == 2 and not out.exists()
+    assert refused.stderr.endswith("--wandb.enable is not for training in memory: use lerobot-train\n")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=220)
+    assert done.returncode == 0 and "act: 2 of 2" in done.stderr, done.stderr[-3000:]
+    saved = out / "checkpoints/last/pretrained_model"
+    assert LeRobotSkill.load(saved, layout=skills / LAYOUT).policy.name == "act"
+    assert TrainPipelineConfig.from_pretrained(saved).steps == 2
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ on a CPU otherwise waits longer for its data than it computes. What it has no pa
 evaluation while training, the hub) is `lerobot-train`'s work, and refused here.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: LeRobot's parser reads the type of `train`'s argument.
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import batched
 from pathlib import Path
@@ -178,4 +179,8 @@ def train(cfg: TrainPipelineConfig) -> None:
 
 if __name__ == "__main__":
     register_third_party_plugins()
-    train()
+    try:
+        train()
+    except VineError as error:
+        sys.stderr.write(f"vine: error: {error}\n")
+        sys.exit(2)
