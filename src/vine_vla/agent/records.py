@@ -103,7 +103,7 @@ class AgentConfig:
 
 @dataclass(frozen=True)
 class Streams:
-    """Independent random streams of one episode, so that arms share scenes and noise but not luck.
+    """Independent random streams of one episode, so that arms meet the same noise.
 
     Args:
         scene: seed of the reset (jitter of pose and home). policy: of System 1. planner: of search.

@@ -42,7 +42,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Load, listen until SIGTERM or Ctrl-C, answer what is under way, and end."""
-    listening = ServeConfig(**vars(config.listen), api_key=os.environ.get("VINE_API_KEY") or None)
+    server = ServeConfig(**vars(config.listen), api_key=os.environ.get("VINE_API_KEY") or None)
     keys = read_keys(config.key)
     try:
         from vine_vla.serving.server import PolicyServer
@@ -64,7 +64,7 @@ def run(config: Config) -> int:
     )
 
     def ready(port: int) -> None:
-        print(f"ws://{listening.host}:{port}", flush=True)
+        print(f"ws://{server.host}:{port}", flush=True)
 
-    asyncio.run(PolicyServer(served, listening).run(ready))
+    asyncio.run(PolicyServer(served, server).run(ready))
     return 0

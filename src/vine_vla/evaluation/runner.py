@@ -60,7 +60,7 @@ class Schedule:
         scenes: numbers in the task's list.
         arms: labels (`vine`, `success-only (slips-removed)`).
         training_seeds: one run directory each.
-        policy_seeds: repetitions with other luck of System 1.
+        policy_seeds: repetitions with other seeds of System 1.
         keep: scenes whose traces are kept at the end, per kind (win, loss, both failed, both succeeded).
     """
 

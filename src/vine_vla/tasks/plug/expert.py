@@ -27,7 +27,7 @@ HOLD_STEPS = 5  # still steps at the end of a subgoal; they are the demonstrator
 
 @dataclass(frozen=True)
 class SkillDial:
-    """How good an operator's hands are.
+    """How good an operator's control is.
 
     Args:
         scale: s; 0 is perfect, .5 good, 1 ordinary, 2 poor. Scales all of the below.
